@@ -1,0 +1,27 @@
+"""ORC: each task of your Prefect flows on the cheapest Dask worker that still meets its deadline and budget, with a record.
+
+What a user imports: `needs` and `GovernedTaskRunner`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.runner.runner import GovernedTaskRunner
+    from agent.runner.said import needs
+
+__all__ = ["GovernedTaskRunner", "needs"]
+
+
+def __getattr__(name: str) -> Any:
+    # on demand: the governor and the extension import `agent` too, and must not import Prefect
+    if name == "needs":
+        from agent.runner.said import needs
+
+        return needs
+    if name == "GovernedTaskRunner":
+        from agent.runner.runner import GovernedTaskRunner
+
+        return GovernedTaskRunner
+    raise AttributeError(f"module 'agent' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""`orc`: the command line."""

@@ -1,0 +1,1 @@
+"""The governor: one for each scheduler. Follows deltas, plans, commits, instructs."""

@@ -1,0 +1,531 @@
+"""The loop: follow the extension, plan, commit to the ledger, instruct. In that order, always."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from distributed.core import rpc
+
+from agent.errors import FencedError, SchedulerError
+from agent.governor.view import Bound, Judge, Task, View
+from agent.ledger.ledger import BudgetTakenError, Ledger
+from agent.ledger.parts import split
+from agent.ledger.records import Decided, Ended, Entry, Placed, Run
+from agent.model.codec import digest, encode
+from agent.model.plans import Decision, Drain, Plan, Wait
+from agent.model.pools import Pool
+from agent.model.snapshot import Budget, Group, Policy, PoolState, Snapshot
+from agent.planner.estimate import estimate
+from agent.planner.plan import VERSION, plan
+from agent.planner.room import share
+from agent.pools.port import Gone, Notice, Observation, Provider, Refused
+from agent.scheduler import protocol as p
+
+logger = logging.getLogger("orc.governor")
+
+#: another governor may take over when this one was not seen for so long
+STALE_MS = 10_000
+#: at rest, it still looks up so often, seconds
+REST = 0.5
+#: and renews its lease in the ledger, ms
+RENEW_MS = 3_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Why tasks of a group wait: the one answer to "why is it not running?"."""
+
+    group: str
+    name: str
+    task_class: str
+    root_run: str
+    flow_run: str
+    count: int
+    reason: str
+    why: str
+    release: str
+    since_ms: int
+
+
+class Governor:
+    """Governs one scheduler. `run` returns when it is stopped, fenced, or the scheduler is gone."""
+
+    def __init__(
+        self, *, scheduler: str, ledger: Ledger, pools: tuple[Pool, ...], budgets: tuple[Budget, ...], judge: Judge, rules_digest: str,
+        rules_facts: frozenset[str], policy: Policy, providers: Mapping[str, Provider], mode: str, holder: str, clock: Callable[[], int] | None = None,
+    ) -> None:  # fmt: skip
+        self.scheduler, self.ledger, self.policy, self.providers = scheduler, ledger, policy, providers
+        self.declared_budgets = {b.name: b for b in budgets}
+        self.rules_digest, self.mode, self.holder = rules_digest, mode, holder
+        self.clock = clock or (lambda: round(time.time() * 1000))
+        self.view = View(pools, judge, rules_facts)
+        self.epoch = self.ack = 0
+        self.degraded: list[str] = []
+        self.warnings: list[str] = []
+        self.holds: dict[str, Held] = {}
+        self.decisions: dict[int, Decision] = {}
+        self.plan_ms: list[float] = []
+        self._last: dict[tuple[str, str], tuple[Any, int]] = {}
+        self._runs: dict[str, int] = {}
+        self._commands: list[Callable[[int], None]] = []
+        self._says: list[dict[str, Any]] = []
+        self._wake = asyncio.Event()
+        self._stop = False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="orc-ledger")
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._renewed_ms = 0
+        self._asked: list[tuple[int, Pool, str]] = []
+        self._poll: asyncio.Future[dict[str, Any]] | None = None
+
+    # ------------------------------------------------------------------ the loop
+    async def run(self) -> None:
+        """Take the lease, begin with a full snapshot, and go round until stopped."""
+        await self._take()
+        async with rpc(self.scheduler) as remote:
+            self.remote = remote
+            await self._begin()
+            while not self._stop:
+                await self._round()
+                await self._follow()
+            await self._commit(self._entry(self.clock()))
+        await self._write(self.ledger.resign)
+
+    def stop(self) -> None:
+        """End after this round."""
+        self._stop = True
+        self._wake.set()
+
+    async def _take(self) -> None:
+        while (epoch := await self._write(self.ledger.take, self.holder, self.clock(), STALE_MS)) is None:
+            if self._stop:
+                return
+            logger.info("another governor holds %s; waiting for its lease to run out", self.scheduler)
+            await asyncio.sleep(1)
+        self.epoch = epoch
+        view = self.view
+        self._next_decision, self._next_placement, view.next_lease, self._next_run = await self._write(self.ledger.next_ids)
+        await self._write(self.ledger.declare_budgets, {b.name: b.limit_usd_micros for b in self.declared_budgets.values()})
+        for run in await self._write(self.ledger.runs):
+            self._runs[run.flow_run] = run.no
+        roots: list[str] = []
+        for task_class, pool, result, start, ran, root in await self._write(lambda: list(self.ledger.executions())):
+            if result == "done" and ran:
+                view.learning.ran(task_class, pool, start + ran, ran, root)
+                roots.append(root)
+        for root in dict.fromkeys(roots):
+            view.learning.quiet(root)
+
+    async def _begin(self) -> None:
+        """Full snapshot; what a crash left open is closed, and only that."""
+        now = self.clock()
+        state = await self._ask("orc_snapshot")
+        self.degraded, self.warnings = list(state["degraded"]), list(state["warnings"])
+        await self._ask("orc_instruct", pools=[self._size(view.pool) for view in self.view.pools.values()], mode=self.mode)
+        state = await self._ask("orc_snapshot")
+        self.ack = state["ack"]
+        alive = {name: await provider.adopt(self._observed) for name, provider in self.providers.items()}
+        for lease in await self._write(self.ledger.open_leases):
+            self.view.leases[lease.id] = lease
+        self.view.begin(state, now)
+        self._reconcile_leases(alive, now)
+        entry = self._entry(now, "start")
+        entry.says.update(scheduler=self.scheduler, mode=self.mode, degraded=self.degraded, rules=self.rules_digest, planner=VERSION, pools=[encode(v.pool).decode() for v in self.view.pools.values()])
+        await self._reconcile_placements(state, entry, now)
+        await self._commit(entry)
+
+    async def _reconcile_placements(self, state: Mapping[str, Any], entry: Entry, now: int) -> None:
+        bound = {str(key): (key, spec, address) for key, spec, address in state["bound"]}
+        ended = {str(delta[1]): delta for delta in state["ended"]}
+        ready = {str(key): key for key, *_ in state["ready"]}
+        opened = await self._write(self.ledger.open_placements)
+        newest = {key: id for id, key, *_ in opened}
+        for id, key, _, pool, _ in opened:
+            if newest[key] == id and key in bound:
+                self._rebind(id, pool, *bound[key], now)
+            elif newest[key] == id and key in ended:
+                _, _, result, _, start, stop, _ = ended[key]
+                entry.outcomes.append(Ended(placement=id, result=result, start_ms=start, run_ms=stop - start))
+            else:
+                entry.outcomes.append(Ended(placement=id, result="not sent" if key in ready else "unknown"))
+        entry.says["closed"] = len(entry.outcomes)
+
+    def _rebind(self, placement: int, pool: str, key: Any, spec: int, address: str, now: int) -> None:
+        task = Task(key, spec, 0, now)
+        group = self.view._group(task, now)
+        expected, load = 60_000, self.view.load(self.view.groups[group], pool) if self.view._state_of(pool) else (0, 0, 0)
+        self.view.sent(Bound(task, placement, group, pool, address, now, expected, self._price(pool, now), load))
+
+    def _reconcile_leases(self, alive: Mapping[str, frozenset[str]], now: int) -> None:
+        joined = {live.counts.name for live in self.view.live.values()}
+        for lease in list(self.view.leases.values()):
+            view = self.view.pools.get(lease.pool)
+            provider = view.pool.provider if view is not None else None
+            running = lease.worker in joined or (provider is not None and lease.worker in alive.get(provider, ()))
+            if not running:
+                self.view.end_lease(lease.id, now, "gone while no governor watched")
+            elif lease.worker not in joined and view is not None:
+                view.starting[lease.worker] = lease.granted_ms or lease.asked_ms
+
+    async def _follow(self) -> None:
+        # a long poll that something else has overtaken stays out and is read in a later round
+        follow = self._poll = self._poll or asyncio.ensure_future(self._ask("orc_follow", ack=self.ack, wait=REST))
+        wake = asyncio.ensure_future(self._wake.wait())
+        done, _ = await asyncio.wait({follow, wake}, return_when=asyncio.FIRST_COMPLETED)
+        self._wake.clear()
+        wake.cancel()
+        now = self.clock()
+        if follow in done:
+            self._poll = None
+            reply = follow.result()
+            if reply.get("gap"):
+                logger.warning("deltas were lost; starting again from a full snapshot")
+                return await self._begin()
+            for delta in reply["deltas"]:
+                self.view.apply(delta, now)
+            self.ack = reply["ack"]
+        commands, self._commands = self._commands, []
+        for command in commands:
+            command(now)
+
+    async def _ask(self, handler: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            reply: dict[str, Any] = await getattr(self.remote, handler)(epoch=self.epoch, **arguments)
+        except (OSError, AttributeError) as error:
+            raise SchedulerError(f"the Dask scheduler at {self.scheduler} is gone or has no ORC extension: {error}") from error
+        except Exception as error:  # distributed answers an unknown handler with a plain Exception
+            raise SchedulerError(f"the Dask scheduler at {self.scheduler} answered {error}; is the extension loaded?") from error
+        if isinstance(reply, dict) and "fenced" in reply:
+            raise FencedError(f"governor epoch {reply['fenced']} governs {self.scheduler}; this one (epoch {self.epoch}) stops")
+        return reply
+
+    async def _write(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, partial(call, *arguments))
+
+    # ------------------------------------------------------------------ one round
+    async def _round(self) -> None:
+        now = self.clock()
+        view = self.view
+        view.forget_quiet(now)
+        await self._refuse_wrong()
+        if not (view.dirty or view.ended or view.changed_leases or self._says or self._due(now)):
+            if now - self._renewed_ms > RENEW_MS:
+                self._renewed_ms = now
+                await self._write(self.ledger.seen, now)
+            return
+        view.dirty = False
+        begin = time.perf_counter()
+        snapshot = await self._snapshot(now)
+        made = plan(snapshot)
+        self.plan_ms = [*self.plan_ms[-999:], (time.perf_counter() - begin) * 1000]
+        entry = self._entry(now)
+        binds = self._decide(snapshot, made, entry)
+        if entry.placements or entry.decisions or made.acts:
+            head, parts = split(snapshot)
+            entry.says.update(head=head, plan=digest(encode(made)))
+            entry.parts = parts
+        self._plan_launches(made, now, entry)
+        if self._worth_writing(entry):
+            try:
+                await self._commit(entry)
+            except BudgetTakenError as error:
+                logger.warning("%s; planning again", error)
+                for bind in binds:
+                    for task in bind.tasks:
+                        view.back(task, now)
+                return
+        await self._instruct(made, binds, now)
+
+    def _worth_writing(self, entry: Entry) -> bool:
+        return bool(entry.placements or entry.outcomes or entry.leases or entry.decisions or entry.says)
+
+    def _due(self, now: int) -> bool:
+        """Whether time alone may change the plan."""
+        for state in self.view.pools.values():
+            if self.view.ready and state.retry_ms and state.retry_ms <= now:
+                return True
+        if self.view.ready and now - self._renewed_ms > 1_000:
+            self._renewed_ms = now
+            return True
+        idle = [live for live in self.view.live.values() if live.idle_since_ms is not None and not live.counts.draining and live.counts.pool in self.view.pools]
+        return any(now - (live.idle_since_ms or 0) >= self.view.pools[live.counts.pool].pool.idle_ms for live in idle) and now - self._renewed_ms > 1_000
+
+    async def _snapshot(self, now: int) -> Snapshot:
+        groups = self.view.live_groups()
+        budgets: tuple[Budget, ...] = ()
+        if any(group.needs.budget for group in groups):
+            stored = await self._write(self.ledger.budgets)
+            budgets = tuple(replace(stored[name], max_runtime_ms=b.max_runtime_ms) for name, b in sorted(self.declared_budgets.items()) if name in stored)
+        return Snapshot(
+            now_ms=now, planner=VERSION, rules_digest=self.rules_digest, seed=0, policy=self.policy, pools=self.view.pool_states(now), groups=groups,
+            statistics=self.view.learning.statistics({group.task_class for group in groups}), budgets=budgets,
+        )  # fmt: skip
+
+    def _decide(self, snapshot: Snapshot, made: Plan, entry: Entry) -> list[_Sending]:
+        """Turn the plan's groups into tasks; record decisions that say something new."""
+        groups = {group.id: group for group in snapshot.groups}
+        states = {state.pool.name: state for state in snapshot.pools}
+        statistics = {(s.task_class, s.pool): s for s in snapshot.statistics}
+        numbers = {at: self._record(decision, entry, new_only=True) for at, decision in enumerate(made.decisions)}
+        self.holds = {wait.group + wait.reason: self._held(groups[wait.group], wait) for wait in made.waits}
+        out = []
+        for bind in made.binds:
+            group, state = groups[bind.group], states[bind.pool]
+            number = numbers[bind.decision]
+            tasks = self.view.take(bind)
+            ids = range(self._next_placement, self._next_placement + len(tasks))
+            self._next_placement += len(tasks)
+            entry.placements += [
+                Placed(id=id, decision=number, key=str(task.key), budget=bind.budget, reserve_usd_micros=bind.reserve_usd_micros)
+                for id, task in zip(ids, tasks, strict=True)
+            ]  # fmt: skip
+            entry.team, entry.trace, entry.root_run = self._context(tasks[0])
+            guess = estimate(group, bind.pool, statistics, self.policy.deadline_sigmas)
+            out.append(_Sending(group, state, bind.ahead, list(tasks), list(ids), guess.mean_ms, self.view.load(group, bind.pool)))
+        return out
+
+    def _context(self, task: Task) -> tuple[str, str, str]:
+        spec = self.view.specs[task.spec]
+        return spec.team, spec.trace, spec.root_run
+
+    def _record(self, decision: Decision, entry: Entry, new_only: bool) -> int:
+        """The number of a decision; one that says the same as the group's last keeps its number."""
+        about = (decision.group, f"{decision.verb}/{decision.pool}")
+        signature = (
+            decision.verdicts, decision.approved_by, decision.overridden,
+            tuple((o.pool, o.why_not, o.estimate.source if o.estimate else "", round(4 * math.log2(o.score_usd_micros + 1))) for o in decision.options),
+        )  # fmt: skip
+        known = self._last.get(about)
+        if known is not None and known[0] == signature:
+            return known[1]
+        number, self._next_decision = self._next_decision, self._next_decision + 1
+        self._last[about] = (signature, number)
+        self.decisions[number] = decision
+        entry.decisions.append(Decided(id=number, run=self._run(decision, entry), decision=decision))
+        if len(self._last) > 5_000:
+            self._last.clear()
+        if len(self.decisions) > 5_000:
+            self.decisions.pop(next(iter(self.decisions)))
+        return number
+
+    def _run(self, decision: Decision, entry: Entry) -> int:
+        number = self._runs.get(decision.flow_run)
+        if number is None:
+            spec = next((s for s in reversed(self.view.specs) if s.flow_run == decision.flow_run), None)
+            number, self._next_run = self._next_run, self._next_run + 1
+            self._runs[decision.flow_run] = number
+            entry.runs.append(Run(no=number, flow_run=decision.flow_run, root_run=decision.root_run, flow=spec.flow if spec else "", deployment=spec.deployment if spec else "", team=spec.team if spec else ""))
+        return number
+
+    def _held(self, group: Group, wait: Wait) -> Held:
+        return Held(
+            group=group.id, name=group.name, task_class=group.task_class, root_run=group.root_run, flow_run=group.flow_run, count=wait.count,
+            reason=wait.reason, why=wait.why, release=wait.release, since_ms=group.since_ms,
+        )  # fmt: skip
+
+    def _plan_launches(self, made: Plan, now: int, entry: Entry) -> None:
+        """Leases for the workers that will be asked for, on record before they are."""
+        self._asked = []
+        if self.mode != "govern" or self.degraded:
+            return
+        for launch in made.launches:
+            pool = self.view.pools[launch.pool].pool
+            for _ in range(launch.count):
+                worker = self._name(pool)
+                lease = self.view.new_lease(pool, worker, now, launch.why)
+                self.view.pools[pool.name].starting[worker] = now
+                self._asked.append((lease.id, pool, worker))
+        entry.leases = [self.view.leases[id] for id in sorted(self.view.changed_leases)]
+        self.view.changed_leases.clear()
+        if made.launches or made.drains:
+            entry.says["fleet"] = {"launch": [asdict(x) for x in made.launches], "drain": [asdict(x) for x in made.drains]}
+
+    def _name(self, pool: Pool) -> str:
+        taken = {lease.worker for lease in self.view.leases.values() if lease.ended_ms is None}
+        number = 0
+        while f"{pool.name}-{number}" in taken:
+            number += 1
+        return f"{pool.name}-{number}"
+
+    def _entry(self, now: int, kind: str = "round") -> Entry:
+        view = self.view
+        entry = Entry(kind=kind, at_ms=now, mode=self.mode)
+        entry.outcomes, view.ended = view.ended, []
+        if self._says:
+            entry.says["said"], self._says = self._says, []
+        entry.leases = [view.leases[id] for id in sorted(view.changed_leases)]
+        view.changed_leases.clear()
+        return entry
+
+    async def _commit(self, entry: Entry) -> None:
+        entry.outcomes = list({o.placement: o for o in entry.outcomes}.values())
+        try:
+            await self._write(self.ledger.append, entry)
+        except BudgetTakenError:
+            self.view.ended = [*entry.outcomes, *self.view.ended]
+            self.view.changed_leases.update(lease.id for lease in entry.leases)
+            raise
+        self._renewed_ms = entry.at_ms
+        for lease in entry.leases:
+            if lease.ended_ms is not None:
+                self.view.leases.pop(lease.id, None)
+
+    # ------------------------------------------------------------------ after the commit
+    async def _instruct(self, made: Plan, sendings: list[_Sending], now: int) -> None:
+        if self.mode == "shadow":
+            return self._observe_shadow(sendings, now)
+        address = {state.counts.name: a for a, state in self.view.live.items()}
+        drain = [address[d.worker] for d in made.drains if d.worker in address]
+        withdraw = [address[w.worker] for w in made.withdraws if w.worker in address]
+        refuse = [(task.key, "RejectedError" if r.rejected else "NeedUnmetError", r.why) for r in made.refusals for task in self.view.ready.get(r.group, {}).values()]
+        if sendings or drain or withdraw or refuse:
+            binds = [self._message(sending) for sending in sendings]
+            reply = await self._ask("orc_instruct", binds=binds, drain=drain, withdraw=withdraw, refuse=refuse)
+            for sending, where in zip(sendings, reply["bound"], strict=False):
+                self._sent(sending, where, now)
+        for drained in made.drains:
+            self._job(self._drain(drained))
+        for id, pool, worker in self._asked:
+            self._job(self._launch(id, pool, worker))
+
+    @staticmethod
+    def _message(sending: _Sending) -> dict[str, Any]:
+        cpus, memory, gpus = sending.load
+        return {"pool": sending.state.pool.name, "cpus": cpus, "memory_mib": memory, "gpus": gpus, "ahead": sending.ahead, "keys": [task.key for task in sending.tasks]}
+
+    def _sent(self, sending: _Sending, where: list[str | None], now: int) -> None:
+        for task, id, address in zip(sending.tasks, sending.ids, where, strict=True):
+            if address is None:
+                self.view.ended.append(Ended(placement=id, result="not sent"))
+                self.view.dirty = True
+                continue
+            price = sending.state.usd_micros_per_hour
+            self.view.sent(Bound(task, id, sending.group.id, sending.state.pool.name, address, now, sending.mean_ms, price, sending.load))
+        if any(address is None for address in where):
+            # gone, or no room any more: the extension says which are still ready
+            self._job(self._resync())
+
+    async def _resync(self) -> None:
+        state = await self._ask("orc_snapshot")
+        now = self.clock()
+        for key, spec, input_bytes, since in state["ready"]:
+            if key not in self.view.group_of:
+                self.view.apply((p.READY, key, spec, input_bytes, since), now)
+        self._wake.set()
+
+    def _observe_shadow(self, sendings: list[_Sending], now: int) -> None:
+        """Nothing is sent: the tasks run where Dask put them, beside what the plan would have done."""
+        for sending in sendings:
+            for task, id in zip(sending.tasks, sending.ids, strict=True):
+                known = self.view.shadow.pop(task.key, None)
+                self.view.sent(Bound(task, id, sending.group.id, sending.state.pool.name, known[1] if known else "", now, sending.mean_ms, sending.state.usd_micros_per_hour))
+
+    async def _refuse_wrong(self) -> None:
+        wrong, self.view.wrong = self.view.wrong, []
+        if wrong:
+            logger.warning("%d tasks are refused: %s", len(wrong), wrong[0][1])
+            self.say({"refused": [str(key) for key, _ in wrong[:100]], "count": len(wrong), "why": wrong[0][1]})
+            await self._ask("orc_instruct", refuse=[(key, "SettingError", why) for key, why in wrong])
+
+    # ------------------------------------------------------------------ workers
+    def _job(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._jobs.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._jobs.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a job of the governor failed: %s", error, exc_info=error)
+
+    async def _launch(self, lease: int, pool: Pool, worker: str) -> None:
+        try:
+            await self.providers[pool.provider or ""].launch(pool, worker)
+        except Refused as refused:
+            logger.info("launch of %s refused: %s", worker, refused)
+            self.view.refused(lease, self.clock(), str(refused))
+        else:
+            self.view.granted(lease, self.clock())
+        self._wake.set()
+
+    async def _drain(self, drain: Drain) -> None:
+        """Move results off an idle worker, then end it. Kept when it holds the only copy of something."""
+        live = next(((a, live) for a, live in self.view.live.items() if live.counts.name == drain.worker), None)
+        pool = self.view.pools[drain.pool].pool
+        if live is None:
+            return
+        live[1].counts.draining = True
+        retired = await self.remote.retire_workers(workers=[live[0]], close_workers=False, remove=False)
+        if live[0] not in retired:
+            live[1].counts.draining = False
+            live[1].idle_since_ms = self.clock()
+            await self._ask("orc_instruct", undrain=[live[0]])
+            return
+        await self.providers[pool.provider or ""].end(drain.worker)
+
+    def _observed(self, observation: Observation) -> None:
+        now = self.clock()
+        if isinstance(observation, Notice):
+            address = self.view.noticed(observation.worker)
+            logger.info("%s will be taken away in %d ms", observation.worker, observation.left_ms)
+            self._says.append({"notice": observation.worker, "left_ms": observation.left_ms})
+            if address is not None:
+                self._job(self._noticed(address))
+        elif isinstance(observation, Gone):
+            for lease in list(self.view.leases.values()):
+                if lease.worker == observation.worker and lease.ended_ms is None:
+                    self.view.end_lease(lease.id, now, observation.cause)
+        else:
+            view = self.view.pools[observation.pool]
+            view.price = observation.usd_micros_per_hour
+            steps = (*view.pool.price, type(view.pool.price[0])(since_ms=now, usd_micros_per_hour=observation.usd_micros_per_hour))
+            view.pool = replace(view.pool, price=steps[-500:])
+        self.view.dirty = True
+        self._wake.set()
+
+    async def _noticed(self, address: str) -> None:
+        await self._ask("orc_instruct", drain=[address])
+
+    def _price(self, pool: str, now: int) -> int:
+        view = self.view.pools.get(pool)
+        return (view.price if view.price is not None else view.pool.price_at(now)) if view is not None else 0
+
+    @staticmethod
+    def _size(pool: Pool) -> dict[str, Any]:
+        return {"name": pool.name, "selector": asdict(pool.selector), "cpus": pool.cpus, "memory_mib": pool.memory_mib, "gpus": pool.gpus}
+
+    # ------------------------------------------------------------------ what people say
+    def command(self, call: Callable[[int], None]) -> None:
+        """Run in the next round, before its plan."""
+        self._commands.append(call)
+        self.view.dirty = True
+        self._wake.set()
+
+    def say(self, what: dict[str, Any]) -> None:
+        """Put what a person did on record with the next commit."""
+        self._says.append(what)
+
+    def estimate_of(self, group: Group, state: PoolState) -> tuple[int, float]:
+        """Expected ms and share of a worker, for people."""
+        statistics = {(s.task_class, s.pool): s for s in self.view.learning.statistics({group.task_class})}
+        return estimate(group, state.pool.name, statistics, self.policy.deadline_sigmas).median_ms, share(group, state)
+
+
+@dataclass(slots=True)
+class _Sending:
+    group: Group
+    state: PoolState
+    ahead: int
+    tasks: list[Task]
+    ids: list[int]
+    mean_ms: int
+    load: tuple[int, int, int]
+
+

@@ -1,0 +1,82 @@
+"""What the past says: runtimes by class and pool, interruptions, start-ups, tails. In memory, rebuilt from the ledger."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from agent.model.snapshot import Statistic
+
+#: executions a class remembers in a pool: older ones fade, so that a class may change
+MEMORY = 200
+#: the declared hazard counts as much as so many hours of watching
+PRIOR_HOURS = 2.0
+
+
+@dataclass(slots=True)
+class _Runtimes:
+    n: float = 0.0
+    mean: float = 0.0
+    m2: float = 0.0
+
+    def add(self, value: float) -> None:
+        """Welford's update, with all weights faded once the memory is full."""
+        if self.n >= MEMORY:
+            self.n, self.m2 = MEMORY - 1.0, self.m2 * (MEMORY - 1) / MEMORY
+        self.n += 1
+        between = value - self.mean
+        self.mean += between / self.n
+        self.m2 += between * (value - self.mean)
+
+
+@dataclass(slots=True)
+class Learning:
+    """Statistics of one scheduler."""
+
+    runtimes: dict[tuple[str, str], _Runtimes] = field(default_factory=lambda: defaultdict(_Runtimes))
+    #: pool → hours watched, interruptions seen
+    watched: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
+    startups: dict[str, float] = field(default_factory=dict)
+    #: class → mean ms from its last end to the end of the root run
+    tails: dict[str, float] = field(default_factory=dict)
+    #: root run → class → last end; "" is the run's own
+    ends: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def ran(self, task_class: str, pool: str, stop_ms: int, run_ms: int, root_run: str) -> None:
+        """A task ended well."""
+        value = math.log(max(1, run_ms))
+        self.runtimes[task_class, pool].add(value)
+        self.runtimes[task_class, ""].add(value)
+        if root_run:
+            seen = self.ends.setdefault(root_run, {})
+            seen[task_class] = max(seen.get(task_class, 0), stop_ms)
+            seen[""] = max(seen.get("", 0), stop_ms)
+
+    def quiet(self, root_run: str) -> None:
+        """A root run has ended, as far as one can see from here."""
+        seen = self.ends.pop(root_run, {})
+        for task_class, end in seen.items():
+            if task_class:
+                tail = float(seen[""] - end)
+                self.tails[task_class] = 0.7 * self.tails.get(task_class, tail) + 0.3 * tail
+
+    def lived(self, pool: str, ms: int, interrupted: bool) -> None:
+        """A worker's life ended."""
+        seen = self.watched[pool]
+        seen[0] += ms / 3_600_000
+        seen[1] += interrupted
+
+    def started(self, pool: str, ms: int) -> None:
+        """A worker became ready so long after it was granted."""
+        self.startups[pool] = 0.7 * self.startups.get(pool, ms) + 0.3 * ms
+
+    def hazard(self, pool: str, declared_per_1000_hours: int) -> float:
+        """Interruptions per hour: the declared rate and what was seen, a gamma prior's mean."""
+        hours, count = self.watched.get(pool, (0.0, 0.0))
+        return (declared_per_1000_hours / 1000 * PRIOR_HOURS + count) / (PRIOR_HOURS + hours)
+
+    def statistics(self, classes: set[str]) -> tuple[Statistic, ...]:
+        """Statistics of some classes, in a fixed order."""
+        found = sorted(((key, r) for key, r in self.runtimes.items() if key[0] in classes), key=lambda item: item[0])
+        return tuple(Statistic(task_class=c, pool=pool, n=round(r.n), log_mean=r.mean, log_m2=r.m2) for (c, pool), r in found)

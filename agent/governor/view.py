@@ -1,0 +1,448 @@
+"""What the governor knows: a state machine over the extension's deltas and the providers' observations. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+
+from agent.governor import specs
+from agent.governor.learning import Learning
+from agent.governor.specs import Facts, Spec
+from agent.ledger.records import Ended, Lease
+from agent.model.codec import digest, encode
+from agent.model.plans import Bind
+from agent.model.pools import DEFAULT, Pool, PriceStep
+from agent.model.snapshot import Group, PoolState, Starting, Worker
+from agent.model.units import cost_micros
+from agent.model.verdicts import Verdict
+from agent.planner.feasible import gpus_taken
+from agent.planner.room import share
+from agent.scheduler import protocol as p
+from agent.scheduler.counts import Counts
+
+Judge = Callable[[Facts], tuple[Verdict, ...]]
+
+#: a root run without a task for so long has ended, as far as can be seen from here
+QUIET_MS = 60_000
+
+
+@dataclass(slots=True)
+class Task:
+    """A task that is ready and not bound."""
+
+    key: Any
+    spec: int
+    input_mib: int
+    since_ms: int
+
+
+@dataclass(slots=True)
+class Bound:
+    """A task that was sent to a worker."""
+
+    task: Task
+    placement: int
+    group: str
+    pool: str
+    address: str
+    at_ms: int
+    expected_ms: int
+    usd_micros_per_hour: int
+    load: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(slots=True)
+class PoolView:
+    """A declared pool, what was asked of its provider, and what it answered."""
+
+    pool: Pool
+    starting: dict[str, int] = field(default_factory=dict)
+    refused_since_ms: int | None = None
+    refusals: int = 0
+    retry_ms: int = 0
+    price: int | None = None
+
+
+@dataclass(slots=True)
+class Live:
+    """A worker that joined."""
+
+    counts: Counts
+    joined_ms: int
+    idle_since_ms: int | None
+    lease: int | None = None
+    #: it was told that it is taken away
+    noticed: bool = False
+
+
+@dataclass(slots=True)
+class Word:
+    """What people said about a group: approvals and overrides."""
+
+    approved: tuple[str, ...] = ()
+    approved_by: str | None = None
+    approved_usd_micros: int | None = None
+    rejected_by: str | None = None
+    override: str | None = None
+
+
+class View:
+    """Ready and bound tasks by group, workers by pool, leases, and what was learned."""
+
+    def __init__(self, pools: Iterable[Pool], judge: Judge, rules_facts: frozenset[str]) -> None:
+        self.pools = {pool.name: PoolView(pool) for pool in pools}
+        self.judge, self.rules_facts = judge, rules_facts
+        self.learning = Learning()
+        self.specs: list[Spec] = []
+        self.live: dict[str, Live] = {}
+        self.ready: dict[str, dict[Any, Task]] = {}
+        self.group_of: dict[Any, str] = {}
+        self.groups: dict[str, Group] = {}
+        self.bound: dict[Any, Bound] = {}
+        #: key → preemptions, other losses
+        self.losses: dict[Any, tuple[int, int]] = {}
+        self.words: dict[str, Word] = {}
+        self.leases: dict[int, Lease] = {}
+        self.lease_of: dict[str, int] = {}
+        self.next_lease = 1
+        self.ended: list[Ended] = []
+        self.changed_leases: set[int] = set()
+        self.through = 0
+        self.root_seen_ms: dict[str, int] = {}
+        self.shadow: dict[Any, tuple[Task, str]] = {}
+        #: tasks whose needs cannot be read, to be refused
+        self.wrong: list[tuple[Any, str]] = []
+        self.dirty = True
+        self._cache: dict[Any, str] = {}
+
+    # ------------------------------------------------------------------ deltas
+    def begin(self, snapshot: Mapping[str, Any], now_ms: int) -> None:
+        """Start from the extension's full snapshot."""
+        self.specs = [specs.read(number, says, now_ms) for number, says in enumerate(snapshot["specs"])]
+        self.live.clear()
+        self.ready.clear()
+        self.group_of.clear()
+        for worker in snapshot["workers"]:
+            self._joined(worker, now_ms)
+        for key, spec, input_bytes, since in snapshot["ready"]:
+            self._ready(key, spec, input_bytes, since, now_ms)
+        self.dirty = True
+
+    def apply(self, delta: p.Delta, now_ms: int) -> None:
+        """Take one delta in. Every delta may come twice."""
+        kind = delta[0]
+        self.dirty = True
+        if kind == p.READY:
+            self._ready(delta[1], delta[2], delta[3], delta[4], now_ms)
+        elif kind == p.ENDED:
+            self._ended(*delta[1:], now_ms=now_ms)
+        elif kind == p.SPECIFIED:
+            if delta[1] == len(self.specs):
+                self.specs.append(specs.read(delta[1], delta[2], now_ms))
+        elif kind == p.JOINED:
+            self._joined(delta[1], now_ms)
+        elif kind == p.LEFT:
+            self._left(delta[1], now_ms)
+        elif kind == p.GONE:
+            self._unready(delta[1])
+            self.losses.pop(delta[1], None)
+        elif kind == p.LENT:
+            if (bound := self.bound.get(delta[1])) is not None and (live := self.live.get(bound.address)) is not None:
+                live.counts.lent.add(delta[1])
+        elif kind == p.THROUGH:
+            self.through += 1
+        elif kind == p.BOUND_ELSEWHERE:
+            self.shadow[delta[1]] = (Task(delta[1], delta[2], _bucket(delta[3]), delta[4]), delta[5])
+            self._ready(delta[1], delta[2], delta[3], delta[4], now_ms)
+        elif kind == p.RESTARTED:
+            for key in list(self.bound):
+                self._ended(key, "cancelled by restart", None, 0, 0, 0, now_ms=now_ms)
+            self.ready.clear()
+            self.group_of.clear()
+
+    def _ready(self, key: Any, spec: int, input_bytes: int, since_ms: int, now_ms: int) -> None:
+        if key in self.bound:
+            return
+        self._unready(key)
+        if error := self.specs[spec].error:
+            self.wrong.append((key, error))
+            return
+        task = Task(key, spec, _bucket(input_bytes), since_ms)
+        group = self._group(task, now_ms)
+        self.ready.setdefault(group, {})[key] = task
+        self.group_of[key] = group
+
+    def _unready(self, key: Any) -> Task | None:
+        group = self.group_of.pop(key, None)
+        if group is None:
+            return None
+        tasks = self.ready[group]
+        task = tasks.pop(key)
+        if not tasks:
+            del self.ready[group]
+        return task
+
+    def _ended(self, key: Any, result: str, address: str | None, start_ms: int, stop_ms: int, output_bytes: int, *, now_ms: int) -> None:
+        bound = self.bound.pop(key, None)
+        if bound is None:
+            if result == "cancelled":
+                self._unready(key)
+            return
+        live = self.live.get(bound.address)
+        if live is not None:
+            live.counts.bound.pop(key, None)
+            live.counts.lent.discard(key)
+            if not live.counts.bound:
+                live.idle_since_ms = now_ms
+        spec = self.specs[bound.task.spec]
+        if result == "lost":
+            preempted = self._was_preempted(bound)
+            result = "preempted" if preempted else "lost"
+            preemptions, losses = self.losses.get(key, (0, 0))
+            self.losses[key] = (preemptions + preempted, losses + (not preempted))
+        elif result != "withdrawn":
+            self.losses.pop(key, None)
+        stop = stop_ms or now_ms
+        run = stop_ms - start_ms if start_ms else now_ms - bound.at_ms if result in ("preempted", "lost", "failed") else 0
+        part = self._share(bound)
+        lease = live.lease if live is not None else self.lease_of.get(bound.address)
+        if result == "done" and start_ms:
+            self.learning.ran(spec.task_class, bound.pool, stop, run, spec.root_run)
+        if spec.root_run:
+            self.root_seen_ms[spec.root_run] = now_ms
+        usd = cost_micros(bound.usd_micros_per_hour, run * part)
+        self.ended.append(Ended(placement=bound.placement, result=result, lease=lease or 0, start_ms=start_ms or bound.at_ms, run_ms=run, usd_micros=usd))
+
+    def _was_preempted(self, bound: Bound) -> bool:
+        live = self.live.get(bound.address)
+        view = self.pools.get(bound.pool)
+        return (live is not None and live.noticed) or (view is not None and view.pool.market == "spot")
+
+    def _share(self, bound: Bound) -> float:
+        group, state = self.groups.get(bound.group), self._state_of(bound.pool)
+        return share(group, state) if group is not None and state is not None else 1.0
+
+    def _state_of(self, name: str) -> PoolState | None:
+        view = self.pools.get(name)
+        pool = view.pool if view is not None else self._default_pool()
+        return PoolState(pool=pool, usd_micros_per_hour=0) if pool is not None else None
+
+    # ------------------------------------------------------------------ workers and leases
+    def _joined(self, worker: Mapping[str, Any], now_ms: int) -> None:
+        name, pool, address = worker["name"], worker["pool"], worker["address"]
+        view = self.pools.get(pool)
+        old = self.live.get(address)
+        size = view.pool if view is not None else None
+        counts = Counts(
+            address, name, pool, worker["slots"], size.cpus if size else worker["slots"],
+            size.memory_mib if size else worker["memory_mib"] or 2**40, size.gpus if size else 0, draining=worker["draining"],
+        )  # fmt: skip
+        if old is not None:
+            counts.bound, counts.lent = old.counts.bound, old.counts.lent
+        live = Live(counts, now_ms, None if counts.bound else now_ms)
+        live.noticed = old.noticed if old is not None else False
+        self.live[address] = live
+        if view is not None:
+            asked = view.starting.pop(name, None)
+            view.refused_since_ms, view.refusals, view.retry_ms = None, 0, 0
+            if asked is not None:
+                self.learning.started(pool, now_ms - asked)
+        lease = next((x for x in self.leases.values() if x.worker == name and x.pool == pool and x.ended_ms is None), None)
+        if lease is None and view is not None:
+            lease = self.new_lease(view.pool, name, now_ms, "observed", granted=True)
+        if lease is not None:
+            if lease.ready_ms is None:
+                self._lease(replace(lease, ready_ms=now_ms))
+            live.lease = lease.id
+            self.lease_of[address] = lease.id
+
+    def _left(self, address: str, now_ms: int) -> None:
+        live = self.live.pop(address, None)
+        if live is None:
+            return
+        for key, bound in list(self.bound.items()):
+            if bound.address == address:
+                self.live[address] = live
+                self._ended(key, "lost", address, 0, 0, 0, now_ms=now_ms)
+                self.live.pop(address, None)
+        if live.lease is not None and (lease := self.leases.get(live.lease)) is not None and lease.cause == "observed":
+            self.end_lease(live.lease, now_ms, "left")
+
+    def new_lease(self, pool: Pool, worker: str, now_ms: int, cause: str, granted: bool = False) -> Lease:
+        """A lease from asking for a worker on."""
+        self.next_lease += 1
+        price = orjson.dumps({"steps": [[s.since_ms, s.usd_micros_per_hour] for s in pool.price], "min_billing_ms": pool.min_billing_ms}).decode()
+        lease = Lease(id=self.next_lease - 1, pool=pool.name, kind=pool.shown_kind, worker=worker, asked_ms=now_ms, granted_ms=now_ms if granted else None, cause=cause, price=price)
+        self._lease(lease)
+        return lease
+
+    def _lease(self, lease: Lease) -> None:
+        self.leases[lease.id] = lease
+        self.changed_leases.add(lease.id)
+        self.dirty = True
+
+    def granted(self, lease_id: int, now_ms: int) -> None:
+        """The provider gave a worker; billing starts."""
+        lease = self.leases[lease_id]
+        if self.pools[lease.pool].pool.market == "spot":
+            # capacity is there; a worker that then fails to come up is another matter
+            self.pools[lease.pool].refused_since_ms = None
+        self._lease(replace(lease, granted_ms=now_ms))
+
+    def refused(self, lease_id: int, now_ms: int, why: str) -> None:
+        """The provider has no capacity; ask again later, each time later."""
+        lease = self.leases[lease_id]
+        view = self.pools[lease.pool]
+        view.starting.pop(lease.worker, None)
+        self._put_off(view, now_ms)
+        self._lease(replace(lease, ended_ms=now_ms, cause=f"refused: {why}"))
+
+    @staticmethod
+    def _put_off(view: PoolView, now_ms: int) -> None:
+        """The next launch attempt comes later, each time later."""
+        if view.retry_ms <= now_ms:
+            view.refusals += 1
+            view.refused_since_ms = view.refused_since_ms if view.refused_since_ms is not None else now_ms
+            view.retry_ms = now_ms + min(60_000, 1_000 * 2 ** min(view.refusals, 6))
+
+    def end_lease(self, lease_id: int, now_ms: int, cause: str) -> None:
+        """The worker is gone; what it cost is known."""
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.ended_ms is not None:
+            return
+        view = self.pools.get(lease.pool)
+        usd = view.pool.billed(lease.granted_ms, now_ms) if view is not None and lease.granted_ms is not None else 0
+        if view is not None:
+            view.starting.pop(lease.worker, None)
+            self.learning.lived(lease.pool, now_ms - (lease.granted_ms or now_ms), "taken" in cause or "died" in cause)
+            if lease.ready_ms is None:
+                # it never came up: as good as a refusal, or it would be launched again at once, for ever
+                self._put_off(view, now_ms)
+        self._lease(replace(lease, ended_ms=now_ms, cause=cause, usd_micros=usd))
+
+    def noticed(self, worker: str) -> str | None:
+        """A worker is to be taken away: it gets no more work. Its address, when it has joined."""
+        for address, live in self.live.items():
+            if live.counts.name == worker:
+                live.noticed = live.counts.draining = True
+                self.dirty = True
+                return address
+        return None
+
+    # ------------------------------------------------------------------ groups
+    def _group(self, task: Task, now_ms: int) -> str:
+        spec = self.specs[task.spec]
+        preemptions, losses = self.losses.get(task.key, (0, 0))
+        hour = now_ms // 3_600_000 if self.rules_facts & {"hour", "weekday"} else 0
+        key = (task.spec, task.input_mib, preemptions, losses, hour)
+        found = self._cache.get(key)
+        if found is None:
+            facts = specs.facts(spec, task.input_mib, preemptions, losses, now_ms)
+            verdicts = self.judge(facts)
+            base = Group(
+                id="", task_class=spec.task_class, name=spec.name, needs=spec.needs, root_run=spec.root_run, flow_run=spec.flow_run, ready=0, since_ms=0,
+                verdicts=verdicts, deadline_ms=spec.deadline_ms, preemptions=preemptions, losses=losses,
+            )  # fmt: skip
+            found = digest(encode([base, task.input_mib, spec.error]))[:16]
+            self._cache[key] = found
+            self.groups[found] = replace(base, id=found)
+        return found
+
+    def live_groups(self) -> tuple[Group, ...]:
+        """Groups that have ready tasks, as they are now."""
+        out = []
+        for name in sorted(self.ready):
+            tasks, base, word = self.ready[name], self.groups[name], self.words.get(name, Word())
+            out.append(replace(
+                base, ready=len(tasks), since_ms=next(iter(tasks.values())).since_ms, tail_ms=round(self.learning.tails.get(base.task_class, 0.0)),
+                override=word.override, approved=word.approved, approved_by=word.approved_by, approved_usd_micros=word.approved_usd_micros, rejected_by=word.rejected_by,
+            ))  # fmt: skip
+        return tuple(out)
+
+    def pool_states(self, now_ms: int) -> tuple[PoolState, ...]:
+        """Every declared pool, and `default` when workers belong to none."""
+        workers: dict[str, list[Worker]] = {}
+        frees: dict[str, int] = {}
+        for bound in self.bound.values():
+            end = max(bound.at_ms + bound.expected_ms, now_ms)
+            if end < frees.get(bound.address, 2**62):
+                frees[bound.address] = end
+        for address in sorted(self.live):
+            live = self.live[address]
+            _, cpus, memory, gpus = live.counts.free()
+            lease = self.leases.get(live.lease) if live.lease is not None else None
+            workers.setdefault(live.counts.pool, []).append(Worker(
+                name=live.counts.name, address=address, slots=live.counts.slots, bound=len(live.counts.bound) - len(live.counts.lent), cpus_free=cpus,
+                memory_free_mib=memory, gpus_free=gpus, idle_since_ms=live.idle_since_ms, launched_ms=(lease.granted_ms if lease else None) or live.joined_ms,
+                frees_ms=frees.get(address), draining=live.counts.draining,
+            ))  # fmt: skip
+        out = []
+        for name, view in sorted(self.pools.items()):
+            pool = view.pool
+            out.append(PoolState(
+                pool=pool, usd_micros_per_hour=view.price if view.price is not None else pool.price_at(now_ms), workers=tuple(workers.get(name, ())),
+                starting=tuple(Starting(name=n, asked_ms=at) for n, at in sorted(view.starting.items())), refused_since_ms=view.refused_since_ms, retry_ms=view.retry_ms,
+                hazard_per_hour=self.learning.hazard(name, pool.interruptions_per_1000_hours) if pool.market == "spot" else 0.0,
+                startup_ms=round(self.learning.startups.get(name, pool.startup_ms)),
+            ))  # fmt: skip
+        if DEFAULT in workers and (default := self._default_pool()) is not None:
+            out.append(PoolState(pool=default, usd_micros_per_hour=default.price_at(now_ms), workers=tuple(workers[DEFAULT])))
+        return tuple(out)
+
+    def _default_pool(self) -> Pool | None:
+        found = [live.counts for live in self.live.values() if live.counts.pool == DEFAULT]
+        if not found:
+            return None
+        # nobody said what they cost: they count as the dearest, so that a declared pool is preferred
+        dearest = max((view.pool.price[-1].usd_micros_per_hour for view in self.pools.values()), default=0)
+        slots = max(c.slots for c in found)
+        return Pool(
+            name=DEFAULT, market="on-demand", cpus=slots, memory_mib=max(c.memory_mib for c in found), slots=slots, priced=False,
+            price=(PriceStep(since_ms=0, usd_micros_per_hour=dearest),),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ a plan's effects
+    def take(self, bind: Bind) -> list[Task]:
+        """The group's first tasks, taken out of the ready ones."""
+        tasks = list(self.ready[bind.group].values())[: bind.count]
+        for task in tasks:
+            self._unready(task.key)
+        return tasks
+
+    def load(self, group: Group, pool: str) -> tuple[int, int, int]:
+        """What one task of the group takes on a worker of the pool: cpus, MiB, GPUs."""
+        state = self._state_of(pool)
+        assert state is not None
+        memory = group.needs.memory_mib or state.pool.memory_mib // state.pool.slots
+        return group.needs.cpus, memory, gpus_taken(group, state.pool)
+
+    def sent(self, bound: Bound) -> None:
+        """The extension bound a task to a worker."""
+        self.bound[bound.task.key] = bound
+        live = self.live.get(bound.address)
+        if live is not None:
+            live.counts.bound[bound.task.key] = bound.load
+            live.idle_since_ms = None
+
+    def back(self, task: Task, now_ms: int) -> None:
+        """A task could not be bound: it is ready again."""
+        self.dirty = True
+        group = self._group(task, now_ms)
+        self.ready.setdefault(group, {})[task.key] = task
+        self.group_of[task.key] = group
+
+    def forget_quiet(self, now_ms: int) -> None:
+        """Learn the tails of root runs that have ended."""
+        for root, seen in list(self.root_seen_ms.items()):
+            if now_ms - seen > QUIET_MS:
+                del self.root_seen_ms[root]
+                self.learning.quiet(root)
+
+
+def _bucket(input_bytes: int) -> int:
+    """MiB rounded up to a power of two; 0 below one."""
+    mib = input_bytes // 2**20
+    return 0 if mib <= 0 else 1 << (mib - 1).bit_length() if mib > 1 else 1

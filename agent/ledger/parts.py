@@ -1,0 +1,39 @@
+"""A snapshot taken apart by content, so that a round stores what changed, and put together again, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from agent.model import codec
+from agent.model.snapshot import Budget, Group, Policy, PoolState, Snapshot, Statistic
+
+
+def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What changes in every round, as JSON, and the rest as named parts."""
+    parts = {"policy": codec.encode(snapshot.policy)}
+    parts.update({f"pool/{state.pool.name}": codec.encode(state) for state in snapshot.pools})
+    parts.update({f"group/{group.id}": codec.encode(replace(group, ready=0, since_ms=0)) for group in snapshot.groups})
+    parts.update({f"stat/{s.pool}/{s.task_class}": codec.encode(s) for s in snapshot.statistics})
+    parts.update({f"budget/{budget.name}": codec.encode(budget) for budget in snapshot.budgets})
+    head = {
+        "now": snapshot.now_ms, "planner": snapshot.planner, "rules": snapshot.rules_digest, "seed": snapshot.seed,
+        "ready": [[group.id, group.ready, group.since_ms] for group in snapshot.groups],
+    }  # fmt: skip
+    return head, parts
+
+
+def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
+    """The snapshot of a head and its parts; parts keep the order they were split in."""
+    groups = []
+    for id, ready, since in head["ready"]:
+        groups.append(replace(codec.decode(Group, parts[f"group/{id}"]), ready=ready, since_ms=since))
+    return Snapshot(
+        now_ms=head["now"], planner=head["planner"], rules_digest=head["rules"], seed=head["seed"],
+        policy=codec.decode(Policy, parts["policy"]),
+        pools=tuple(codec.decode(PoolState, body) for name, body in parts.items() if name.startswith("pool/")),
+        groups=tuple(groups),
+        statistics=tuple(codec.decode(Statistic, body) for name, body in parts.items() if name.startswith("stat/")),
+        budgets=tuple(codec.decode(Budget, body) for name, body in parts.items() if name.startswith("budget/")),
+    )  # fmt: skip

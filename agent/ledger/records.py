@@ -1,0 +1,112 @@
+"""What goes into the ledger, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.model.plans import Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A flow run that has tasks here; the empty one stands for plain Dask."""
+
+    no: int
+    flow_run: str = ""
+    root_run: str = ""
+    flow: str = ""
+    deployment: str = ""
+    team: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A decision with the number placements refer to it by."""
+
+    id: int
+    run: int
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """One task sent to a pool."""
+
+    id: int
+    decision: int
+    key: str
+    budget: str | None = None
+    reserve_usd_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What became of a placement."""
+
+    placement: int
+    result: str
+    lease: int = 0
+    start_ms: int = 0
+    run_ms: int = 0
+    #: its part of the worker's price while it ran
+    usd_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A worker's life and its price; written again, whole, when it changes."""
+
+    id: int
+    pool: str
+    kind: str
+    worker: str
+    asked_ms: int
+    granted_ms: int | None = None
+    ready_ms: int | None = None
+    ended_ms: int | None = None
+    #: why it was launched; after its end, why it ended
+    cause: str
+    price: str
+    usd_micros: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """One record to be: everything that became true at once."""
+
+    kind: str
+    at_ms: int
+    mode: str = "govern"
+    actor: str = "governor"
+    team: str = ""
+    trace: str = ""
+    root_run: str = ""
+    #: whatever else the record says, JSON
+    says: dict[str, Any] = field(default_factory=dict)
+    #: snapshot parts by name
+    parts: Mapping[str, bytes] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+    decisions: list[Decided] = field(default_factory=list)
+    placements: list[Placed] = field(default_factory=list)
+    outcomes: list[Ended] = field(default_factory=list)
+    leases: list[Lease] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One record as it was read."""
+
+    scheduler: str
+    seq: int
+    epoch: int
+    kind: str
+    at_ms: int
+    mode: str
+    actor: str
+    team: str
+    trace: str
+    root_run: str
+    body: Mapping[str, Any]
+    hash: bytes

@@ -1,0 +1,145 @@
+"""Tables of the ledger, in types that SQLite and PostgreSQL share. `record` is the chain; the others are its rows and projections."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, SmallInteger, String, Table
+
+#: raised with every change of the tables; a ledger of a higher version is refused
+VERSION = 1
+
+metadata = MetaData()
+
+version = Table("orc_version", metadata, Column("version", Integer, primary_key=True))
+
+#: one chain for each Dask scheduler, and the governor that may write it
+chain = Table(
+    "orc_chain", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("scheduler", String, unique=True, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("holder", String, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+    #: number of the last record, so that a cut-off end is seen
+    Column("last_seq", BigInteger, nullable=False),
+)  # fmt: skip
+
+record = Table(
+    "orc_record", metadata,
+    Column("chain", ForeignKey(chain.c.id), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("mode", String, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("team", String, nullable=False),
+    Column("trace", String, nullable=False),
+    Column("root_run", String, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+#: content by its digest: parts of snapshots, bodies of decisions
+part = Table("orc_part", metadata, Column("digest", LargeBinary, primary_key=True), Column("body", LargeBinary, nullable=False), sqlite_with_rowid=False)
+
+run = Table(
+    "orc_run", metadata,
+    Column("chain", Integer, primary_key=True),
+    Column("no", Integer, primary_key=True, autoincrement=False),
+    Column("flow_run", String, nullable=False),
+    Column("root_run", String, nullable=False),
+    Column("flow", String, nullable=False),
+    Column("deployment", String, nullable=False),
+    Column("team", String, nullable=False),
+    Index("orc_run_flow_run", "flow_run"),
+)  # fmt: skip
+
+decision = Table(
+    "orc_decision", metadata,
+    Column("chain", Integer, primary_key=True),
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("task_class", String, nullable=False),
+    Column("pool", String, nullable=False),
+    Column("verb", String, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("orc_decision_run", "chain", "run"),
+    Index("orc_decision_seq", "chain", "seq"),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+placement = Table(
+    "orc_placement", metadata,
+    Column("chain", Integer, primary_key=True),
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("decision", BigInteger, nullable=False),
+    Column("key", String, nullable=False),
+    Index("orc_placement_seq", "chain", "seq"),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+outcome = Table(
+    "orc_outcome", metadata,
+    Column("chain", Integer, primary_key=True),
+    Column("placement", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("result", SmallInteger, nullable=False),
+    #: lease of the worker it ran on; 0: none of ours
+    Column("lease", Integer, nullable=False),
+    Column("start_ms", BigInteger, nullable=False),
+    Column("run_ms", BigInteger, nullable=False),
+    Column("usd_micros", BigInteger, nullable=False),
+    Index("orc_outcome_seq", "chain", "seq"),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+lease = Table(
+    "orc_lease", metadata,
+    Column("chain", Integer, primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("pool", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("worker", String, nullable=False),
+    Column("asked_ms", BigInteger, nullable=False),
+    #: null until the provider granted it; billing starts here
+    Column("granted_ms", BigInteger),
+    Column("ready_ms", BigInteger),
+    Column("ended_ms", BigInteger),
+    Column("cause", String, nullable=False),
+    #: price steps [[since_ms, usd_micros_per_hour], …], minimum billing: JSON
+    Column("price", String, nullable=False),
+    Column("usd_micros", BigInteger, nullable=False),
+)  # fmt: skip
+
+budget = Table(
+    "orc_budget", metadata,
+    Column("name", String, primary_key=True),
+    Column("limit_usd_micros", BigInteger, nullable=False),
+    Column("reserved_usd_micros", BigInteger, nullable=False),
+    Column("spent_usd_micros", BigInteger, nullable=False),
+    Column("overrun_usd_micros", BigInteger, nullable=False),
+)  # fmt: skip
+
+reservation = Table(
+    "orc_reservation", metadata,
+    Column("chain", Integer, primary_key=True),
+    Column("placement", BigInteger, primary_key=True, autoincrement=False),
+    Column("budget", String, nullable=False),
+    Column("usd_micros", BigInteger, nullable=False),
+    #: what was spent of it; null while it is open
+    Column("settled_usd_micros", BigInteger),
+)  # fmt: skip
+
+cursor = Table(
+    "orc_cursor", metadata,
+    Column("consumer", String, primary_key=True),
+    Column("chain", Integer, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)  # fmt: skip
+
+#: outcome.result
+RESULTS = ("done", "failed", "lost", "preempted", "cancelled", "withdrawn", "not sent", "unknown", "result lost", "cancelled by restart", "observed")
+RESULT_CODE = {name: code for code, name in enumerate(RESULTS)}

@@ -1,0 +1,73 @@
+"""Is the ledger whole? The chain, the rows it covers, and, by replay, the plans themselves."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+from sqlalchemy import select
+
+from agent.ledger import schema as t
+from agent.ledger.ledger import Ledger, chain_hash, decision_line, outcome_line, placement_line, rows_digest
+from agent.ledger.parts import join
+from agent.model import codec
+from agent.planner.plan import VERSION, plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Something that is not as it was written."""
+
+    seq: int
+    what: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a verification found."""
+
+    records: int = 0
+    replayed: int = 0
+    #: rounds of another planner's version, which cannot be replayed here
+    other_version: int = 0
+
+
+def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fault]:
+    """Every fault of the chain, oldest first: a changed, missing or reordered record, a changed row, a plan that differs."""
+    previous, expected, manifest = b"", 1, dict[str, str]()
+    with ledger.engine.connect() as db:
+        last = int(db.execute(select(t.chain.c.last_seq).where(t.chain.c.id == ledger.chain)).scalar_one())
+        for row in db.execute(select(t.record).where(t.record.c.chain == ledger.chain).order_by(t.record.c.seq)):
+            report.records += 1
+            if row.seq != expected:
+                yield Fault(seq=expected, what=f"record {expected} is missing" if row.seq == expected + 1 else f"records {expected} to {row.seq - 1} are missing")
+            head = [ledger.scheduler, row.seq, row.epoch, row.kind, row.at_ms, row.mode, row.actor, row.team, row.trace, row.root_run]
+            if chain_hash(previous, head, row.body) != row.hash:
+                yield Fault(seq=row.seq, what="the record was changed or moved, or the one before it is missing")
+            previous, expected = row.hash, row.seq + 1
+            body = orjson.loads(zlib.decompress(row.body))
+            if _rows(ledger, row.seq).hex() != body["rows"]:
+                yield Fault(seq=row.seq, what="a decision, placement or outcome of the record was changed, added or removed")
+            if "parts" in body:
+                manifest = dict(body["parts"]["set"]) if body["parts"]["whole"] else {k: v for k, v in {**manifest, **body["parts"]["set"]}.items() if k not in body["parts"]["gone"]}
+            if replay and "plan" in body:
+                if body["head"]["planner"] != VERSION:
+                    report.other_version += 1
+                    continue
+                report.replayed += 1
+                parts = {name: ledger.decision_body(bytes.fromhex(digest)) for name, digest in manifest.items()}
+                if codec.digest(codec.encode(plan(join(body["head"], parts)))) != body["plan"]:
+                    yield Fault(seq=row.seq, what="the plan made from the recorded snapshot is not the recorded plan")
+    if expected <= last:
+        yield Fault(seq=expected, what=f"the end is missing: record {last} was acknowledged")
+
+
+def _rows(ledger: Ledger, seq: int) -> bytes:
+    with ledger.engine.connect() as db:
+        d, p, o = t.decision.c, t.placement.c, t.outcome.c
+        decided = [decision_line(r.id, r.run, r.task_class, r.pool, r.verb, r.body) for r in db.execute(select(t.decision).where(d.chain == ledger.chain, d.seq == seq).order_by(d.id))]
+        placed = [placement_line(r.id, r.decision, r.key) for r in db.execute(select(t.placement).where(p.chain == ledger.chain, p.seq == seq).order_by(p.id))]
+        ended = [outcome_line(r.placement, r.result, r.lease, r.start_ms, r.run_ms, r.usd_micros) for r in db.execute(select(t.outcome).where(o.chain == ledger.chain, o.seq == seq).order_by(o.placement))]
+        return rows_digest(decided, placed, ended)

@@ -1,0 +1,168 @@
+"""What a plan says: decisions with their arithmetic, and what to do about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+HoldReason = Literal["inputs", "capacity", "launch", "spot", "approval", "budget", "rejected"]
+Source = Literal["history", "class history", "author", "prior"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Runtime of a class in a pool, log-normal."""
+
+    median_ms: int
+    mean_ms: int
+    #: the quantile deadlines are met with
+    high_ms: int
+    #: executions it rests on
+    n: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One pool for one group, with its arithmetic; micro-dollars are those of one task."""
+
+    pool: str
+    kind: str
+    #: "" when the pool is feasible, else why not
+    why_not: str = ""
+    estimate: Estimate | None = None
+    #: tasks it can take now
+    room: int = 0
+    #: expected wait of the group's tasks, ms
+    wait_ms: int = 0
+    #: expected runtime with interruptions, ms
+    run_ms: int = 0
+    work_usd_micros: int = 0
+    startup_usd_micros: int = 0
+    idle_usd_micros: int = 0
+    interruption_usd_micros: int = 0
+    #: what its wait and its runtime are worth
+    delay_usd_micros: int = 0
+    #: rules that prefer it
+    preferred_by: tuple[str, ...] = ()
+    #: all of the above, preferred pools at a discount; the least wins
+    score_usd_micros: int = 0
+    #: lateness at the deadline's quantile, ms; None: no deadline
+    late_ms: int | None = None
+    #: workers it would launch
+    launch: int = 0
+    #: why the tasks would wait, when there is no room
+    waits_for: HoldReason | None = None
+
+    @property
+    def usd_micros(self) -> int:
+        """Expected dollars of one task."""
+        return self.work_usd_micros + self.startup_usd_micros + self.idle_usd_micros + self.interruption_usd_micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was decided for a group, and everything it was decided from."""
+
+    group: str
+    task_class: str
+    name: str
+    root_run: str
+    flow_run: str
+    verb: Literal["bind", "wait", "ask", "refuse"]
+    #: the pool tasks are bound to or wait for
+    pool: str | None
+    reason: str
+    #: what ends the wait; "" when nothing waits
+    release: str = ""
+    #: every pool, best first, the infeasible last
+    options: tuple[Option, ...]
+    #: RULE: reason, for every verdict
+    verdicts: tuple[str, ...] = ()
+    approved_by: str | None = None
+    overridden: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """Send the group's first waiting tasks to a pool."""
+
+    group: str
+    pool: str
+    count: int
+    #: index into Plan.decisions
+    decision: int
+    #: tasks a slot beyond the running one
+    ahead: int
+    #: reserved for each task, micro-dollars; 0 without a budget
+    reserve_usd_micros: int = 0
+    budget: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Ask a pool's provider for workers."""
+
+    pool: str
+    count: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """End an idle worker."""
+
+    pool: str
+    worker: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdraw:
+    """Take back what a worker has not started."""
+
+    worker: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Tasks of a group that stay held."""
+
+    group: str
+    count: int
+    reason: HoldReason
+    #: what they wait for, in words
+    why: str
+    #: what releases them
+    release: str
+    decision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """Tasks of a group that can never run."""
+
+    group: str
+    why: str
+    decision: int
+    #: a person's no, rather than a need nobody meets
+    rejected: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The output of one planning round."""
+
+    decisions: tuple[Decision, ...] = ()
+    binds: tuple[Bind, ...] = ()
+    launches: tuple[Launch, ...] = ()
+    drains: tuple[Drain, ...] = ()
+    withdraws: tuple[Withdraw, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    refusals: tuple[Refuse, ...] = ()
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything changes."""
+        return bool(self.binds or self.launches or self.drains or self.withdraws or self.refusals)

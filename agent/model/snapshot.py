@@ -1,0 +1,156 @@
+"""Everything a plan is made from, as values. The planner sees nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.model.needs import Needs
+from agent.model.pools import Pool
+from agent.model.verdicts import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Numbers of the planner that people may set."""
+
+    #: what an hour of a task's waiting and running is worth, per task, micro-dollars
+    delay_usd_micros_per_hour: int = 500_000
+    #: deadlines are met with this quantile of the runtime, in standard deviations of its logarithm (1.282: 90 %)
+    deadline_sigmas: float = 1.282
+    #: and this margin, ms
+    margin_ms: int = 2_000
+    #: work sent ahead to a worker beyond its slots, ms of it
+    ahead_ms: int = 250
+    #: and at most so many tasks a slot
+    max_ahead: int = 32
+    #: worker deaths without notice that are charged to a task before it is refused
+    max_losses: int = 4
+    #: a preferred pool's score is taken at this many hundredths
+    prefer_percent: int = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A live worker."""
+
+    name: str
+    address: str
+    slots: int
+    #: tasks bound to it, running or ahead, not counting those that lent their slot
+    bound: int
+    cpus_free: int
+    memory_free_mib: int
+    gpus_free: int
+    #: since when it has nothing bound, ms; None: busy
+    idle_since_ms: int | None
+    launched_ms: int
+    #: expected end of the next bound task, ms; None: idle
+    frees_ms: int | None = None
+    #: gets no more work
+    draining: bool = False
+    #: it holds the only copy of a result somebody wants
+    only_copy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starting:
+    """A worker that was granted and has not joined yet."""
+
+    name: str
+    asked_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolState:
+    """A pool as it is now."""
+
+    pool: Pool
+    usd_micros_per_hour: int
+    workers: tuple[Worker, ...] = ()
+    starting: tuple[Starting, ...] = ()
+    #: first of the refusals since the last grant, ms; None: the last launch was granted
+    refused_since_ms: int | None = None
+    #: earliest next launch attempt, ms
+    retry_ms: int = 0
+    #: interruptions per hour, the prior and what was seen
+    hazard_per_hour: float = 0.0
+    #: start-up as seen, ms; the declared one when nothing was seen
+    startup_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistic:
+    """Runtimes of a task class in a pool: count, mean and summed squares of log(ms)."""
+
+    task_class: str
+    #: "" for the class over all pools
+    pool: str
+    n: int
+    log_mean: float
+    log_m2: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A sum that flows share."""
+
+    name: str
+    limit_usd_micros: int
+    reserved_usd_micros: int = 0
+    spent_usd_micros: int = 0
+    #: longest runtime of tasks that say none, ms
+    max_runtime_ms: int | None = None
+
+    @property
+    def left_usd_micros(self) -> int:
+        """What can still be reserved."""
+        return self.limit_usd_micros - self.reserved_usd_micros - self.spent_usd_micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Placement group: ready tasks that every loaded rule, budget and envelope sees as the same."""
+
+    id: str
+    task_class: str
+    #: what people read
+    name: str
+    needs: Needs
+    root_run: str
+    flow_run: str
+    #: tasks ready now, > 0
+    ready: int
+    #: since the first of them waits, ms
+    since_ms: int
+    verdicts: tuple[Verdict, ...] = ()
+    #: absolute deadline of the root run, ms
+    deadline_ms: int | None = None
+    #: from this class's end to the end of the root run, ms, learned
+    tail_ms: int = 0
+    #: workers lost under these tasks: preempted and otherwise
+    preemptions: int = 0
+    losses: int = 0
+    #: a person's choice of pool
+    override: str | None = None
+    #: rules a person has approved for this group, and who
+    approved: tuple[str, ...] = ()
+    approved_by: str | None = None
+    #: most dollars that were approved, micro-dollars
+    approved_usd_micros: int | None = None
+    rejected_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The input of one planning round."""
+
+    now_ms: int
+    #: version of the planner that made the plan
+    planner: str
+    rules_digest: str
+    seed: int
+    policy: Policy
+    pools: tuple[PoolState, ...] = ()
+    groups: tuple[Group, ...] = ()
+    statistics: tuple[Statistic, ...] = ()
+    budgets: tuple[Budget, ...] = ()

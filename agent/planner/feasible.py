@@ -1,0 +1,97 @@
+"""Can a group run in a pool at all? Each test answers with the reason why not, or with nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.model.pools import Pool
+from agent.model.snapshot import Group, PoolState
+from agent.model.units import show_mib
+
+Test = Callable[[Group, PoolState], str]
+
+
+def gpus_taken(group: Group, pool: Pool) -> int:
+    """GPUs one task of the group takes on a worker of the pool."""
+    return min(group.needs.gpus, pool.gpus) if group.needs.gpu == "helps" else group.needs.gpus
+
+
+def _override(group: Group, state: PoolState) -> str:
+    if group.override is not None and group.override != state.pool.name:
+        return f"overridden: a person chose {group.override}"
+    return ""
+
+
+def _rules(group: Group, state: PoolState) -> str:
+    for verdict in group.verdicts:
+        if verdict.verb == "forbid" and verdict.selects(state.pool):
+            return f"rule {verdict.rule} forbids it: {verdict.reason}"
+        if verdict.verb == "require" and not verdict.selects(state.pool):
+            return f"rule {verdict.rule} requires another: {verdict.reason}"
+    return ""
+
+
+def _market(group: Group, state: PoolState) -> str:
+    if state.pool.market == "spot" and not group.needs.interruptible:
+        return "spot workers may be taken away and the task is not said to be interruptible"
+    return ""
+
+
+def _gpu(group: Group, state: PoolState) -> str:
+    if group.needs.gpu == "required" and state.pool.gpus < group.needs.gpus:
+        return f"needs {group.needs.gpus} GPU{'s' if group.needs.gpus > 1 else ''} and its workers have {state.pool.gpus}"
+    return ""
+
+
+def _cpus(group: Group, state: PoolState) -> str:
+    if group.needs.cpus > state.pool.cpus:
+        return f"needs {group.needs.cpus} cpus and its workers have {state.pool.cpus}"
+    return ""
+
+
+def _memory(group: Group, state: PoolState) -> str:
+    if (group.needs.memory_mib or 0) > state.pool.memory_mib:
+        return f"needs {show_mib(group.needs.memory_mib or 0)} and its workers have {show_mib(state.pool.memory_mib)}"
+    return ""
+
+
+def _resources(group: Group, state: PoolState) -> str:
+    offered = dict(state.pool.resources)
+    for name, amount in group.needs.resources:
+        if offered.get(name, 0) < amount:
+            return f"the task asks for {amount / 1000:g} {name} and its workers offer {offered.get(name, 0) / 1000:g}"
+    return ""
+
+
+def _limits(_: Group, state: PoolState) -> str:
+    if not state.workers and not state.starting and (state.pool.provider is None or state.pool.max_workers == 0):
+        return "it has no workers and may launch none"
+    return ""
+
+
+#: in the order people would ask; the first that answers is the reason
+TESTS: tuple[Test, ...] = (
+    _gpu,  # what can never change comes first
+    _cpus,
+    _memory,
+    _resources,
+    _market,  # then what its author said
+    _rules,  # then what people wrote
+    _override,
+    _limits,  # then what is there
+)
+#: tests whose answer means that no wait and no other rule would help
+PHYSICAL: tuple[Test, ...] = (_gpu, _cpus, _memory, _resources)
+
+
+def why_not(group: Group, state: PoolState) -> str:
+    """The first reason why the group cannot run in the pool, or ""."""
+    for test in TESTS:
+        if answer := test(group, state):
+            return answer
+    return ""
+
+
+def distance(group: Group, state: PoolState) -> int:
+    """How many of the tests the pool fails: the least is the nearest pool."""
+    return sum(bool(test(group, state)) for test in TESTS)

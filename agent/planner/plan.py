@@ -1,0 +1,192 @@
+"""`plan(snapshot)`: what every waiting group does now, and which workers are launched and ended. Pure."""
+
+from __future__ import annotations
+
+from agent.model.needs import PRIORITY_RANK
+from agent.model.plans import Bind, Decision, Drain, Launch, Option, Plan, Refuse, Wait, Withdraw
+from agent.model.snapshot import Budget, Group, Snapshot
+from agent.model.units import cost_micros, show_ms, show_usd
+from agent.planner.explain import in_short, nearest
+from agent.planner.feasible import PHYSICAL, why_not
+from agent.planner.rank import option, order, tasks_ahead
+from agent.planner.room import Room, share
+
+#: raised whenever the same snapshot would give another plan
+VERSION = "1"
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """The plan for a snapshot: the same snapshot gives the same plan, whatever the order of its pools and groups.
+
+    Groups are taken by priority, then by slack, then by age. Each group's tasks go, batch by batch, to the pool that
+    is best for them at that moment; a pool without room competes with the wait it means, so a cheap full pool wins
+    over a dear empty one until the queue gets too long.
+    """
+    draft = _Draft(snapshot)
+    for group in sorted(snapshot.groups, key=lambda g: (PRIORITY_RANK[g.needs.priority], g.deadline_ms or 2**62, g.since_ms, g.id)):
+        draft.place(group)
+    draft.fleet()
+    return Plan(
+        decisions=tuple(draft.decisions), binds=tuple(draft.binds), drains=tuple(draft.drains), withdraws=tuple(draft.withdraws),
+        launches=tuple(Launch(pool=name, count=room.launching, why=draft.launch_why[name]) for name, room in draft.rooms.items() if room.launching),
+        waits=tuple(draft.waits), refusals=tuple(draft.refusals),
+    )  # fmt: skip
+
+
+class _Draft:
+    """A plan being made."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.rooms = {state.pool.name: Room.of(state) for state in sorted(snapshot.pools, key=lambda s: s.pool.name)}
+        self.statistics = {(s.task_class, s.pool): s for s in snapshot.statistics}
+        self.budgets = {budget.name: budget for budget in snapshot.budgets}
+        self.left = {budget.name: budget.left_usd_micros for budget in snapshot.budgets}
+        self.decisions: list[Decision] = []
+        self.binds: list[Bind] = []
+        self.drains: list[Drain] = []
+        self.withdraws: list[Withdraw] = []
+        self.waits: list[Wait] = []
+        self.refusals: list[Refuse] = []
+        self.launch_why: dict[str, str] = {}
+
+    # ------------------------------------------------------------------ one group
+    def place(self, group: Group) -> None:
+        """Bind, hold, ask for or refuse the group's tasks."""
+        remaining, ranked = group.ready, self._ranked(group, group.ready)
+        if not ranked or ranked[0].why_not:
+            return self._refuse(group, ranked)
+        if group.rejected_by is not None:
+            return self._rejected(group, ranked)
+        if ask := self._asks(group, ranked[0], remaining):
+            return self._hold(group, ranked, remaining, "ask", "approval", ask, f"orc approve {group.id[:12]} (or orc reject)")
+        while remaining:
+            best = ranked[0]
+            if not best.room:
+                return self._wait(group, ranked, remaining)
+            count, reserve = min(best.room, remaining), 0
+            if group.needs.budget is not None:
+                count, reserve, short = self._reserve(group, best, count)
+                if short:
+                    return self._hold(group, ranked, remaining, "wait", "budget", short, "a reservation that is settled, or a larger budget")
+            self._bind(group, ranked, count, reserve)
+            remaining -= count
+            ranked = self._ranked(group, remaining) if remaining else ranked
+
+    def _ranked(self, group: Group, remaining: int) -> list[Option]:
+        shot = self.snapshot
+        return sorted((option(group, room, self.statistics, shot.policy, shot.now_ms, remaining) for room in self.rooms.values()), key=order)
+
+    def _asks(self, group: Group, best: Option, remaining: int) -> str:
+        pool, usd = self.rooms[best.pool].state.pool, best.usd_micros * remaining
+        for verdict in group.verdicts:
+            if verdict.verb != "escalate" or not verdict.selects(pool):
+                continue
+            if verdict.above_usd_micros is not None and usd <= verdict.above_usd_micros:
+                continue
+            if verdict.rule in group.approved and (group.approved_usd_micros is None or usd <= group.approved_usd_micros):
+                continue
+            return f"rule {verdict.rule} asks a person: {verdict.reason} ({remaining} tasks on {best.pool}, about {show_usd(usd)})"
+        return ""
+
+    def _reserve(self, group: Group, best: Option, count: int) -> tuple[int, int, str]:
+        """Tasks the budget covers, the reservation of each, and why none, if none."""
+        name = group.needs.budget or ""
+        budget: Budget | None = self.budgets.get(name)
+        if budget is None:
+            return 0, 0, f"budget {name} is not declared in pools.yaml"
+        longest = group.needs.max_runtime_ms or budget.max_runtime_ms
+        if longest is None:
+            return 0, 0, f"budget {name} needs a max_runtime to reserve for: say it in @needs or as the budget's default"
+        state, now = self.rooms[best.pool].state, self.snapshot.now_ms
+        price = max(state.usd_micros_per_hour, state.pool.price_between(now, now + longest))
+        each = cost_micros(price, (longest + state.startup_ms) * share(group, state)) + 1
+        count = min(count, max(0, self.left[name]) // each)
+        if not count:
+            used = f"{show_usd(budget.spent_usd_micros)} spent, {show_usd(budget.limit_usd_micros - budget.spent_usd_micros - self.left[name])} reserved"
+            return 0, 0, f"budget {name} of {show_usd(budget.limit_usd_micros)} has {show_usd(max(0, self.left[name]))} left ({used}); a task reserves {show_usd(each)}"
+        self.left[name] -= count * each
+        return count, each, ""
+
+    def _bind(self, group: Group, ranked: list[Option], count: int, reserve: int) -> None:
+        best = ranked[0]
+        room, guess = self.rooms[best.pool], best.estimate
+        ahead = tasks_ahead(group, room, guess.median_ms, guess.n, self.snapshot.policy) if guess else 0
+        room.take(group, ahead, count)
+        decision = self._decide(group, ranked, "bind", in_short(group, ranked))
+        self.binds.append(
+            Bind(group=group.id, pool=best.pool, count=count, decision=decision, ahead=ahead, reserve_usd_micros=reserve, budget=group.needs.budget)
+        )
+
+    def _wait(self, group: Group, ranked: list[Option], remaining: int) -> None:
+        best = ranked[0]
+        room, mean = self.rooms[best.pool], best.estimate.mean_ms if best.estimate else 0
+        if best.launch:
+            room.launching += best.launch
+            self.launch_why.setdefault(best.pool, f"{remaining} tasks of {group.name} wait")
+        room.claimed += remaining
+        room.claimed_ms += remaining * mean
+        state, now = room.state, self.snapshot.now_ms
+        if best.waits_for == "capacity":
+            why, release = f"all {len(room.free)} workers of {best.pool} are busy", f"a slot of {best.pool}, expected in {show_ms(best.wait_ms)}"
+        elif best.waits_for == "spot":
+            since = show_ms(now - state.refused_since_ms) if state.refused_since_ms is not None else "now"
+            why, release = f"{best.pool} has no capacity (refused for {since})", f"a launch in {best.pool}; next attempt in {show_ms(max(0, state.retry_ms - now))}"
+        else:
+            why, release = f"a worker of {best.pool} is starting", f"a worker of {best.pool}, expected in {show_ms(best.wait_ms)}"
+        self._hold(group, ranked, remaining, "wait", best.waits_for or "capacity", why, release)
+
+    def _hold(self, group: Group, ranked: list[Option], count: int, verb: str, reason: str, why: str, release: str) -> None:
+        asks = verb == "ask"
+        text = why if asks else f"{in_short(group, ranked)}; {why}"
+        decision = self._decide(group, ranked, "ask" if asks else "wait", text, release)
+        self.waits.append(Wait(group=group.id, count=count, reason=reason, why=why, release=release, decision=decision))  # type: ignore[arg-type]
+
+    def _refuse(self, group: Group, ranked: list[Option]) -> None:
+        """No pool is feasible now: refuse what never can be, hold what a launch or a person may still change."""
+        possible = [room.state for room in self.rooms.values() if not any(test(group, room.state) for test in PHYSICAL)]
+        why = nearest(group, [room.state for room in self.rooms.values()])
+        if self.rooms and possible and all("no workers and may launch none" in why_not(group, s) or "default" == s.pool.name for s in possible):
+            return self._hold(group, ranked, group.ready, "wait", "capacity", f"no pool has workers: {why}", "a worker that joins")
+        decision = self._decide(group, ranked, "refuse", why)
+        self.refusals.append(Refuse(group=group.id, why=why, decision=decision))
+
+    def _rejected(self, group: Group, ranked: list[Option]) -> None:
+        why = f"rejected by {group.rejected_by}"
+        self.refusals.append(Refuse(group=group.id, why=why, decision=self._decide(group, ranked, "refuse", why), rejected=True))
+
+    def _decide(self, group: Group, ranked: list[Option], verb: str, reason: str, release: str = "") -> int:
+        best = ranked[0] if ranked and not ranked[0].why_not else None
+        self.decisions.append(
+            Decision(
+                group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run, flow_run=group.flow_run,
+                verb=verb, pool=best.pool if best and verb != "refuse" else None, reason=reason, release=release, options=tuple(ranked),  # type: ignore[arg-type]
+                verdicts=tuple(f"{v.rule} ({v.verb}): {v.reason}" for v in group.verdicts),
+                approved_by=group.approved_by, overridden=group.override is not None,
+            )
+        )  # fmt: skip
+        return len(self.decisions) - 1
+
+    # ------------------------------------------------------------------ the fleet
+    def fleet(self) -> None:
+        """End workers that have been idle too long, keep each pool's least number, withdraw from those that are going."""
+        now = self.snapshot.now_ms
+        for name, room in self.rooms.items():
+            state, pool = room.state, room.state.pool
+            for worker in state.workers:
+                if worker.draining and worker.bound > worker.slots:
+                    self.withdraws.append(Withdraw(worker=worker.name, why="the worker is going away"))
+            if pool.provider is None:
+                continue
+            alive = len(room.free) + len(state.starting)
+            idle = sorted((w for w in state.workers if w.idle_since_ms is not None and not w.draining), key=lambda w: (w.idle_since_ms or 0, w.name))
+            taken = {bind.pool for bind in self.binds} | ({name} if room.claimed else set())
+            for worker in idle if name not in taken else ():
+                kept = max((worker.idle_since_ms or 0) + pool.idle_ms, worker.launched_ms + pool.min_billing_ms)
+                if alive > pool.min_workers and now >= kept and not worker.only_copy:
+                    self.drains.append(Drain(pool=name, worker=worker.name, why=f"idle for {show_ms(now - (worker.idle_since_ms or now))}"))
+                    alive -= 1
+            lacking = min(pool.min_workers - alive - room.launching, room.may_launch(now))
+            if lacking > 0:
+                room.launching += lacking
+                self.launch_why.setdefault(name, f"the pool keeps {pool.min_workers}")

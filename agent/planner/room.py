@@ -1,0 +1,113 @@
+"""Room in a pool while a plan is being made: what is free, what is promised, what would be launched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent.model.snapshot import Group, PoolState, Worker
+from agent.planner.feasible import gpus_taken
+
+
+@dataclass(slots=True)
+class Free:
+    """One live worker's free capacity, counted down as the plan binds."""
+
+    slots: int
+    total_slots: int
+    cpus: int
+    memory_mib: int
+    gpus: int
+
+
+@dataclass(slots=True)
+class Room:
+    """A pool during planning."""
+
+    state: PoolState
+    free: list[Free] = field(default_factory=list)
+    #: tasks that wait for this pool by groups planned before
+    claimed: int = 0
+    #: ms of work those tasks are
+    claimed_ms: int = 0
+    #: workers to launch, decided so far
+    launching: int = 0
+    #: earliest instant a busy worker frees a slot, ms
+    frees_ms: int | None = None
+
+    @classmethod
+    def of(cls, state: PoolState) -> Room:
+        """The room of a pool at the start of a plan."""
+        room = cls(state)
+        for worker in state.workers:
+            if worker.draining:
+                continue
+            room.free.append(_free(worker))
+            if worker.frees_ms is not None and (room.frees_ms is None or worker.frees_ms < room.frees_ms):
+                room.frees_ms = worker.frees_ms
+        return room
+
+    @property
+    def workers(self) -> int:
+        """Workers that take work or soon will."""
+        return len(self.free) + len(self.state.starting) + self.launching
+
+    def may_launch(self, now_ms: int) -> int:
+        """Workers that may be asked for now."""
+        pool = self.state.pool
+        if pool.provider is None or self.state.retry_ms > now_ms:
+            return 0
+        return max(0, pool.max_workers - len(self.state.workers) - len(self.state.starting) - self.launching)
+
+    def tasks(self, group: Group, ahead: int, limit: int) -> int:
+        """How many tasks of the group fit on live workers now, at most `limit`."""
+        total = 0
+        for worker in self.free:
+            total += self._fits(worker, group, ahead, limit - total)
+            if total >= limit:
+                return limit
+        return total
+
+    def take(self, group: Group, ahead: int, count: int) -> None:
+        """Count `count` tasks of the group as bound."""
+        pool = self.state.pool
+        memory = group.needs.memory_mib or pool.memory_mib // pool.slots
+        for worker in self.free:
+            k = self._fits(worker, group, ahead, count)
+            worker.slots -= k
+            worker.cpus -= k * group.needs.cpus
+            worker.memory_mib -= k * memory
+            worker.gpus -= k * gpus_taken(group, pool)
+            count -= k
+            if not count:
+                return
+
+    def _fits(self, worker: Free, group: Group, ahead: int, limit: int) -> int:
+        pool = self.state.pool
+        memory = group.needs.memory_mib or pool.memory_mib // pool.slots
+        if ahead and small(group, self.state):
+            return max(0, min(limit, worker.slots + ahead * worker.total_slots))
+        fits = min(worker.slots, worker.cpus // group.needs.cpus, worker.memory_mib // memory if memory else limit, limit)
+        if gpus := gpus_taken(group, pool):
+            fits = min(fits, worker.gpus // gpus)
+        return max(0, fits)
+
+
+def small(group: Group, state: PoolState) -> bool:
+    """Whether a worker's every slot may run a task of the group at the same time, so that it may be sent ahead."""
+    pool = state.pool
+    return group.needs.cpus * pool.slots <= pool.cpus and (group.needs.memory_mib or 0) * pool.slots <= pool.memory_mib and not gpus_taken(group, pool)
+
+
+def share(group: Group, state: PoolState) -> float:
+    """The part of a worker one task takes, 0 < share ≤ 1: the largest of its parts of slots, cpus, memory and GPUs."""
+    pool = state.pool
+    parts = [1 / pool.slots, group.needs.cpus / pool.cpus, (group.needs.memory_mib or 0) / pool.memory_mib]
+    if pool.gpus:
+        parts.append(gpus_taken(group, pool) / pool.gpus)
+    return min(1.0, max(parts))
+
+
+def _free(worker: Worker) -> Free:
+    return Free(
+        slots=worker.slots - worker.bound, total_slots=worker.slots, cpus=worker.cpus_free, memory_mib=worker.memory_free_mib, gpus=worker.gpus_free
+    )

@@ -1,0 +1,185 @@
+"""Reading `pools.yaml`. Every error names the file, the pool, the field and what is allowed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from agent.errors import PoolError, UnitError
+from agent.model import units
+from agent.model.pools import DEFAULT, Pool, PriceStep, Selector
+from agent.model.snapshot import Budget
+from agent.pools import weather
+from agent.pools.weather import Weather
+
+
+def _unit(parse: Any) -> Any:
+    def read(value: Any) -> Any:
+        try:
+            return parse(value)
+        except UnitError as error:
+            raise ValueError(str(error)) from error
+
+    return BeforeValidator(read)
+
+
+_Usd = Annotated[int, _unit(units.usd_micros)]
+_Ms = Annotated[int, _unit(units.duration_ms)]
+_Mib = Annotated[int, _unit(units.memory_mib)]
+_Count = Annotated[int, Field(ge=0, strict=True)]
+_Positive = Annotated[int, Field(ge=1, strict=True)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Step(_Strict):
+    #: ISO instant from which the price holds
+    since: datetime
+    usd_per_hour: _Usd
+
+
+class _Gpus(_Strict):
+    count: _Positive
+    model: str | None = None
+    #: pretend when this machine has none
+    emulate: bool = False
+
+
+class _Size(_Strict):
+    cpus: _Positive
+    memory: _Mib
+    #: tasks a worker runs at a time; as many as cpus when not said
+    slots: _Positive | None = None
+    gpus: _Gpus | None = None
+
+
+class _Limits(_Strict):
+    min: _Count = 0
+    max: _Count
+
+
+class _Selector(_Strict):
+    name: str | None = None
+    host: str | None = None
+    resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    nthreads: _Positive | None = None
+
+
+class _Pool(_Strict):
+    market: Literal["spot", "on-demand"]
+    worker: _Size
+    price: _Usd | list[_Step] | None = None
+    workers: _Limits
+    startup: _Ms = 0
+    min_billing: _Ms = 0
+    idle: _Ms = 30_000
+    #: declared interruptions per hour, for spot
+    interruptions_per_hour: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None
+    labels: dict[str, str] = {}
+    resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    selector: _Selector = _Selector()
+    provider: Literal["local"] | None = None
+    #: weather file of a local spot pool, relative to pools.yaml
+    weather: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Pool:
+        if self.price is None and self.weather is None:
+            raise ValueError("price is missing: say dollars per hour of one worker (0 when it is free), or steps over time")
+        if isinstance(self.price, list) and not self.price:
+            raise ValueError("price has no step")
+        if self.workers.min > self.workers.max:
+            raise ValueError(f"workers.min {self.workers.min} is above workers.max {self.workers.max}")
+        if self.market == "on-demand" and (self.interruptions_per_hour or self.weather):
+            raise ValueError("an on-demand pool is not interrupted: interruptions_per_hour and weather belong to market: spot")
+        if self.weather is not None and self.provider != "local":
+            raise ValueError("weather is played by provider: local")
+        return self
+
+
+class _Budget(_Strict):
+    usd: _Usd
+    #: reserved for tasks that say no max_runtime
+    max_runtime: _Ms | None = None
+
+
+class _File(_Strict):
+    pools: dict[str, _Pool] = {}
+    budgets: dict[str, _Budget] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What pools.yaml says."""
+
+    pools: tuple[Pool, ...]
+    budgets: tuple[Budget, ...]
+    weather: Mapping[str, Weather]
+
+
+def real_gpus() -> bool:
+    """Whether this machine has an NVIDIA GPU."""
+    return shutil.which("nvidia-smi") is not None and any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def read(path: Path) -> Declared:
+    """Pools, budgets and weather of a file. Raises PoolError; nothing is half-read."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PoolError(f"{path} cannot be read: {error.strerror}; set ORC_POOLS to your pools.yaml") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise PoolError(f"{path}:{mark.line + 1 if mark else '?'}: not YAML: {getattr(error, 'problem', error)}") from error
+    try:
+        file = _File.model_validate(raw or {})
+    except ValidationError as error:
+        raise PoolError("\n".join(_say(path, e) for e in error.errors())) from error
+    skies = {name: weather.read(path.parent / said.weather) for name, said in file.pools.items() if said.weather is not None}
+    pools = tuple(_pool(path, name, said, skies.get(name)) for name, said in file.pools.items())
+    budgets = tuple(Budget(name=name, limit_usd_micros=b.usd, max_runtime_ms=b.max_runtime) for name, b in file.budgets.items())
+    return Declared(pools=pools, budgets=budgets, weather=skies)
+
+
+def _say(path: Path, error: Any) -> str:
+    where = [str(part) for part in error["loc"] if part not in ("list[_Step]", "int") and not str(part).startswith("function-")]
+    place = f"pool {where[1]!r}: {'.'.join(where[2:])}" if where[:1] == ["pools"] and len(where) > 1 else ".".join(where) or "the file"
+    text = error["msg"].removeprefix("Value error, ")
+    text = "unknown field; see docs/reference/pools.md for the fields of a pool" if error["type"] == "extra_forbidden" else text
+    return f"{path}: {place.rstrip(': ')}: {text}" + (f" (it says {error['input']!r})" if error["type"] not in ("missing", "value_error", "extra_forbidden") else "")
+
+
+def _pool(path: Path, name: str, said: _Pool, sky: Weather | None) -> Pool:
+    if name == DEFAULT or not name.replace("-", "").replace("_", "").isalnum():
+        raise PoolError(f"{path}: pool {name!r}: a pool's name has letters, digits, '-' and '_', and is not 'default'")
+    gpus, emulated = said.worker.gpus, False
+    if gpus is not None and gpus.emulate:
+        emulated = not real_gpus()
+    steps = said.price if isinstance(said.price, list) else None
+    if steps is not None:
+        price = tuple(sorted((PriceStep(since_ms=round(s.since.timestamp() * 1000), usd_micros_per_hour=s.usd_per_hour) for s in steps), key=lambda s: s.since_ms))
+    else:
+        flat = said.price if isinstance(said.price, int) else sky.at(0)[1] if sky is not None else 0
+        price = (PriceStep(since_ms=0, usd_micros_per_hour=flat),)
+    slots = said.worker.slots or said.worker.cpus
+    return Pool(
+        name=name, market=said.market, cpus=said.worker.cpus, memory_mib=said.worker.memory, slots=slots, gpus=gpus.count if gpus else 0,
+        gpu_model=gpus.model if gpus else None, emulated=emulated, price=price, min_workers=said.workers.min, max_workers=said.workers.max,
+        startup_ms=said.startup, min_billing_ms=said.min_billing, idle_ms=said.idle,
+        interruptions_per_1000_hours=round(1000 * (said.interruptions_per_hour if said.interruptions_per_hour is not None else 0.1 if said.market == "spot" else 0)),
+        labels=tuple(sorted(said.labels.items())), resources=tuple(sorted((k, round(v * 1000)) for k, v in said.resources.items())),
+        selector=Selector(
+            name=said.selector.name or (f"{name}-*" if said.provider else None), host=said.selector.host,
+            resources=tuple(sorted(said.selector.resources.items())), nthreads=said.selector.nthreads,
+        ),
+        provider=said.provider,
+    )  # fmt: skip

@@ -1,0 +1,169 @@
+"""Workers as plain `dask worker` processes of this machine; a spot pool obeys its weather."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from agent.model.pools import Pool
+from agent.pools.port import Gone, Notice, Price, Refused, Report
+from agent.pools.weather import Weather
+
+#: seconds a worker that was told to end may take
+GRACE = 8.0
+
+
+@dataclass(slots=True)
+class _Process:
+    pool: str
+    pid: int
+    #: the process's start, to tell it from another of the same id
+    created: float
+    #: when its notice runs out, monotonic seconds
+    taken_at: float | None = None
+    ending: str | None = None
+
+
+class LocalProvider:
+    """Launches, watches and ends worker processes; they outlive the governor and are found again by their records."""
+
+    def __init__(self, scheduler: str, home: Path, pools: Mapping[str, Pool], weather: Mapping[str, Weather], environment: Mapping[str, str]) -> None:
+        self.scheduler, self.pools, self.weather, self.environment = scheduler, pools, weather, dict(environment)
+        self.records, self.logs, self.scratch = home / "workers", home / "logs", home / "scratch"
+        for folder in (self.records, self.logs, self.scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.processes: dict[str, _Process] = {}
+        self.report: Report = lambda observation: None
+        #: pool → wall time its weather began; → wall time it was last used
+        self.began: dict[str, float] = {}
+        self.used: dict[str, float] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self._prices: dict[str, int] = {}
+
+    # ------------------------------------------------------------------ the port
+    async def adopt(self, report: Report) -> frozenset[str]:
+        """See `Provider`."""
+        self.report = report
+        for file in self.records.glob("*.json"):
+            said = json.loads(file.read_text())
+            if file.stem == "weather":
+                self.began, self.used = said["began"], said["used"]
+                continue
+            process = _Process(said["pool"], said["pid"], said["created"])
+            if _alive(process):
+                self.processes[file.stem] = process
+            else:
+                file.unlink()
+        self._watcher = asyncio.create_task(self._watch())
+        return frozenset(self.processes)
+
+    async def launch(self, pool: Pool, worker: str) -> None:
+        """See `Provider`."""
+        delay = 0.0
+        if (sky := self.weather.get(pool.name)) is not None:
+            if not self._sky(pool.name, sky)[0]:
+                raise Refused(f"no spot capacity in {dict(pool.labels).get('zone', pool.name)}")
+            delay = sky.launch_delay_seconds
+        if delay:
+            await asyncio.sleep(delay)
+        command = [
+            sys.executable, "-m", "distributed.cli.dask_worker", self.scheduler, "--name", worker, "--nthreads", str(pool.slots), "--no-nanny", "--no-dashboard",
+            "--memory-limit", f"{pool.memory_mib}MiB", "--death-timeout", "30", "--local-directory", str(self.scratch), "--preload", "agent.worker.preload",
+        ]  # fmt: skip
+        if pool.resources:
+            command += ["--resources", " ".join(f"{name}={amount / 1000:g}" for name, amount in pool.resources)]
+        environment = {**os.environ, **self.environment, "OMP_NUM_THREADS": str(pool.cpus), "ORC_WORKER_POOL": pool.name, "ORC_WORKER_GPUS": str(0 if pool.emulated else pool.gpus)}
+        if not pool.gpus or pool.emulated:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        with (self.logs / f"worker-{worker}.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL, env=environment, start_new_session=True)
+        entry = _Process(pool.name, process.pid, psutil.Process(process.pid).create_time())
+        self.processes[worker] = entry
+        (self.records / f"{worker}.json").write_text(json.dumps({"pool": pool.name, "pid": entry.pid, "created": entry.created}))
+        # reaps the child; its end is seen by the watcher
+        self._reapers = {t for t in getattr(self, "_reapers", set()) if not t.done()} | {asyncio.create_task(process.wait())}
+
+    async def end(self, worker: str) -> None:
+        """See `Provider`."""
+        process = self.processes.get(worker)
+        if process is None:
+            return
+        process.ending = "drained"
+        _signal(process, signal.SIGTERM)
+        until = time.monotonic() + GRACE
+        while _alive(process) and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        _signal(process, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """Stop watching; the workers stay."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+
+    # ------------------------------------------------------------------ weather and processes
+    def _sky(self, pool: str, sky: Weather) -> tuple[bool, int]:
+        """Capacity and price now; the trace begins at the first launch after the pool was empty for a while."""
+        now = time.time()
+        if pool not in self.began or now - self.used.get(pool, 0.0) > sky.rewind_after_seconds:
+            self.began[pool] = now
+        self.used[pool] = now
+        self._remember()
+        return sky.at(now - self.began[pool])
+
+    def _remember(self) -> None:
+        (self.records / "weather.json").write_text(json.dumps({"began": self.began, "used": self.used}))
+
+    async def _watch(self) -> None:
+        while True:
+            for worker, process in list(self.processes.items()):
+                if not _alive(process):
+                    del self.processes[worker]
+                    (self.records / f"{worker}.json").unlink(missing_ok=True)
+                    self.report(Gone(worker=worker, cause=process.ending or "died"))
+            for name, sky in self.weather.items():
+                self._play(name, sky)
+            await asyncio.sleep(0.1)
+
+    def _play(self, pool: str, sky: Weather) -> None:
+        mine = {worker: process for worker, process in self.processes.items() if process.pool == pool}
+        if not mine:
+            return
+        available, price = self._sky(pool, sky)
+        if price != self._prices.get(pool):
+            self._prices[pool] = price
+            self.report(Price(pool=pool, usd_micros_per_hour=price))
+        now = time.monotonic()
+        for worker, process in mine.items():
+            if not available and process.taken_at is None:
+                process.taken_at = now + sky.notice_seconds
+                self.report(Notice(worker=worker, left_ms=round(sky.notice_seconds * 1000)))
+            if process.taken_at is not None and now >= process.taken_at:
+                process.ending = "taken away by the spot market"
+                _signal(process, signal.SIGKILL)
+
+
+def _alive(process: _Process) -> bool:
+    try:
+        found = psutil.Process(process.pid)
+        return abs(found.create_time() - process.created) < 1 and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal(process: _Process, number: int) -> None:
+    """To the worker's whole process group, if it is still that worker."""
+    if _alive(process):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)

@@ -1,0 +1,106 @@
+"""Which run is this? Root, deadline and defaults of a flow run, found once and carried with every task."""
+
+from __future__ import annotations
+
+import json
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+from prefect.logging import get_logger
+
+from agent.model.units import show_ms
+from agent.runner.said import said_by
+
+_ROOT, _DEADLINE = "orc.root", "orc.deadline_ms"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """Identity of a flow run, as it travels with its tasks."""
+
+    flow_run: str = ""
+    root_run: str = ""
+    flow: str = ""
+    deployment: str = ""
+    team: str = ""
+    trace: str = ""
+    expected_start_ms: int = 0
+    deadline_ms: int | None = None
+    #: the flow's own needs, the default of its tasks
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+    def travels(self) -> dict[str, Any]:
+        """What the annotation carries."""
+        out = asdict(self)
+        del out["defaults"]
+        return out
+
+
+#: set on a worker by the task body, so that nested tasks know their run without asking the server
+carried: ContextVar[RunInfo | None] = ContextVar("orc_run", default=None)
+
+
+def current() -> RunInfo:
+    """The present flow run; outside of a flow, an empty one."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    if (known := carried.get()) is not None and (run is None or str(run.id) == known.flow_run):
+        return known
+    if context is None or run is None:
+        return RunInfo()
+    said = dict(said_by(context.flow)) if context.flow is not None else {}
+    with get_client(sync_client=True) as client:
+        root, deadline = _above(client, run)
+        deadline = _own(run, said.get("deadline_ms"), deadline)
+        labels: dict[str, Any] = {_ROOT: root}
+        if deadline is not None:
+            labels[_DEADLINE] = deadline
+        client.request("PATCH", "/flow_runs/{id}/labels", path_params={"id": run.id}, json=labels)
+        deployment = client.read_deployment(run.deployment_id).name if run.deployment_id else ""
+    said.pop("deadline_ms", None)
+    return RunInfo(
+        flow_run=str(run.id), root_run=root, flow=context.flow.name if context.flow is not None else "", deployment=deployment, team=said.get("team", ""),
+        expected_start_ms=_ms(run.expected_start_time), deadline_ms=deadline, defaults=said,
+    )  # fmt: skip
+
+
+def _ms(at: datetime | None) -> int:
+    return round((at or datetime.now(UTC)).timestamp() * 1000)
+
+
+def _own(run: FlowRun, relative: int | None, above: int | None) -> int | None:
+    """The earlier of the run's own deadline and its parent's. Lateness does not move the goal; a retry behind it does."""
+    if relative is None:
+        return above
+    own, now = _ms(run.expected_start_time) + relative, _ms(None)
+    if run.run_count > 1 and own < now:
+        own = now + relative
+        get_logger("orc").warning("this retry began after the deadline: it counts as a new start and has %s from now", show_ms(relative))
+    return own if above is None else min(own, above)
+
+
+def _above(client: SyncPrefectClient, run: FlowRun) -> tuple[str, int | None]:
+    """Root run and inherited deadline, by the labels of the runs above, or by walking up to the root."""
+    at, seen = run, 0
+    while at.parent_task_run_id is not None and seen < 50:
+        parent = client.read_task_run(at.parent_task_run_id).flow_run_id
+        if parent is None:
+            break
+        at, seen = client.read_flow_run(UUID(str(parent))), seen + 1
+        if _ROOT in at.labels:
+            deadline = at.labels.get(_DEADLINE)
+            return str(at.labels[_ROOT]), int(deadline) if deadline is not None else None
+    return str(at.id), None
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short text that is equal when the parts are."""
+    from agent.model.codec import digest
+
+    return digest(json.dumps(parts, sort_keys=True, default=str).encode())[:24]

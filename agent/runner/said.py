@@ -1,0 +1,64 @@
+"""`@needs(…)` on a task or a flow, and `with needs(…):` around a submit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from typing import Any, TypeVar
+
+from agent.model.needs import merged, read
+
+T = TypeVar("T")
+_ATTRIBUTE = "__orc_needs__"
+_overrides: ContextVar[Mapping[str, Any]] = ContextVar("orc_needs", default={})
+
+
+class needs:
+    """What a task needs, in human units; what is not said is estimated, and not said to be interruptible means it is not.
+
+    On a task or a plain function, above or below `@task`; on a flow, where it is the default of all its tasks and
+    where `deadline` and `budget` belong; or as a context manager around `submit` and `map`, for that call alone.
+
+    Args:
+        cpus: cores kept busy, ≥ 1.
+        memory: most memory held at once, `"16 GiB"` or MiB.
+        gpu: "required", "helps" or "no". gpus: how many, ≥ 0.
+        runtime, max_runtime: usual and longest time, `"20 min"` or seconds. A budget reserves for max_runtime.
+        checkpoint_interval: work lost at most by an interruption.
+        deadline: of the root flow run, from its expected start.
+        budget: name of a budget in pools.yaml.
+        interruptible: may be stopped and run again from its start.
+        priority: "critical", "normal" or "batch".
+        task_class: the class whose history it shares.
+        region, team, labels: for rules.
+
+    Raises:
+        SettingError: an unknown need, or a value out of range.
+    """
+
+    def __init__(self, **said: Any) -> None:
+        self.fields = read(said)
+        self._tokens: list[Token[Mapping[str, Any]]] = []
+
+    def __call__(self, target: T) -> T:
+        function = getattr(target, "fn", target)
+        setattr(function, _ATTRIBUTE, merged(getattr(function, _ATTRIBUTE, {}), self.fields))
+        return target
+
+    def __enter__(self) -> needs:
+        self._tokens.append(_overrides.set(merged(_overrides.get(), self.fields)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _overrides.reset(self._tokens.pop())
+
+
+def said_by(target: Any) -> Mapping[str, Any]:
+    """Fields a task or a flow says of itself."""
+    found: Mapping[str, Any] = getattr(getattr(target, "fn", target), _ATTRIBUTE, {})
+    return found
+
+
+def overrides() -> Mapping[str, Any]:
+    """Fields said around the present call."""
+    return _overrides.get()

@@ -1,0 +1,69 @@
+"""What is taken on each worker. Dask tests a worker's total supply, never what is free, so the extension counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.model.pools import Selector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """A pool as the extension knows it: who belongs to it and how large its workers are."""
+
+    name: str
+    selector: Selector
+    cpus: int
+    memory_mib: int
+    gpus: int
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Size:
+        """From the governor's instruction."""
+        chosen = dict(said["selector"])
+        chosen["resources"] = tuple((str(k), float(v)) for k, v in chosen.get("resources") or ())
+        return cls(name=said["name"], selector=Selector(**chosen), cpus=said["cpus"], memory_mib=said["memory_mib"], gpus=said["gpus"])
+
+
+@dataclass(slots=True)
+class Counts:
+    """One worker's capacity and what is bound to it."""
+
+    address: str
+    name: str
+    pool: str
+    slots: int
+    cpus: int
+    memory_mib: int
+    gpus: int
+    #: key → (cpus, memory MiB, GPUs)
+    bound: dict[Any, tuple[int, int, int]] = field(default_factory=dict)
+    #: bound tasks that wait for inner work and lent their slot
+    lent: set[Any] = field(default_factory=set)
+    #: inner tasks sent to it
+    inner: int = 0
+    #: gets no more work
+    draining: bool = False
+
+    def free(self) -> tuple[int, int, int, int]:
+        """Free slots (negative when work was sent ahead), cpus, MiB and GPUs, with the largest tasks taken as the running ones."""
+        used = len(self.bound) - len(self.lent)
+        loads = list(self.bound.values())
+        if used > self.slots:
+            most = self.slots + len(self.lent)
+            sums = [sum(sorted((load[i] for load in loads), reverse=True)[:most]) for i in range(3)]
+        else:
+            sums = [sum(load[i] for load in loads) for i in range(3)]
+        return self.slots - used, self.cpus - sums[0], self.memory_mib - sums[1], self.gpus - sums[2]
+
+    def fits(self, load: tuple[int, int, int], ahead: int) -> bool:
+        """Whether a task of that load may be sent now; `ahead` tasks a slot may wait on the worker."""
+        used = len(self.bound) - len(self.lent)
+        if ahead:
+            return used < self.slots * (1 + ahead)
+        if used >= self.slots:
+            return False
+        _, cpus, memory, gpus = self.free()
+        return load[0] <= cpus and load[1] <= memory and load[2] <= gpus

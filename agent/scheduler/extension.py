@@ -1,0 +1,469 @@
+"""The extension: holds tasks before they run, binds them to workers when told, reports what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import SchedulerPlugin
+
+from agent.model.pools import DEFAULT, pool_of
+from agent.scheduler import probe
+from agent.scheduler import protocol as p
+from agent.scheduler.counts import Counts, Size
+from agent.scheduler.inner import Inner
+from agent.scheduler.unrunnable import Unrunnable
+
+logger = logging.getLogger("orc.extension")
+
+#: deltas kept for a governor that is away
+KEPT = 500_000
+#: a slice of work in the scheduler's loop, seconds
+SLICE = 0.008
+_WITHDRAW = "orc-withdraw-"
+
+
+@dataclass(slots=True)
+class Task:
+    """A task the extension holds or has bound."""
+
+    key: Any
+    spec: int
+    #: resources its author asked for; given back at bind
+    asked: dict[str, float] | None
+    since_ms: int
+    ready: bool = False
+    #: address of the worker it is bound to
+    on: str | None = None
+    withdrawing: bool = False
+
+
+class Extension(SchedulerPlugin):
+    """Mechanism only. What it does is told by the governor of the newest epoch, in batches."""
+
+    name = "orc"
+    idempotent = True
+
+    def __init__(self, mode: str = "govern", allow_untested: bool = False) -> None:
+        self.mode, self.allow_untested = mode, allow_untested
+        self.degraded: list[str] = []
+
+    async def start(self, scheduler: Any) -> None:
+        """Look at the scheduler; take it over, or say why not and leave everything as it is."""
+        self.scheduler = scheduler
+        self.epoch = 0
+        self.tasks: dict[Any, Task] = {}
+        self.counts: dict[str, Counts] = {}
+        self.sizes: dict[str, Size] = {}
+        self.specs: dict[str, int] = {}
+        self.spec_says: list[dict[str, Any]] = []
+        self.deltas: deque[p.Delta] = deque(maxlen=KEPT)
+        self.seq = 0
+        self.wake = asyncio.Event()
+        self.bound_no = 0
+        self.longest_ms = 0.0
+        self.withdrawals = 0
+        self.inner = Inner(self)
+        scheduler.handlers.update({p.FOLLOW: self.follow, p.INSTRUCT: self.instruct, p.SNAPSHOT: self.snapshot, p.STATE: self.state})
+        self.degraded = probe.problems(scheduler, self.allow_untested)
+        if self.degraded:
+            self.mode = "off"
+            logger.warning("ORC does not govern this scheduler: %s", "; ".join(self.degraded))
+            return
+        for warning in probe.warnings():
+            logger.warning("ORC: %s", warning)
+        scheduler.unrunnable = Unrunnable(scheduler.unrunnable)
+        self._wrap("steal-response", self._answered)
+        self._wrap("long-running", self._lent)
+        for address in scheduler.workers:
+            self._joined(address)
+
+    def _wrap(self, name: str, ours: Any) -> None:
+        theirs = self.scheduler.stream_handlers[name]
+
+        def handle(**message: Any) -> Any:
+            return ours(theirs, **message)
+
+        self.scheduler.stream_handlers[name] = handle
+
+    # ------------------------------------------------------------------ holding
+    def update_graph(self, scheduler: Any, *, tasks: Sequence[Any], **_: Any) -> None:
+        """Before the new tasks' first transitions: hold them."""
+        if self.mode == "off":
+            return
+        begin = time.perf_counter()
+        table, now = scheduler.tasks, round(time.time() * 1000)
+        for key in tasks:
+            ts = table.get(key)
+            if ts is None or ts.state != "released" or ts.run_spec is None or key in self.tasks:
+                continue
+            says = ts.annotations.get(p.ANNOTATION) if ts.annotations else None
+            if says is not None and (not isinstance(says, Mapping) or says.get(p.MODE) == "off"):
+                continue
+            if ts.actor or ts.worker_restrictions or ts.host_restrictions:
+                self.tell((p.THROUGH, key, "an actor" if ts.actor else "pinned to workers or hosts by its author"))
+                continue
+            if says is not None and p.INNER in says and self.inner.adopt(ts, says[p.INNER]):
+                continue
+            if self.mode == "govern" and (says is None or says.get(p.MODE) != "shadow"):
+                asked = ts.resource_restrictions or None
+                self.tasks[key] = Task(key, self._spec(ts, says, asked), asked, now)
+                self._hold(ts, asked)
+            else:
+                self.tasks[key] = Task(key, self._spec(ts, says, ts.resource_restrictions), None, now)
+        self._took(begin)
+
+    def _hold(self, ts: Any, asked: dict[str, float] | None) -> None:
+        ts.worker_restrictions = None
+        ts.resource_restrictions = {**asked, p.HOLD: 1} if asked else {p.HOLD: 1}
+
+    def _spec(self, ts: Any, says: Mapping[str, Any] | None, asked: Mapping[str, float] | None) -> int:
+        """Number of what the task says; each distinct saying travels once."""
+        named = says.get(p.SPEC) if says else ""
+        key = f"{ts.prefix.name}\0{named if named is not None else json.dumps(says, sort_keys=True, default=str)}\0{sorted(asked.items()) if asked else ''}"
+        number = self.specs.get(key)
+        if number is None:
+            number = self.specs[key] = len(self.spec_says)
+            self.spec_says.append({"prefix": ts.prefix.name, "says": dict(says) if says else {}, "resources": dict(asked) if asked else {}})
+            self.tell((p.SPECIFIED, number, self.spec_says[number]))
+        return number
+
+    # ------------------------------------------------------------------ what happens to tasks
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """After each transition, before its consequences: report it, and hold again what comes back."""
+        task = self.tasks.get(key)
+        if task is None:
+            self.inner.transition(key, start, finish)
+            return
+        if finish == "no-worker":
+            self._ready(task)
+        elif finish == "processing" and task.on is None:
+            self._ran_unheld(task)
+        elif start == "processing":
+            self._left(task, finish, kwargs)
+        elif start == "memory" and finish == "released":
+            # its result was lost with a worker: its last bind names that worker, so it is held again
+            ts = self.scheduler.tasks.get(key)
+            if ts is not None and self._governs(task):
+                self._hold(ts, task.asked)
+        elif finish in ("forgotten", "erred") and task.ready:
+            task.ready = False
+            self.tell((p.GONE, key))
+        if finish == "forgotten":
+            self.tasks.pop(key, None)
+
+    def _governs(self, task: Task) -> bool:
+        return self.mode == "govern" and self.spec_says[task.spec]["says"].get(p.MODE) != "shadow"
+
+    def _ready(self, task: Task) -> None:
+        ts = self.scheduler.tasks[task.key]
+        if not (ts.resource_restrictions and p.HOLD in ts.resource_restrictions):
+            return
+        if ts.worker_restrictions or ts.host_restrictions:
+            # pinned by Dask itself while it was held (the partitions of a shuffle): not ours to place
+            self._soon(self._let_through, task.key)
+            return
+        task.ready = True
+        task.on = None
+        self.tell((p.READY, task.key, task.spec, self._input_bytes(ts), round(time.time() * 1000)))
+
+    def _ran_unheld(self, task: Task) -> None:
+        ts = self.scheduler.tasks[task.key]
+        task.on = ts.processing_on.address
+        if not self._governs(task):
+            self.tell((p.BOUND_ELSEWHERE, task.key, task.spec, self._input_bytes(ts), round(time.time() * 1000), task.on))
+
+    @staticmethod
+    def _input_bytes(ts: Any) -> int:
+        total = 0
+        for at, dts in enumerate(ts.dependencies):
+            if at == 1000:
+                return total * len(ts.dependencies) // 1000
+            total += max(0, dts.nbytes)
+        return total
+
+    def _left(self, task: Task, finish: str, kwargs: Mapping[str, Any]) -> None:
+        """The task is no longer processing: done, failed, lost, withdrawn or cancelled."""
+        where, task.on = task.on, None
+        counts = self.counts.get(where or "")
+        if counts is not None:
+            counts.bound.pop(task.key, None)
+            counts.lent.discard(task.key)
+        result = {"memory": "done", "erred": "failed"}.get(finish, "cancelled")
+        ts = self.scheduler.tasks.get(task.key)
+        if finish == "released":
+            lost = where not in self.scheduler.workers
+            result = "lost" if lost else "withdrawn" if task.withdrawing else "cancelled"
+            if ts is not None:
+                if lost:
+                    # the governor counts losses; a death under queued work is not the task's failure
+                    ts.suspicious = 0
+                if self._governs(task):
+                    self._hold(ts, task.asked)
+        task.withdrawing = task.ready = False
+        begin = stop = 0
+        for span in kwargs.get("startstops") or ():
+            if span["action"] == "compute":
+                begin, stop = round(span["start"] * 1000), round(span["stop"] * 1000)
+        # a Prefect task that failed is a State in Dask's memory; the body says so in the task's metadata
+        failed = result == "done" and ts is not None and (ts.metadata or {}).get("orc_failed")
+        self.tell((p.ENDED, task.key, "failed" if failed else result, kwargs.get("worker") or where, begin, stop, kwargs.get("nbytes") or 0))
+
+    def _let_through(self, key: Any) -> None:
+        task, ts = self.tasks.get(key), self.scheduler.tasks.get(key)
+        if task is None or ts is None or ts.state != "no-worker":
+            return
+        del self.tasks[key]
+        ts.resource_restrictions = task.asked
+        self.tell((p.THROUGH, key, "pinned by Dask to the workers of a shuffle"))
+        self.scheduler.transitions({key: "processing"}, stimulus_id="orc-through")
+        if ts.state == "no-worker":
+            self.scheduler.unrunnable.reveal(ts)
+
+    def _soon(self, call: Any, *args: Any) -> None:
+        asyncio.get_running_loop().call_soon(call, *args)
+
+    # ------------------------------------------------------------------ workers
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        """A worker joined."""
+        if not self.degraded:
+            self._joined(worker)
+            self.inner.pump()
+
+    def _joined(self, address: str) -> None:
+        ws = self.scheduler.workers[address]
+        pools = tuple((size.name, size.selector) for size in self.sizes.values())
+        pool = pool_of(pools, name=str(ws.name), host=ws.host, resources=ws.resources, nthreads=ws.nthreads)
+        size = self.sizes.get(pool)
+        memory = (ws.memory_limit or 0) // 2**20
+        self.counts[address] = Counts(
+            address, str(ws.name), pool, ws.nthreads,
+            size.cpus if size else ws.nthreads, size.memory_mib if size else memory or 2**40, size.gpus if size else 0,
+        )  # fmt: skip
+        self.tell((p.JOINED, self.worker(address)))
+
+    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+        """A worker left; its tasks have come back already."""
+        if self.counts.pop(worker, None) is not None:
+            self.tell((p.LEFT, worker))
+            self.inner.left(worker)
+
+    def worker(self, address: str) -> dict[str, Any]:
+        """A worker as the governor sees it."""
+        ws, counts = self.scheduler.workers[address], self.counts[address]
+        return {
+            "address": address, "name": counts.name, "host": ws.host, "pool": counts.pool, "slots": counts.slots,
+            "memory_mib": (ws.memory_limit or 0) // 2**20, "resources": dict(ws.resources), "draining": counts.draining,
+        }  # fmt: skip
+
+    def restart(self, scheduler: Any) -> None:
+        """`client.restart`: Dask has forgotten every task."""
+        self.tasks.clear()
+        self.inner.clear()
+        for counts in self.counts.values():
+            counts.bound.clear()
+            counts.lent.clear()
+            counts.inner = 0
+        self.tell((p.RESTARTED,))
+
+    def _lent(self, theirs: Any, **message: Any) -> Any:
+        """A task left its thread to wait for work of its own: its slot is lent to that work."""
+        answer = theirs(**message)
+        task = self.tasks.get(message.get("key"))
+        if task is not None and task.on is not None and (counts := self.counts.get(task.on)) is not None and task.key in counts.bound:
+            counts.lent.add(task.key)
+            self.tell((p.LENT, task.key))
+        return answer
+
+    # ------------------------------------------------------------------ reporting
+    def tell(self, delta: p.Delta) -> None:
+        """Number a delta and wake the governor."""
+        self.seq += 1
+        self.deltas.append(delta)
+        self.wake.set()
+
+    def _took(self, begin: float) -> None:
+        self.longest_ms = max(self.longest_ms, (time.perf_counter() - begin) * 1000)
+
+    def _fenced(self, epoch: int) -> dict[str, Any] | None:
+        if epoch < self.epoch:
+            return {"fenced": self.epoch}
+        self.epoch = epoch
+        return None
+
+    async def follow(self, comm: Any = None, *, epoch: int, ack: int, wait: float = 1.0, gather: float = 0.001, most: int = 4000) -> dict[str, Any]:
+        """Deltas after `ack`, which the governor has on record; waits up to `wait` seconds for one, then `gather` for company."""
+        if fenced := self._fenced(epoch):
+            return fenced
+        if ack >= self.seq:
+            self.wake.clear()
+            try:
+                await asyncio.wait_for(self.wake.wait(), wait)
+                await asyncio.sleep(gather)
+            except TimeoutError:
+                pass
+            if fenced := self._fenced(epoch):
+                return fenced
+        first = self.seq - len(self.deltas)
+        if ack < first:
+            return {"gap": True}
+        for _ in range(ack - first):
+            self.deltas.popleft()
+        out = [self.deltas[at] for at in range(min(most, len(self.deltas)))] if len(self.deltas) > most else list(self.deltas)
+        return {"ack": ack + len(out), "deltas": out}
+
+    async def snapshot(self, comm: Any = None, *, epoch: int) -> dict[str, Any]:
+        """Everything, for a governor that begins: workers, held and bound tasks, and outcomes nobody has on record yet."""
+        if fenced := self._fenced(epoch):
+            return fenced
+        now = round(time.time() * 1000)
+        ready, bound = [], []
+        for task in self.tasks.values():
+            if task.on is not None:
+                bound.append((task.key, task.spec, task.on))
+            elif task.ready and (ts := self.scheduler.tasks.get(task.key)) is not None and ts.state == "no-worker":
+                ready.append((task.key, task.spec, self._input_bytes(ts), now))
+        return {
+            "ack": self.seq, "mode": self.mode, "degraded": self.degraded, "warnings": probe.warnings(), "specs": list(self.spec_says),
+            "workers": [self.worker(address) for address in self.counts], "ready": ready, "bound": bound,
+            "ended": [delta for delta in self.deltas if delta[0] == p.ENDED],
+        }  # fmt: skip
+
+    async def state(self, comm: Any = None, *, flow_run: str = "", most: int = 200) -> dict[str, Any]:
+        """Figures for people, and the tasks of a run that wait for their inputs."""
+        waiting = []
+        for task in self.tasks.values():
+            if task.on is None and not task.ready and len(waiting) < most:
+                ts = self.scheduler.tasks.get(task.key)
+                if ts is not None and ts.state == "waiting" and self.spec_says[task.spec]["says"].get(p.RUN, {}).get("flow_run", "") == flow_run:
+                    waiting.append((str(task.key), task.since_ms, [str(d.key) for d in list(ts.waiting_on or ())[:3]], len(ts.waiting_on or ())))
+        return {"mode": self.mode, "degraded": self.degraded, "epoch": self.epoch, "longest_ms": self.longest_ms, "tasks": len(self.tasks), "waiting": waiting}
+
+    # ------------------------------------------------------------------ doing what the governor says
+    async def instruct(
+        self, comm: Any = None, *, epoch: int, pools: Iterable[Mapping[str, Any]] | None = None, mode: str | None = None,
+        binds: Sequence[Mapping[str, Any]] = (), drain: Sequence[str] = (), undrain: Sequence[str] = (), withdraw: Sequence[str] = (), refuse: Sequence[tuple[Any, str, str]] = (),
+    ) -> dict[str, Any]:  # fmt: skip
+        """Apply instructions that are still true. Answers with the worker of each bound key, None where it could not be bound."""
+        if fenced := self._fenced(epoch):
+            return fenced
+        if pools is not None and not self.degraded:
+            self._configure(pools)
+        if mode is not None and not self.degraded:
+            self.mode = mode
+        for address in (*drain, *withdraw):
+            if (counts := self.counts.get(address)) is not None:
+                counts.draining = counts.draining or address in drain
+                self._withdraw(counts)
+        for address in undrain:
+            if (counts := self.counts.get(address)) is not None:
+                counts.draining = False
+        for key, kind, why in refuse:
+            self._refuse(key, kind, why)
+        return {"bound": await self._bind(epoch, binds)}
+
+    def _configure(self, pools: Iterable[Mapping[str, Any]]) -> None:
+        self.sizes = {said["name"]: Size.read(said) for said in pools}
+        for address, old in list(self.counts.items()):
+            self._joined(address)
+            new = self.counts[address]
+            new.bound, new.lent, new.inner, new.draining = old.bound, old.lent, old.inner, old.draining
+
+    async def _bind(self, epoch: int, binds: Sequence[Mapping[str, Any]]) -> list[list[str | None]]:
+        out: list[list[str | None]] = []
+        begin = time.perf_counter()
+        client_msgs: dict[str, Any] = {}
+        worker_msgs: dict[str, Any] = {}
+        for bind in binds:
+            where: list[str | None] = []
+            load = (bind["cpus"], bind["memory_mib"], bind["gpus"])
+            workers = [c for c in self.counts.values() if c.pool == bind["pool"]]
+            for key in bind["keys"]:
+                where.append(self._bind_one(key, workers, load, bind["ahead"], client_msgs, worker_msgs))
+                if time.perf_counter() - begin > SLICE:
+                    self.scheduler.send_all(client_msgs, worker_msgs)
+                    client_msgs, worker_msgs = {}, {}
+                    self._took(begin)
+                    await asyncio.sleep(0)
+                    if epoch < self.epoch:
+                        return out
+                    begin = time.perf_counter()
+            out.append(where)
+        self.scheduler.send_all(client_msgs, worker_msgs)
+        self._took(begin)
+        return out
+
+    def _bind_one(
+        self, key: Any, workers: Sequence[Counts], load: tuple[int, int, int], ahead: int, client_msgs: dict[str, Any], worker_msgs: dict[str, Any]
+    ) -> str | None:
+        """Send one held task to a worker with room; Dask picks among them by locality."""
+        task, ts = self.tasks.get(key), self.scheduler.tasks.get(key)
+        if task is None or ts is None or ts.state != "no-worker" or not task.ready:
+            return None
+        if not (load[1] or load[2]) and ahead and len(workers) == 1:
+            room = workers if workers[0].fits(load, ahead) and not workers[0].draining else ()
+        else:
+            room = [c for c in workers if not c.draining and c.address in self.scheduler.workers and c.fits(load, ahead)]
+        if not room:
+            return None
+        if ahead:
+            # the least loaded, or the first worker would be filled to the brim
+            least = min(len(c.bound) for c in room)
+            room = [c for c in room if len(c.bound) == least]
+        old = ts.priority
+        self.bound_no += 1
+        ts.resource_restrictions = task.asked
+        ts.worker_restrictions = {c.address for c in room}
+        ts.priority = (old[0], 1 << 40, self.bound_no)
+        task.on = "sending"
+        self.scheduler._transitions({key: "processing"}, client_msgs, worker_msgs, "orc-bind")
+        if ts.state != "processing":
+            ts.priority = old
+            task.on = None
+            self._hold(ts, task.asked)
+            return None
+        address: str = ts.processing_on.address
+        # narrowed, so that nothing is stolen past the count
+        ts.worker_restrictions = {address}
+        task.on, task.ready = address, False
+        self.counts[address].bound[key] = load
+        return address
+
+    def _withdraw(self, counts: Counts) -> None:
+        """Ask the worker for what it has not started, by Dask's own steal request."""
+        for key in counts.bound:
+            self.withdrawals += 1
+            message = {"op": "steal-request", "key": key, "stimulus_id": f"{_WITHDRAW}{self.withdrawals}"}
+            self.scheduler.stream_comms[counts.address].send(message)
+
+    def _answered(self, theirs: Any, **message: Any) -> Any:
+        """The worker's answer: it gave the task back only if it had not started it."""
+        if not str(message.get("stimulus_id", "")).startswith(_WITHDRAW):
+            return theirs(**message)
+        task, ts = self.tasks.get(message["key"]), self.scheduler.tasks.get(message["key"])
+        given = message.get("state") in ("ready", "constrained", "waiting")
+        if given and task is not None and ts is not None and ts.state == "processing" and ts.processing_on.address == message.get("worker"):
+            task.withdrawing = True
+            self.scheduler.transitions({message["key"]: "released"}, stimulus_id=message["stimulus_id"])
+        return None
+
+    def _refuse(self, key: Any, kind: str, why: str) -> None:
+        """Fail a held task with the reason; its dependents fail with it."""
+        ts = self.scheduler.tasks.get(key)
+        if ts is None or ts.state != "no-worker" or key not in self.tasks:
+            return
+        try:
+            from agent import errors
+
+            error: Exception = getattr(errors, kind)(why)
+        except ImportError:  # a scheduler without ORC installed, which got this module by value
+            error = RuntimeError(why)
+        found = self.scheduler.transition(key, "erred", exception=pickle.dumps(error), cause=key, stimulus_id="orc-refuse")
+        self.scheduler.transitions(found, stimulus_id="orc-refuse")

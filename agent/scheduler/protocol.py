@@ -1,0 +1,30 @@
+"""What runner, extension and governor say to each other: names of handlers, deltas and annotation fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: the resource nobody has
+HOLD = "orc-hold"
+#: the key of ORC's annotation on a Dask task
+ANNOTATION = "orc"
+
+#: fields of the annotation
+SPEC, NEEDS, RUN, NAME, INNER, MODE = "spec", "needs", "run", "name", "inner", "mode"
+
+#: handlers the extension adds to the scheduler
+FOLLOW, INSTRUCT, SNAPSHOT, STATE = "orc_follow", "orc_instruct", "orc_snapshot", "orc_state"
+
+#: deltas, as (kind, …):
+READY = "ready"  # key, spec number, input bytes, since ms
+SPECIFIED = "spec"  # spec number, what it says
+BOUND_ELSEWHERE = "seen"  # shadow: key, spec number, input bytes, since ms, worker address
+ENDED = "end"  # key, result, worker address, start ms, stop ms, output bytes
+GONE = "gone"  # key: a held task that was cancelled
+JOINED = "join"  # worker, as `Extension.worker` describes it
+LEFT = "left"  # worker address, expected
+LENT = "lent"  # key: its slot is free while it waits for inner work
+THROUGH = "through"  # key, why it was not held
+RESTARTED = "restart"
+
+Delta = tuple[Any, ...]

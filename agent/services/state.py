@@ -1,0 +1,145 @@
+"""What runs: addresses, ports and process ids under ORC_HOME, and the environment that reaches them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from agent.errors import ServiceError
+from agent.settings import Settings
+
+#: marks every process that belongs to one `orc up`
+INSTANCE = "ORC_INSTANCE"
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """One `orc up`, as it is written to services.json."""
+
+    instance: str
+    pid: int
+    created: float
+    ports: dict[str, int]
+    ready: bool = False
+    #: what is being waited for, or what failed
+    doing: str = "starting"
+    failed: str = ""
+    processes: dict[str, int] = field(default_factory=dict)
+
+    def alive(self) -> bool:
+        """Whether its supervisor runs."""
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.created) < 1 and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+def file_of(settings: Settings) -> Path:
+    """services.json"""
+    return settings.home / "services.json"
+
+
+def read(settings: Settings) -> State | None:
+    """What services.json says, or None."""
+    try:
+        return State(**json.loads(file_of(settings).read_text()))
+    except (OSError, json.JSONDecodeError, TypeError):
+        return None
+
+
+def write(settings: Settings, state: State) -> None:
+    """Replace services.json in one step."""
+    new = file_of(settings).with_suffix(".new")
+    new.write_text(json.dumps(asdict(state)))
+    new.replace(file_of(settings))
+
+
+def ports(settings: Settings, old: Mapping[str, int]) -> dict[str, int]:
+    """A port for each service: the one that is set, else last time's, else a free one. Raises ServiceError."""
+    out: dict[str, int] = {}
+    for name in ("prefect", "scheduler", "dashboard"):
+        wanted = getattr(settings, f"{name}_port")
+        if wanted and not _free(settings.host, wanted):
+            raise ServiceError(f"port {wanted} (ORC_{name.upper()}_PORT) is in use{_owner(wanted)}; end that, or set another port (0: any free one)")
+        if not wanted and old.get(name) and _free(settings.host, old[name]):
+            wanted = old[name]
+        out[name] = wanted or _any(settings.host, set(out.values()))
+    return out
+
+
+def _free(host: str, port: int) -> bool:
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _any(host: str, but: set[int]) -> int:
+    while True:
+        with socket.socket() as s:
+            s.bind((host, 0))
+            port = int(s.getsockname()[1])
+        if port not in but:
+            return port
+
+
+def _owner(port: int) -> str:
+    for c in psutil.net_connections("inet"):
+        if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port and c.pid:
+            return f" by process {c.pid} ({psutil.Process(c.pid).name()})"
+    return ""
+
+
+def environment(settings: Settings, state: State) -> dict[str, str]:
+    """Variables by which flows, workers and people reach this ORC."""
+    home, root = settings.home.absolute(), str(Path.cwd())
+    api = f"http://{settings.host}:{state.ports['prefect']}/api"
+    return {
+        INSTANCE: state.instance,
+        "ORC_HOME": str(home), "ORC_SCHEDULER": f"tcp://{settings.host}:{state.ports['scheduler']}", "ORC_POOLS": str(settings.pools.absolute()),
+        "ORC_RULES": str(settings.rules.absolute()), "ORC_WORK_POOL": settings.work_pool, "ORC_CHAIN": settings.chain or "local",
+        "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api, "PREFECT_HOME": str(home / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(home / "results"), "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_CLI_PROMPT": "false", "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore", "DO_NOT_TRACK": "1",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(p for p in (root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)) if p)),
+        "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+
+
+def family(instance: str) -> list[psutil.Process]:
+    """Every process of this user that carries the instance's mark."""
+    out = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(INSTANCE) == instance and process.pid != os.getpid():
+                out.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return out
+
+
+def end_all(processes: list[psutil.Process], grace: float = 5.0) -> None:
+    """Terminate, wait, kill what is left."""
+    for process in processes:
+        _quietly(process.terminate)
+    _, left = psutil.wait_procs(processes, timeout=grace)
+    for process in left:
+        _quietly(process.kill)
+    psutil.wait_procs(left, timeout=grace)
+
+
+def _quietly(call: Any) -> None:
+    try:
+        call()
+    except psutil.NoSuchProcess:
+        return

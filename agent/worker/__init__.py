@@ -1,0 +1,1 @@
+"""On the Dask worker: the task body, and what is loaded before the first task."""

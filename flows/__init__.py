@@ -1,0 +1,1 @@
+"""Prefect entry points. Composition only: the tasks are in `flows.steps`."""

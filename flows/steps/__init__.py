@@ -1,0 +1,1 @@
+"""Tasks of the flows, each governed, each useful by itself."""

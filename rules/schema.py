@@ -1,0 +1,221 @@
+"""Reading rule files. Every error names the file, the line, the rule and what is allowed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from rules.facts import FACTS, LABEL, SELECTS, fact
+
+Op = Literal["is", "not", "above", "at_least", "below", "at_most"]
+OPS: tuple[Op, ...] = ("is", "not", "above", "at_least", "below", "at_most")
+VERBS = ("forbid", "require", "prefer", "escalate")
+Value = str | int | bool
+
+
+class RuleError(ValueError):
+    """A rule file is wrong; the rules in force stay as they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One comparison of a fact with a value."""
+
+    fact: str
+    op: Op
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When every test of `all` holds, and one of each alternative in `any`, the verb is said of the selected pools."""
+
+    name: str
+    reason: str
+    verb: str
+    all: tuple[Test, ...]
+    #: alternatives: each an OR of ANDs
+    any: tuple[tuple[Test, ...], ...]
+    select: tuple[tuple[str, tuple[str, ...]], ...]
+    above_usd: str | None
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """Rules in the order they were read, and the digest that names them in the ledger."""
+
+    rules: tuple[Rule, ...]
+    digest: str
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """Facts that any rule reads: what a placement group must not mix."""
+        return frozenset(test.fact for rule in self.rules for test in (*rule.all, *(t for branch in rule.any for t in branch)))
+
+
+def load(paths: Iterable[Path]) -> RuleSet:
+    """Rules of files, and of every `*.yaml` in directories, in order of their names. Raises RuleError."""
+    files = [file for path in paths for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
+    rules = [rule for file in files for rule in _file(file)]
+    seen: dict[str, str] = {}
+    for rule in rules:
+        if rule.name in seen:
+            raise RuleError(f"{rule.where}: rule {rule.name!r} is already defined at {seen[rule.name]}; give it another name")
+        seen[rule.name] = rule.where
+    body = json.dumps([[r.name, r.reason, r.verb, repr(r.all), repr(r.any), r.select, r.above_usd] for r in rules])
+    return RuleSet(tuple(rules), hashlib.sha256(body.encode()).hexdigest())
+
+
+def _file(path: Path) -> list[Rule]:
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise RuleError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise RuleError(f"{path}:{mark.line + 1 if mark else '?'}: not YAML: {getattr(error, 'problem', error)}") from error
+    if root is None:
+        return []
+    top = _Node(path, root, "the file").fields({"rules"}, {"rules"})
+    return [_rule(node) for node in top["rules"].items()]
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A YAML node with the place it stands at."""
+
+    path: Path
+    node: yaml.Node
+    what: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}:{self.node.start_mark.line + 1}"
+
+    def error(self, text: str) -> RuleError:
+        return RuleError(f"{self.where}: {self.what}: {text}")
+
+    def fields(self, known: set[str], required: set[str]) -> dict[str, _Node]:
+        out = {key: _Node(self.path, value, self.what) for key, value in self.pairs()}
+        for key in out:
+            if key not in known:
+                raise self.error(f"unknown field {key!r}; allowed are {', '.join(sorted(known))}")
+        for key in sorted(required - set(out)):
+            raise self.error(f"{key!r} is missing")
+        return out
+
+    def pairs(self) -> list[tuple[str, yaml.Node]]:
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.error("a mapping of names to values is expected here")
+        names = [str(key.value) for key, _ in self.node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise self.error(f"{name!r} is given twice")
+        return [(str(key.value), value) for key, value in self.node.value]
+
+    def items(self) -> list[_Node]:
+        if not isinstance(self.node, yaml.SequenceNode):
+            raise self.error("a list is expected here")
+        return [_Node(self.path, item, self.what) for item in self.node.value]
+
+    def value(self) -> Any:
+        return yaml.SafeLoader("").construct_object(self.node, deep=True)  # type: ignore[no-untyped-call]
+
+    def text(self) -> str:
+        value = self.value()
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(f"a text is expected, not {value!r}")
+        return value.strip()
+
+
+def _rule(node: _Node) -> Rule:
+    body = node.fields({"name", "reason", "when", "then"}, {"name", "reason", "then"})
+    name = body["name"].text()
+    here = {key: _Node(value.path, value.node, f"rule {name!r}") for key, value in body.items()}
+    tests, branches = _when(here["when"]) if "when" in here else ((), ())
+    verbs = here["then"].fields(set(VERBS), set())
+    if len(verbs) != 1:
+        raise here["then"].error(f"exactly one verb of {', '.join(VERBS)} is expected")
+    verb, target = next(iter(verbs.items()))
+    select, above = _select(target, verb)
+    return Rule(name, here["reason"].text(), verb, tests, branches, select, above, node.where)
+
+
+def _when(node: _Node) -> tuple[tuple[Test, ...], tuple[tuple[Test, ...], ...]]:
+    tests: list[Test] = []
+    branches: tuple[tuple[Test, ...], ...] = ()
+    for key, value in node.pairs():
+        child = _Node(node.path, value, node.what)
+        if key == "any":
+            branches = tuple(tuple(t for k, v in item.pairs() for t in _tests(_Node(item.path, v, item.what), k)) for item in child.items())
+            if not branches or not all(branches):
+                raise child.error("'any' needs at least one alternative, each with a test")
+        else:
+            tests += _tests(child, key)
+    return tuple(tests), branches
+
+
+def _tests(node: _Node, name: str) -> list[Test]:
+    known = fact(name)
+    if known is None:
+        raise node.error(f"unknown fact {name!r}; known are {', '.join(FACTS)} and {LABEL}NAME")
+    if not isinstance(node.node, yaml.MappingNode):
+        return [Test(name, "is", _typed(node, name, node.value()))]
+    out: list[Test] = []
+    for op, value in node.pairs():
+        if op not in OPS:
+            raise node.error(f"unknown comparison {op!r} of {name}; allowed are {', '.join(OPS)}")
+        if op not in ("is", "not") and known.kind is not int:
+            raise node.error(f"{name} is {_type(known.kind)} and cannot be compared by {op!r}; use 'is' or 'not'")
+        out.append(Test(name, op, _typed(_Node(node.path, value, node.what), name, _Node(node.path, value, node.what).value())))  # type: ignore[arg-type]
+    return out
+
+
+def _typed(node: _Node, name: str, value: Any) -> Value:
+    known = fact(name)
+    assert known is not None
+    if type(value) is not known.kind:
+        raise node.error(f"{name} is {_type(known.kind)}, not {value!r}")
+    if known.values and value not in known.values:
+        raise node.error(f"{name} is one of {', '.join(known.values)}, never {value!r}")
+    if isinstance(value, int) and abs(value) > 2**53:
+        raise node.error(f"{value} is too large to compare exactly")
+    typed: Value = value
+    return typed
+
+
+def _type(kind: type) -> str:
+    return {str: "a text", int: "a whole number", bool: "true or false"}[kind]
+
+
+def _select(node: _Node, verb: str) -> tuple[tuple[tuple[str, tuple[str, ...]], ...], str | None]:
+    if node.value() == "any":
+        return (), None
+    above: str | None = None
+    out: list[tuple[str, tuple[str, ...]]] = []
+    for field, value in node.pairs():
+        child = _Node(node.path, value, node.what)
+        raw = child.value()
+        if field == "above_usd":
+            if verb != "escalate":
+                raise child.error("above_usd belongs to 'escalate'")
+            if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 <= raw < 1e12:
+                raise child.error(f"above_usd must be a number of dollars, not {raw!r}")
+            above = str(raw)
+            continue
+        if field not in SELECTS and not (field.startswith(LABEL) and len(field) > len(LABEL)):
+            raise child.error(f"a pool has no {field!r}; select by {', '.join(SELECTS)} or {LABEL}NAME")
+        values = tuple(str(v) for v in raw) if isinstance(raw, list) else (str(raw),)
+        allowed = SELECTS.get(field, ())
+        for one in values:
+            if allowed and one not in allowed:
+                raise child.error(f"unknown {field} {one!r}; allowed are {', '.join(allowed)}")
+        out.append((field, values))
+    return tuple(out), above
