@@ -25,8 +25,13 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".orc"), description="folder of everything ORC keeps: ledger, logs, records of processes")
     pools: Path = Field(Path("deployments/pools.yaml"), description="the file that declares pools and budgets")
     rules: Path = Field(Path("rules"), description="a rule file, or a folder of them")
-    scheduler: str | None = Field(None, description="address of the Dask scheduler to govern, tcp://HOST:PORT; by default the one `orc up` starts")
-    chain: str | None = Field(None, description="name of the scheduler in the ledger; by default its address, and `local` for the one of `orc up`")
+    scheduler: str | None = Field(
+        None, description="address of the Dask scheduler to govern, tcp://HOST:PORT; by default the one `orc up` starts"
+    )
+    chain: str | None = Field(
+        None,
+        description="name of the scheduler in the ledger; by default its address, and `local` for the one of `orc up`",
+    )
     ledger_url: str | None = Field(None, description="SQLAlchemy URL of the ledger; by default SQLite in ORC_HOME")
     host: str = Field("127.0.0.1", description="interface the services of `orc up` listen on")
     prefect_port: _Port = Field(0, description="port of the Prefect server; 0: any free one")
@@ -34,13 +39,23 @@ class Settings(BaseSettings):
     dashboard_port: _Port = Field(0, description="port of the Dask dashboard; 0: any free one")
     governor_port: _Port = Field(0, description="port of the governor's HTTP face; 0: any free one")
     work_pool: str = Field("orc", description="Prefect work pool the deployments run on")
-    delay_usd_per_hour: str = Field("0.50", description="what an hour of a task's waiting and running is worth, dollars")
-    deadline_quantile_sigmas: Annotated[float, Field(ge=0, le=5)] = Field(1.282, description="deadlines are planned with this quantile of the runtime, in standard deviations (1.282: 90 %)")
+    delay_usd_per_hour: str = Field(
+        "0.50", description="what an hour of a task's waiting and running is worth, dollars"
+    )
+    deadline_quantile_sigmas: Annotated[float, Field(ge=0, le=5)] = Field(
+        1.282,
+        description="deadlines are planned with this quantile of the runtime, in standard deviations (1.282: 90 %)",
+    )
     deadline_margin: str = Field("2s", description="time kept free before a deadline")
     ahead: str = Field("250ms", description="work sent ahead to a worker beyond its slots")
-    max_losses: Annotated[int, Field(ge=0, le=1000)] = Field(4, description="worker deaths without notice charged to a task before it is refused")
+    max_losses: Annotated[int, Field(ge=0, le=1000)] = Field(
+        4, description="worker deaths without notice charged to a task before it is refused"
+    )
     allow_untested: bool = Field(False, description="govern a scheduler whose version of distributed is untested")
-    governed: Literal["required", "optional"] = Field("required", description="required: a flow fails where its scheduler has no extension; optional: it runs ungoverned with a warning")
+    governed: Literal["required", "optional"] = Field(
+        "required",
+        description="required: a flow fails where its scheduler has no extension; optional: it runs ungoverned with a warning",
+    )
 
     @field_validator("delay_usd_per_hour")
     @classmethod
@@ -70,9 +85,12 @@ class Settings(BaseSettings):
     def policy(self) -> Policy:
         """The planner's numbers."""
         return Policy(
-            delay_usd_micros_per_hour=units.usd_micros(self.delay_usd_per_hour), deadline_sigmas=self.deadline_quantile_sigmas,
-            margin_ms=units.duration_ms(self.deadline_margin), ahead_ms=units.duration_ms(self.ahead), max_losses=self.max_losses,
-        )  # fmt: skip
+            delay_usd_micros_per_hour=units.usd_micros(self.delay_usd_per_hour),
+            deadline_sigmas=self.deadline_quantile_sigmas,
+            margin_ms=units.duration_ms(self.deadline_margin),
+            ahead_ms=units.duration_ms(self.ahead),
+            max_losses=self.max_losses,
+        )
 
     def chain_name(self) -> str:
         """Name of the scheduler in the ledger: it stays when the scheduler gets another port."""
@@ -88,5 +106,8 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [f"ORC_{str(e['loc'][0]).upper()}={e['input']!r}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        lines = [
+            f"ORC_{str(e['loc'][0]).upper()}={e['input']!r}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
         raise SettingError("\n".join(lines)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from agent import needs
 from flows.preprocess import preprocess
 from flows.train import train
 
+#: marks the folder of a run that finished
+_DONE = "finished"
+
 
 @needs(deadline="30 min")
 @flow
@@ -23,20 +27,37 @@ def pipeline(spec: str = "deployments/nycflights.yaml", folder: str | None = Non
 
     Args:
         spec: path of the file.
-        folder: where data and model go; by default one under ORC_HOME for each content of the file.
+        folder: where data and model go. By default one under ORC_HOME for this content of the file: that of the last run
+            when it did not finish, so that its stored results are taken up, else a new one.
     """
     text = Path(spec).read_text(encoding="utf-8")
     said = yaml.safe_load(text)
-    into = folder or str(Path(os.environ.get("ORC_HOME", ".orc")).absolute() / "data" / hashlib.sha256(text.encode()).hexdigest()[:12])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    home = Path(os.environ.get("ORC_HOME", ".orc")).absolute() / "data" / digest
+    into = folder or str(_unfinished(home))
     table = preprocess(sources=said["sources"], table=said["table"], folder=into)
     model = train(table=table["path"], model=said["model"], folder=into)
     create_markdown_artifact(_told(table, model, said["model"]), description="What the pipeline made")
+    (Path(into) / _DONE).touch()
     return {"table": table["path"], "rows": table["rows"], "model": model["path"], "metrics": model["model"]}
+
+
+def _unfinished(home: Path) -> Path:
+    """The newest folder without the mark of a finished run, or a new one; of the finished, the newest is kept."""
+    numbers = sorted(int(folder.name) for folder in home.glob("[0-9]*")) if home.exists() else []
+    for number in numbers[:-1]:
+        shutil.rmtree(home / str(number), ignore_errors=True)
+    last = numbers[-1] if numbers else 0
+    into = home / str(last if numbers and not (home / str(last) / _DONE).exists() else last + 1)
+    into.mkdir(parents=True, exist_ok=True)
+    return into
 
 
 def _told(table: dict[str, Any], model: dict[str, Any], spec: dict[str, Any]) -> str:
     names = [name for name in model if name == "model" or name.startswith("baseline")]
-    rows = "\n".join(f"| {name} | {model[name]['mae']} | {model[name]['rmse']} | {model[name]['r2']} |" for name in names)
+    rows = "\n".join(
+        f"| {name} | {model[name]['mae']} | {model[name]['rmse']} | {model[name]['r2']} |" for name in names
+    )
     return (
         f"# {spec['target']}\n\n{table['rows']:,} rows; {model['rows']['trained']:,} learned from, {model['rows']['held out']:,} held out.\n\n"
         f"| on the held-out rows, {spec.get('unit', '')} | mean absolute error | RMSE | R² |\n|---|--:|--:|--:|\n{rows}\n\n"

@@ -25,7 +25,10 @@ def preprocess(sources: dict[str, str], table: dict[str, Any], folder: str, name
         `path` of the table, `rows`, and `parts`.
     """
     split = table.get("split_by")
-    read = {key: tables.ingest.submit(key, source, folder, split if key == table["from"] else None) for key, source in sources.items()}
+    read = {
+        key: tables.ingest.submit(key, source, folder, split if key == table["from"] else None)
+        for key, source in sources.items()
+    }
     built = tables.build.submit(name, table, read, folder).result()
     parts = sorted(file.name for file in Path(built).glob("*.parquet"))
     profiles = tables.profile.map(built, parts).result()

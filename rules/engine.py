@@ -52,7 +52,9 @@ class Engine:
 
     def evaluate(self, facts: Mapping[str, str | int | bool]) -> tuple[Said, ...]:
         """What every rule that matches says, in the rules' order. Raises RuntimeError when the engine fails."""
-        posted: dict[str, Any] = {_plain(name): _known(facts.get(name, _absent(name))) for name in {*FACTS, *self.rules.facts}}
+        posted: dict[str, Any] = {
+            _plain(name): _known(facts.get(name, _absent(name))) for name in {*FACTS, *self.rules.facts}
+        }
         with self._lock:
             self._said = []
             for name in self._sets:

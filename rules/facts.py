@@ -38,9 +38,18 @@ FACTS: Mapping[str, Fact] = {
 #: any label of a task's needs is a text fact of this prefix; a label that is not there is the empty text
 LABEL = "label."
 #: fields a pool selector may name, beside label.NAME
-SELECTS: Mapping[str, tuple[str, ...]] = {"kind": ("gpu", "spot", "on-demand"), "market": ("spot", "on-demand"), "pool": (), "gpu_model": ()}
+SELECTS: Mapping[str, tuple[str, ...]] = {
+    "kind": ("gpu", "spot", "on-demand"),
+    "market": ("spot", "on-demand"),
+    "pool": (),
+    "gpu_model": (),
+}
 
 
 def fact(name: str) -> Fact | None:
     """The fact of that name, labels included; None when there is none."""
-    return Fact(str, "a label of the task's needs") if name.startswith(LABEL) and len(name) > len(LABEL) else FACTS.get(name)
+    return (
+        Fact(str, "a label of the task's needs")
+        if name.startswith(LABEL) and len(name) > len(LABEL)
+        else FACTS.get(name)
+    )

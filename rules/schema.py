@@ -57,7 +57,9 @@ class RuleSet:
     @property
     def facts(self) -> frozenset[str]:
         """Facts that any rule reads: what a placement group must not mix."""
-        return frozenset(test.fact for rule in self.rules for test in (*rule.all, *(t for branch in rule.any for t in branch)))
+        return frozenset(
+            test.fact for rule in self.rules for test in (*rule.all, *(t for branch in rule.any for t in branch))
+        )
 
 
 def load(paths: Iterable[Path]) -> RuleSet:
@@ -67,7 +69,9 @@ def load(paths: Iterable[Path]) -> RuleSet:
     seen: dict[str, str] = {}
     for rule in rules:
         if rule.name in seen:
-            raise RuleError(f"{rule.where}: rule {rule.name!r} is already defined at {seen[rule.name]}; give it another name")
+            raise RuleError(
+                f"{rule.where}: rule {rule.name!r} is already defined at {seen[rule.name]}; give it another name"
+            )
         seen[rule.name] = rule.where
     body = json.dumps([[r.name, r.reason, r.verb, repr(r.all), repr(r.any), r.select, r.above_usd] for r in rules])
     return RuleSet(tuple(rules), hashlib.sha256(body.encode()).hexdigest())
@@ -80,7 +84,9 @@ def _file(path: Path) -> list[Rule]:
         raise RuleError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise RuleError(f"{path}:{mark.line + 1 if mark else '?'}: not YAML: {getattr(error, 'problem', error)}") from error
+        raise RuleError(
+            f"{path}:{mark.line + 1 if mark else '?'}: not YAML: {getattr(error, 'problem', error)}"
+        ) from error
     if root is None:
         return []
     top = _Node(path, root, "the file").fields({"rules"}, {"rules"})
@@ -126,7 +132,7 @@ class _Node:
         return [_Node(self.path, item, self.what) for item in self.node.value]
 
     def value(self) -> Any:
-        return yaml.SafeLoader("").construct_object(self.node, deep=True)  # type: ignore[no-untyped-call]
+        return yaml.SafeLoader("").construct_object(self.node, deep=True)
 
     def text(self) -> str:
         value = self.value()
@@ -154,7 +160,10 @@ def _when(node: _Node) -> tuple[tuple[Test, ...], tuple[tuple[Test, ...], ...]]:
     for key, value in node.pairs():
         child = _Node(node.path, value, node.what)
         if key == "any":
-            branches = tuple(tuple(t for k, v in item.pairs() for t in _tests(_Node(item.path, v, item.what), k)) for item in child.items())
+            branches = tuple(
+                tuple(t for k, v in item.pairs() for t in _tests(_Node(item.path, v, item.what), k))
+                for item in child.items()
+            )
             if not branches or not all(branches):
                 raise child.error("'any' needs at least one alternative, each with a test")
         else:
@@ -174,7 +183,9 @@ def _tests(node: _Node, name: str) -> list[Test]:
             raise node.error(f"unknown comparison {op!r} of {name}; allowed are {', '.join(OPS)}")
         if op not in ("is", "not") and known.kind is not int:
             raise node.error(f"{name} is {_type(known.kind)} and cannot be compared by {op!r}; use 'is' or 'not'")
-        out.append(Test(name, op, _typed(_Node(node.path, value, node.what), name, _Node(node.path, value, node.what).value())))  # type: ignore[arg-type]
+        out.append(
+            Test(name, op, _typed(_Node(node.path, value, node.what), name, _Node(node.path, value, node.what).value()))
+        )
     return out
 
 
@@ -187,8 +198,8 @@ def _typed(node: _Node, name: str, value: Any) -> Value:
         raise node.error(f"{name} is one of {', '.join(known.values)}, never {value!r}")
     if isinstance(value, int) and abs(value) > 2**53:
         raise node.error(f"{value} is too large to compare exactly")
-    typed: Value = value
-    return typed
+    typed: Any = value
+    return typed  # type: ignore[no-any-return]
 
 
 def _type(kind: type) -> str:

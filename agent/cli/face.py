@@ -17,7 +17,9 @@ def ask(settings: Settings, method: str, path: str, said: dict[str, Any] | None 
     try:
         face = json.loads(file.read_text())
         arguments: dict[str, Any] = {"json": said} if method == "POST" else {"params": said or {}}
-        reply = httpx.request(method, face["url"] + path, headers={"X-Orc-Token": face["token"]}, timeout=20, **arguments)
+        reply = httpx.request(
+            method, face["url"] + path, headers={"X-Orc-Token": face["token"]}, timeout=20, **arguments
+        )
     except (OSError, json.JSONDecodeError, httpx.HTTPError) as error:
         raise ServiceError(f"no governor answers ({file}: {error}); start one with `orc up`") from error
     body: dict[str, Any] = reply.json()

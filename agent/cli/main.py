@@ -31,14 +31,18 @@ from agent.settings import Settings, load
 from rules import schema as rules_schema
 from rules.engine import Engine
 
-app = typer.Typer(help="ORC: each task on the cheapest worker that still meets its deadline and budget, with a record.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="ORC: each task on the cheapest worker that still meets its deadline and budget, with a record.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 rules_app = typer.Typer(help="Rules.", no_args_is_help=True)
 ledger_app = typer.Typer(help="The ledger.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
 app.add_typer(ledger_app, name="ledger")
 echo = show.console.print
 
-_Run = Annotated[str, typer.Argument(help="id of a flow run, or the beginning of its name")]
+_Run = Annotated[str, typer.Argument(help="id of a flow run, or its beginning")]
 _By = Annotated[str, typer.Option(help="who says so")]
 
 
@@ -106,9 +110,13 @@ def why(run: Annotated[str, typer.Argument(help="flow run; without one, everythi
 
 
 def _find_run(settings: Settings, run: str) -> str:
-    """A flow run by its id, the beginning of its id, or its name on the Prefect server."""
-    known = [r.flow_run for r in _ledger(settings).runs() if r.flow_run.startswith(run)] if len(run) >= 4 else []
-    return known[0] if len(set(known)) == 1 else run
+    """A flow run by its id or the beginning of it."""
+    known = (
+        {id for r in _ledger(settings).runs() for id in (r.flow_run, r.root_run) if id.startswith(run)}
+        if len(run) >= 4
+        else set()
+    )
+    return known.pop() if len(known) == 1 else run
 
 
 @app.command()
@@ -121,26 +129,36 @@ def explain(
     wanted = run.replace("-", "")
     p, d, r, o = t.placement, t.decision, t.run, t.outcome
     with ledger.engine.connect() as db:
-        base = select(p.c.id, p.c.key, p.c.decision, o.c.result, o.c.run_ms).select_from(p.outerjoin(o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id)))
+        base = select(p.c.id, p.c.key, p.c.decision, o.c.result, o.c.run_ms).select_from(
+            p.outerjoin(o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id))
+        )
         placed = db.execute(base.where(p.c.chain == ledger.chain, p.c.key.like(f"%{wanted}%")).order_by(p.c.id)).all()
         if placed:
             numbers = [row.decision for row in placed]
         else:
             joined = d.join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run))
-            query = select(d.c.id).select_from(joined).where(d.c.chain == ledger.chain, r.c.flow_run.like(f"{run}%") | r.c.root_run.like(f"{run}%"))
+            query = (
+                select(d.c.id)
+                .select_from(joined)
+                .where(d.c.chain == ledger.chain, r.c.flow_run.like(f"{run}%") | r.c.root_run.like(f"{run}%"))
+            )
             numbers = [row.id for row in db.execute(query.order_by(d.c.id.desc()).limit(most))][::-1]
     if not numbers:
         raise ServiceError(f"the ledger has no decision of {run}; `orc decisions` lists the newest")
     for row in placed:
         result = t.RESULTS[row.result] if row.result is not None else "running"
-        echo(f"{row.key}: placement {row.id}, decision {row.decision}: {result}{f' after {show_ms(row.run_ms)}' if row.run_ms else ''}")
+        echo(
+            f"{row.key}: placement {row.id}, decision {row.decision}: {result}{f' after {show_ms(row.run_ms)}' if row.run_ms else ''}"
+        )
     for number in dict.fromkeys(numbers):
         echo(f"\ndecision {number}: {read_aloud(_decision(ledger, number))}")
 
 
 def _decision(ledger: Ledger, number: int) -> Decision:
     with ledger.engine.connect() as db:
-        digest = db.execute(select(t.decision.c.body).where(t.decision.c.chain == ledger.chain, t.decision.c.id == number)).scalar_one()
+        digest = db.execute(
+            select(t.decision.c.body).where(t.decision.c.chain == ledger.chain, t.decision.c.id == number)
+        ).scalar_one()
     return codec.decode(Decision, ledger.decision_body(digest))
 
 
@@ -151,7 +169,13 @@ def decisions(most: Annotated[int, typer.Option("--most", help="how many")] = 30
     d, r = t.decision, t.record
     with ledger.engine.connect() as db:
         joined = d.join(r, (r.c.chain == d.c.chain) & (r.c.seq == d.c.seq))
-        found = db.execute(select(d.c.id, r.c.at_ms).select_from(joined).where(d.c.chain == ledger.chain).order_by(d.c.id.desc()).limit(most)).all()[::-1]
+        found = db.execute(
+            select(d.c.id, r.c.at_ms)
+            .select_from(joined)
+            .where(d.c.chain == ledger.chain)
+            .order_by(d.c.id.desc())
+            .limit(most)
+        ).all()[::-1]
     rows = []
     for row in found:
         said = _decision(ledger, row.id)
@@ -165,12 +189,34 @@ def pools() -> None:
     settings = load()
     said = declared.read(settings.pools)
     rows = [
-        [p.name, p.shown_kind, p.shown_size, p.slots, f"{show_usd(p.price_at(round(time.time() * 1000)))}/h", f"{p.min_workers} to {p.max_workers}", show_ms(p.startup_ms), p.provider or "observed", ", ".join(f"{k}={v}" for k, v in p.labels)]
+        [
+            p.name,
+            p.shown_kind,
+            p.shown_size,
+            p.slots,
+            f"{show_usd(p.price_at(round(time.time() * 1000)))}/h",
+            f"{p.min_workers} to {p.max_workers}",
+            show_ms(p.startup_ms),
+            p.provider or "observed",
+            ", ".join(f"{k}={v}" for k, v in p.labels),
+        ]
         for p in said.pools
     ]
-    show.table(f"pools of {settings.pools}", ["pool", "kind", "worker", "slots", "price", "workers", "start-up", "provider", "labels"], rows, {"slots", "price"})
+    show.table(
+        f"pools of {settings.pools}",
+        ["pool", "kind", "worker", "slots", "price", "workers", "start-up", "provider", "labels"],
+        rows,
+        {"slots", "price"},
+    )
     if said.budgets:
-        show.table("budgets", ["budget", "limit", "max_runtime"], [[b.name, show_usd(b.limit_usd_micros), show_ms(b.max_runtime_ms) if b.max_runtime_ms else "asked for"] for b in said.budgets])
+        show.table(
+            "budgets",
+            ["budget", "limit", "max_runtime"],
+            [
+                [b.name, show_usd(b.limit_usd_micros), show_ms(b.max_runtime_ms) if b.max_runtime_ms else "asked for"]
+                for b in said.budgets
+            ],
+        )
 
 
 @app.command("report")
@@ -186,30 +232,45 @@ def report_(run: _Run) -> None:
 
 @app.command()
 def approve(
-    id: Annotated[str, typer.Argument(help="id of the hold, from `orc why`")], by: _By = getpass.getuser(), why: str = "",
+    id: Annotated[str, typer.Argument(help="id of the hold, from `orc why`")],
+    by: _By = getpass.getuser(),
+    why: str = "",
     usd: Annotated[str | None, typer.Option(help="approve at most so many dollars")] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Let held tasks run that a rule escalated."""
-    done = ask(load(), "POST", "/approve", {"id": id, "by": by, "why": why, "usd_micros": usd_micros(usd) if usd else None})
+    done = ask(
+        load(), "POST", "/approve", {"id": id, "by": by, "why": why, "usd_micros": usd_micros(usd) if usd else None}
+    )
     echo(f"approved: {done['count']} of {done['task']}")
 
 
 @app.command()
-def reject(id: Annotated[str, typer.Argument(help="id of the hold, from `orc why`")], by: _By = getpass.getuser(), why: str = "") -> None:
+def reject(
+    id: Annotated[str, typer.Argument(help="id of the hold, from `orc why`")],
+    by: _By = getpass.getuser(),
+    why: str = "",
+) -> None:
     """Refuse held tasks that a rule escalated."""
     done = ask(load(), "POST", "/reject", {"id": id, "by": by, "why": why})
     echo(f"rejected: {done['count']} of {done['task']}")
 
 
 @app.command()
-def override(task: Annotated[str, typer.Argument(help="held task run, or the id of a hold")], pool: Annotated[str, typer.Option()], by: _By = getpass.getuser(), why: str = "") -> None:
+def override(
+    task: Annotated[str, typer.Argument(help="held task run, or the id of a hold")],
+    pool: Annotated[str, typer.Option()],
+    by: _By = getpass.getuser(),
+    why: str = "",
+) -> None:
     """Put held tasks into a pool of your choice; rules still hold."""
     done = ask(load(), "POST", "/override", {"task": task, "pool": pool, "by": by, "why": why})
     echo(f"{', '.join(done['groups'])}: {done['pool']}")
 
 
 @rules_app.command("lint")
-def rules_lint(paths: Annotated[list[Path] | None, typer.Argument(help="files or folders; by default ORC_RULES")] = None) -> None:
+def rules_lint(
+    paths: Annotated[list[Path] | None, typer.Argument(help="files or folders; by default ORC_RULES")] = None,
+) -> None:
     """Check rule files, and load them into the engine."""
     found = rules_schema.load(paths or [load().rules])
     Engine(found)
@@ -219,14 +280,19 @@ def rules_lint(paths: Annotated[list[Path] | None, typer.Argument(help="files or
 
 
 @ledger_app.command("verify")
-def ledger_verify(replay: Annotated[bool, typer.Option("--replay", help="also make every plan again from its snapshot")] = False) -> None:
+def ledger_verify(
+    replay: Annotated[bool, typer.Option("--replay", help="also make every plan again from its snapshot")] = False,
+) -> None:
     """Find changed, missing or reordered records."""
     done, faults = Report(), 0
     for fault in verify(_ledger(load()), done, replay):
         faults += 1
         echo(f"[red]record {fault.seq}: {fault.what}[/red]")
     made = f", {done.replayed} plans made again" if replay else ""
-    echo(f"{done.records} records{made}, {faults} faults" + (f"; {done.other_version} plans are of another planner's version" if done.other_version else ""))
+    echo(
+        f"{done.records} records{made}, {faults} faults"
+        + (f"; {done.other_version} plans are of another planner's version" if done.other_version else "")
+    )
     if faults:
         raise typer.Exit(1)
 

@@ -17,7 +17,9 @@ console = Console(highlight=False, width=None if os.isatty(1) else 160)
 
 def table(title: str, columns: list[str], rows: list[list[Any]], right: set[str] = frozenset()) -> None:  # type: ignore[assignment]
     """Print one table."""
-    out = Table(title=title, title_justify="left", title_style="bold", header_style="bold", show_lines=False, expand=False)
+    out = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", show_lines=False, expand=False
+    )
     for column in columns:
         out.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
@@ -32,28 +34,50 @@ def when(ms: int) -> str:
 
 def status(said: dict[str, Any]) -> None:
     """What `orc status` shows."""
-    console.print(f"scheduler {said['scheduler']}, mode [bold]{said['mode']}[/bold], governor epoch {said['epoch']}, {said['held']} held, {said['running']} running, open leases {show_usd(said['open_usd_micros'])}")
+    console.print(
+        f"scheduler {said['scheduler']}, mode [bold]{said['mode']}[/bold], governor epoch {said['epoch']}, {said['held']} held, {said['running']} running, open leases {show_usd(said['open_usd_micros'])}"
+    )
     for warning in (*said["degraded"], *said["warnings"]):
         console.print(f"[yellow]{warning}[/yellow]")
     rows = []
     for pool in said["pools"]:
-        workers = ", ".join(f"{w['name']} {w['bound']}/{w['slots']}{' going' if w['draining'] else ''}" for w in pool["workers"])
+        workers = ", ".join(
+            f"{w['name']} {w['bound']}/{w['slots']}{' going' if w['draining'] else ''}" for w in pool["workers"]
+        )
         more = [f"starting {', '.join(pool['starting'])}"] if pool["starting"] else []
         more += [f"no capacity for {show_ms(pool['refused_ms'])}"] if pool["refused_ms"] is not None else []
         price = f"{show_usd(pool['usd_micros_per_hour'])}/h" if pool["priced"] else "not priced"
-        rows.append([pool["pool"], pool["kind"], pool["size"], price, f"{len(pool['workers'])} of {pool['max']}", "; ".join([workers, *more] if workers else more)])
+        rows.append(
+            [
+                pool["pool"],
+                pool["kind"],
+                pool["size"],
+                price,
+                f"{len(pool['workers'])} of {pool['max']}",
+                "; ".join([workers, *more] if workers else more),
+            ]
+        )
     table("worker pools", ["pool", "kind", "worker", "price", "workers", "now"], rows, {"price", "workers"})
 
 
 def why(said: dict[str, Any]) -> None:
     """What `orc why` shows."""
     if not said["holds"] and not said["running"]:
-        console.print("nothing of it waits and nothing runs: it has ended, has not submitted a task yet, or is not governed")
+        console.print(
+            "nothing of it waits and nothing runs: it has ended, has not submitted a task yet, or is not governed"
+        )
     if said["holds"]:
-        rows = [[h["task"], h["count"], h["reason"], h["since"], h["why"], h["release"], h["id"]] for h in said["holds"]]
+        rows = [
+            [h["task"], h["count"], h["reason"], h["since"], h["why"], h["release"], h["id"]] for h in said["holds"]
+        ]
         table("held", ["task", "tasks", "reason", "since", "why", "released by", "id"], rows, {"tasks", "since"})
     if said["running"]:
-        table("bound", ["task", "pool", "worker", "for"], [[r["task"], r["pool"], r["worker"], r["for"]] for r in said["running"]], {"for"})
+        table(
+            "bound",
+            ["task", "pool", "worker", "for"],
+            [[r["task"], r["pool"], r["worker"], r["for"]] for r in said["running"]],
+            {"for"},
+        )
 
 
 def run(made: RunReport, emulated: bool) -> None:
@@ -62,20 +86,88 @@ def run(made: RunReport, emulated: bool) -> None:
     for row in made.rows:
         real = show_ms(sorted(row.real_ms)[len(row.real_ms) // 2]) if row.real_ms else ""
         guess = f"{show_ms(row.estimated_ms)} ({row.source})" if row.estimated_ms is not None else ""
-        rows.append([row.name, row.tasks, ", ".join(row.considered), row.pool, row.reason, guess, real, row.moved or "", show_usd(row.usd_micros + row.moved_usd_micros)])
-    columns = ["task class", "tasks", "pools considered", "chosen", "why (the last time)", "estimated", "real, median", "moved", "cost"]
+        rows.append(
+            [
+                row.name,
+                row.tasks,
+                ", ".join(row.considered),
+                row.pool,
+                row.reason,
+                guess,
+                real,
+                row.moved or "",
+                show_usd(row.usd_micros + row.moved_usd_micros),
+            ]
+        )
+    columns = [
+        "task class",
+        "tasks",
+        "pools considered",
+        "chosen",
+        "why (the last time)",
+        "estimated",
+        "real, median",
+        "moved",
+        "cost",
+    ]
     table("what ran where, and why", columns, rows, {"tasks", "estimated", "real, median", "moved", "cost"})
     if made.moves:
-        moved = [[m.name, m.from_pool, m.result, show_ms(m.lost_ms), show_usd(m.usd_micros), m.to_pool or "not placed again"] for m in made.moves]
-        table("moved: taken away while it ran, and run again", ["task", "from", "cause", "work lost", "cost of it", "to"], moved, {"work lost", "cost of it"})
+        moved = [
+            [m.name, m.from_pool, m.result, show_ms(m.lost_ms), show_usd(m.usd_micros), m.to_pool or "not placed again"]
+            for m in made.moves
+        ]
+        table(
+            "moved: taken away while it ran, and run again",
+            ["task", "from", "cause", "work lost", "cost of it", "to"],
+            moved,
+            {"work lost", "cost of it"},
+        )
     rows = []
     for entry in made.leases:
         lease = entry.lease
         span = show_ms((lease.ended_ms or made.stop_ms) - (lease.granted_ms or lease.asked_ms))
-        rows.append([lease.worker, lease.kind, span, show_usd(entry.startup_usd_micros), show_usd(entry.busy_usd_micros), show_usd(entry.idle_usd_micros), show_usd(entry.usd_micros), lease.cause if lease.ended_ms else "still up"])
-    rows.append(["all", "", show_ms(made.stop_ms - made.start_ms), *(show_usd(sum(getattr(e, name) for e in made.leases)) for name in ("startup_usd_micros", "busy_usd_micros", "idle_usd_micros", "usd_micros")), f"{made.refused} launches refused" if made.refused else ""])
+        rows.append(
+            [
+                lease.worker,
+                lease.kind,
+                span,
+                show_usd(entry.startup_usd_micros),
+                show_usd(entry.busy_usd_micros),
+                show_usd(entry.idle_usd_micros),
+                show_usd(entry.usd_micros),
+                lease.cause if lease.ended_ms else "still up",
+            ]
+        )
+    rows.append(
+        [
+            "all",
+            "",
+            show_ms(made.stop_ms - made.start_ms),
+            *(
+                show_usd(sum(getattr(e, name) for e in made.leases))
+                for name in ("startup_usd_micros", "busy_usd_micros", "idle_usd_micros", "usd_micros")
+            ),
+            f"{made.refused} launches refused" if made.refused else "",
+        ]
+    )
     if made.on_demand_usd_micros is not None:
-        rows.append([f"all on {made.on_demand_pool}", "modelled", "", "", "", "", show_usd(made.on_demand_usd_micros), f"the same executions on {made.on_demand_leases} leases"])
-    table("leases while it ran", ["worker", "kind", "for", "start-up", "work", "idle", "sum", "ended"], rows, {"for", "start-up", "work", "idle", "sum"})
+        rows.append(
+            [
+                f"all on {made.on_demand_pool}",
+                "modelled",
+                "",
+                "",
+                "",
+                "",
+                show_usd(made.on_demand_usd_micros),
+                f"the same executions on {made.on_demand_leases} leases",
+            ]
+        )
+    table(
+        "leases while it ran",
+        ["worker", "kind", "for", "start-up", "work", "idle", "sum", "ended"],
+        rows,
+        {"for", "start-up", "work", "idle", "sum"},
+    )
     if emulated:
         console.print("gpu (emulated): this machine has no GPU; the pool's price is real, its device is the CPU")

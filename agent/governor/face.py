@@ -20,10 +20,16 @@ TOKEN = "X-Orc-Token"
 def application(governor: Governor, token: str) -> tornado.web.Application:
     """The routes: GET /status, /why, /holds; POST /approve, /reject, /override."""
     known = {"governor": governor, "token": token}
-    return tornado.web.Application([
-        (r"/status", _Status, known), (r"/holds", _Holds, known), (r"/why", _Why, known),
-        (r"/(approve|reject)", _Answer, known), (r"/override", _Override, known),
-    ], log_function=lambda handler: None)  # fmt: skip
+    return tornado.web.Application(
+        [
+            (r"/status", _Status, known),
+            (r"/holds", _Holds, known),
+            (r"/why", _Why, known),
+            (r"/(approve|reject)", _Answer, known),
+            (r"/override", _Override, known),
+        ],
+        log_function=lambda handler: None,
+    )
 
 
 class _Handler(tornado.web.RequestHandler):
@@ -49,21 +55,48 @@ class _Status(_Handler):
         pools = []
         for state in g.view.pool_states(now):
             pool = state.pool
-            pools.append({
-                "pool": pool.name, "kind": pool.shown_kind, "size": pool.shown_size, "usd_micros_per_hour": state.usd_micros_per_hour, "max": pool.max_workers,
-                "priced": pool.priced, "workers": [{"name": w.name, "bound": w.bound, "slots": w.slots, "idle_ms": now - w.idle_since_ms if w.idle_since_ms is not None else None, "draining": w.draining} for w in state.workers],
-                "starting": [s.name for s in state.starting], "refused_ms": now - state.refused_since_ms if state.refused_since_ms is not None else None,
-            })  # fmt: skip
+            pools.append(
+                {
+                    "pool": pool.name,
+                    "kind": pool.shown_kind,
+                    "size": pool.shown_size,
+                    "usd_micros_per_hour": state.usd_micros_per_hour,
+                    "max": pool.max_workers,
+                    "priced": pool.priced,
+                    "workers": [
+                        {
+                            "name": w.name,
+                            "bound": w.bound,
+                            "slots": w.slots,
+                            "idle_ms": now - w.idle_since_ms if w.idle_since_ms is not None else None,
+                            "draining": w.draining,
+                        }
+                        for w in state.workers
+                    ],
+                    "starting": [s.name for s in state.starting],
+                    "refused_ms": now - state.refused_since_ms if state.refused_since_ms is not None else None,
+                }
+            )
         spend = 0
         for lease in g.view.leases.values():
             view = g.view.pools.get(lease.pool)
             if view is not None and lease.granted_ms is not None and lease.ended_ms is None:
                 spend += view.pool.billed(lease.granted_ms, now)
-        self.finish({
-            "mode": g.mode, "epoch": g.epoch, "degraded": g.degraded, "warnings": g.warnings, "pools": pools, "running": len(g.view.bound),
-            "held": sum(len(tasks) for tasks in g.view.ready.values()), "open_usd_micros": spend, "scheduler": g.scheduler, "through": g.view.through,
-            "plan_ms": sorted(g.plan_ms)[len(g.plan_ms) // 2] if g.plan_ms else 0.0,
-        })  # fmt: skip
+        self.finish(
+            {
+                "mode": g.mode,
+                "epoch": g.epoch,
+                "degraded": g.degraded,
+                "warnings": g.warnings,
+                "pools": pools,
+                "running": len(g.view.bound),
+                "held": sum(len(tasks) for tasks in g.view.ready.values()),
+                "open_usd_micros": spend,
+                "scheduler": g.scheduler,
+                "through": g.view.through,
+                "plan_ms": sorted(g.plan_ms)[len(g.plan_ms) // 2] if g.plan_ms else 0.0,
+            }
+        )
 
 
 class _Holds(_Handler):
@@ -77,23 +110,51 @@ class _Why(_Handler):
         g, now = self.governor, self.governor.clock()
         holds = [h for h in g.holds.values() if not run or run in (h.flow_run, h.root_run)]
         lines = [
-            {"task": h.name, "count": h.count, "reason": h.reason, "why": h.why, "since": show_ms(now - h.since_ms), "release": h.release, "id": h.group}
+            {
+                "task": h.name,
+                "count": h.count,
+                "reason": h.reason,
+                "why": h.why,
+                "since": show_ms(now - h.since_ms),
+                "release": h.release,
+                "id": h.group,
+            }
             for h in holds
         ]
         state = await g._ask("orc_state", flow_run=run) if not g._stop else {"waiting": []}
         for key, since, on, count in state["waiting"]:
-            lines.append({"task": key, "count": 1, "reason": "inputs", "why": f"waits for {count} inputs: {', '.join(on)}", "since": show_ms(now - since), "release": "the end of those tasks", "id": ""})
+            lines.append(
+                {
+                    "task": key,
+                    "count": 1,
+                    "reason": "inputs",
+                    "why": f"waits for {count} inputs: {', '.join(on)}",
+                    "since": show_ms(now - since),
+                    "release": "the end of those tasks",
+                    "id": "",
+                }
+            )
         running = [
-            {"task": str(b.task.key), "pool": b.pool, "worker": g.view.live[b.address].counts.name if b.address in g.view.live else b.address, "for": show_ms(now - b.at_ms)}
-            for b in g.view.bound.values() if not run or run in (g.view.specs[b.task.spec].flow_run, g.view.specs[b.task.spec].root_run)
-        ]  # fmt: skip
+            {
+                "task": str(b.task.key),
+                "pool": b.pool,
+                "worker": g.view.live[b.address].counts.name if b.address in g.view.live else b.address,
+                "for": show_ms(now - b.at_ms),
+            }
+            for b in g.view.bound.values()
+            if not run or run in (g.view.specs[b.task.spec].flow_run, g.view.specs[b.task.spec].root_run)
+        ]
         self.finish({"holds": lines, "running": running})
 
 
 class _Answer(_Handler):
     async def post(self, verb: str) -> None:
         said = self.said()
-        found = [h for h in self.governor.holds.values() if said.get("id") and h.group.startswith(said["id"]) and h.reason == "approval"]
+        found = [
+            h
+            for h in self.governor.holds.values()
+            if said.get("id") and h.group.startswith(said["id"]) and h.reason == "approval"
+        ]
         if len(found) != 1:
             return self.fail(404, f"no task waits for approval under {said.get('id')!r}; `orc why` lists what waits")
         if not said.get("by"):
@@ -108,7 +169,16 @@ class _Answer(_Handler):
                 word.approved_by, word.approved_usd_micros, word.rejected_by = said["by"], said.get("usd_micros"), None
             else:
                 word.rejected_by = said["by"]
-            self.governor.say({"answer": verb, "group": held.group, "task": held.name, "flow_run": held.flow_run, "by": said["by"], "why": said.get("why", "")})
+            self.governor.say(
+                {
+                    "answer": verb,
+                    "group": held.group,
+                    "task": held.name,
+                    "flow_run": held.flow_run,
+                    "by": said["by"],
+                    "why": said.get("why", ""),
+                }
+            )
             done.set_result(None)
 
         self.governor.command(answer)
@@ -125,9 +195,15 @@ class _Override(_Handler):
         if not said.get("by"):
             return self.fail(400, "who says so? say --by NAME")
         wanted = str(said.get("task", "")).replace("-", "")
-        groups = {group for key, group in g.view.group_of.items() if wanted and (wanted in str(key).replace("-", "") or group.startswith(wanted))}
+        groups = {
+            group
+            for key, group in g.view.group_of.items()
+            if wanted and (wanted in str(key).replace("-", "") or group.startswith(wanted))
+        }
         if not groups:
-            return self.fail(404, f"no held task is {said.get('task')!r}; one that runs cannot be moved (`orc why` lists what waits)")
+            return self.fail(
+                404, f"no held task is {said.get('task')!r}; one that runs cannot be moved (`orc why` lists what waits)"
+            )
         done = asyncio.get_running_loop().create_future()
 
         def override(now: int) -> None:
@@ -139,4 +215,3 @@ class _Override(_Handler):
         g.command(override)
         await done
         self.finish({"groups": sorted(groups), "pool": pool})
-

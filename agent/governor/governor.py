@@ -18,7 +18,7 @@ from agent.errors import FencedError, SchedulerError
 from agent.governor.view import Bound, Judge, Task, View
 from agent.ledger.ledger import BudgetTakenError, Ledger
 from agent.ledger.parts import split
-from agent.ledger.records import Decided, Ended, Entry, Placed, Run
+from agent.ledger.records import Decided, Ended, Entry, Lease, Placed, Run
 from agent.model.codec import digest, encode
 from agent.model.plans import Decision, Drain, Plan, Wait
 from agent.model.pools import Pool
@@ -59,9 +59,21 @@ class Governor:
     """Governs one scheduler. `run` returns when it is stopped, fenced, or the scheduler is gone."""
 
     def __init__(
-        self, *, scheduler: str, ledger: Ledger, pools: tuple[Pool, ...], budgets: tuple[Budget, ...], judge: Judge, rules_digest: str,
-        rules_facts: frozenset[str], policy: Policy, providers: Mapping[str, Provider], mode: str, holder: str, clock: Callable[[], int] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        scheduler: str,
+        ledger: Ledger,
+        pools: tuple[Pool, ...],
+        budgets: tuple[Budget, ...],
+        judge: Judge,
+        rules_digest: str,
+        rules_facts: frozenset[str],
+        policy: Policy,
+        providers: Mapping[str, Provider],
+        mode: str,
+        holder: str,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
         self.scheduler, self.ledger, self.policy, self.providers = scheduler, ledger, policy, providers
         self.declared_budgets = {b.name: b for b in budgets}
         self.rules_digest, self.mode, self.holder = rules_digest, mode, holder
@@ -77,6 +89,7 @@ class Governor:
         self._runs: dict[str, int] = {}
         self._commands: list[Callable[[int], None]] = []
         self._says: list[dict[str, Any]] = []
+        self._next_decision = self._next_placement = self._next_run = 1
         self._wake = asyncio.Event()
         self._stop = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="orc-ledger")
@@ -111,8 +124,12 @@ class Governor:
             await asyncio.sleep(1)
         self.epoch = epoch
         view = self.view
-        self._next_decision, self._next_placement, view.next_lease, self._next_run = await self._write(self.ledger.next_ids)
-        await self._write(self.ledger.declare_budgets, {b.name: b.limit_usd_micros for b in self.declared_budgets.values()})
+        self._next_decision, self._next_placement, view.next_lease, self._next_run = await self._write(
+            self.ledger.next_ids
+        )
+        await self._write(
+            self.ledger.declare_budgets, {b.name: b.limit_usd_micros for b in self.declared_budgets.values()}
+        )
         for run in await self._write(self.ledger.runs):
             self._runs[run.flow_run] = run.no
         roots: list[str] = []
@@ -128,7 +145,9 @@ class Governor:
         now = self.clock()
         state = await self._ask("orc_snapshot")
         self.degraded, self.warnings = list(state["degraded"]), list(state["warnings"])
-        await self._ask("orc_instruct", pools=[self._size(view.pool) for view in self.view.pools.values()], mode=self.mode)
+        await self._ask(
+            "orc_instruct", pools=[self._size(view.pool) for view in self.view.pools.values()], mode=self.mode
+        )
         state = await self._ask("orc_snapshot")
         self.ack = state["ack"]
         alive = {name: await provider.adopt(self._observed) for name, provider in self.providers.items()}
@@ -137,7 +156,14 @@ class Governor:
         self.view.begin(state, now)
         self._reconcile_leases(alive, now)
         entry = self._entry(now, "start")
-        entry.says.update(scheduler=self.scheduler, mode=self.mode, degraded=self.degraded, rules=self.rules_digest, planner=VERSION, pools=[encode(v.pool).decode() for v in self.view.pools.values()])
+        entry.says.update(
+            scheduler=self.scheduler,
+            mode=self.mode,
+            degraded=self.degraded,
+            rules=self.rules_digest,
+            planner=VERSION,
+            pools=[encode(v.pool).decode() for v in self.view.pools.values()],
+        )
         await self._reconcile_placements(state, entry, now)
         await self._commit(entry)
 
@@ -160,7 +186,10 @@ class Governor:
     def _rebind(self, placement: int, pool: str, key: Any, spec: int, address: str, now: int) -> None:
         task = Task(key, spec, 0, now)
         group = self.view._group(task, now)
-        expected, load = 60_000, self.view.load(self.view.groups[group], pool) if self.view._state_of(pool) else (0, 0, 0)
+        expected, load = (
+            60_000,
+            self.view.load(self.view.groups[group], pool) if self.view._state_of(pool) else (0, 0, 0),
+        )
         self.view.sent(Bound(task, placement, group, pool, address, now, expected, self._price(pool, now), load))
 
     def _reconcile_leases(self, alive: Mapping[str, frozenset[str]], now: int) -> None:
@@ -177,7 +206,7 @@ class Governor:
     async def _follow(self) -> None:
         # a long poll that something else has overtaken stays out and is read in a later round
         follow = self._poll = self._poll or asyncio.ensure_future(self._ask("orc_follow", ack=self.ack, wait=REST))
-        wake = asyncio.ensure_future(self._wake.wait())
+        wake: asyncio.Future[Any] = asyncio.ensure_future(self._wake.wait())
         done, _ = await asyncio.wait({follow, wake}, return_when=asyncio.FIRST_COMPLETED)
         self._wake.clear()
         wake.cancel()
@@ -199,11 +228,17 @@ class Governor:
         try:
             reply: dict[str, Any] = await getattr(self.remote, handler)(epoch=self.epoch, **arguments)
         except (OSError, AttributeError) as error:
-            raise SchedulerError(f"the Dask scheduler at {self.scheduler} is gone or has no ORC extension: {error}") from error
+            raise SchedulerError(
+                f"the Dask scheduler at {self.scheduler} is gone or has no ORC extension: {error}"
+            ) from error
         except Exception as error:  # distributed answers an unknown handler with a plain Exception
-            raise SchedulerError(f"the Dask scheduler at {self.scheduler} answered {error}; is the extension loaded?") from error
+            raise SchedulerError(
+                f"the Dask scheduler at {self.scheduler} answered {error}; is the extension loaded?"
+            ) from error
         if isinstance(reply, dict) and "fenced" in reply:
-            raise FencedError(f"governor epoch {reply['fenced']} governs {self.scheduler}; this one (epoch {self.epoch}) stops")
+            raise FencedError(
+                f"governor epoch {reply['fenced']} governs {self.scheduler}; this one (epoch {self.epoch}) stops"
+            )
         return reply
 
     async def _write(self, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -254,19 +289,37 @@ class Governor:
         if self.view.ready and now - self._renewed_ms > 1_000:
             self._renewed_ms = now
             return True
-        idle = [live for live in self.view.live.values() if live.idle_since_ms is not None and not live.counts.draining and live.counts.pool in self.view.pools]
-        return any(now - (live.idle_since_ms or 0) >= self.view.pools[live.counts.pool].pool.idle_ms for live in idle) and now - self._renewed_ms > 1_000
+        idle = [
+            live
+            for live in self.view.live.values()
+            if live.idle_since_ms is not None and not live.counts.draining and live.counts.pool in self.view.pools
+        ]
+        return (
+            any(now - (live.idle_since_ms or 0) >= self.view.pools[live.counts.pool].pool.idle_ms for live in idle)
+            and now - self._renewed_ms > 1_000
+        )
 
     async def _snapshot(self, now: int) -> Snapshot:
         groups = self.view.live_groups()
         budgets: tuple[Budget, ...] = ()
         if any(group.needs.budget for group in groups):
             stored = await self._write(self.ledger.budgets)
-            budgets = tuple(replace(stored[name], max_runtime_ms=b.max_runtime_ms) for name, b in sorted(self.declared_budgets.items()) if name in stored)
+            budgets = tuple(
+                replace(stored[name], max_runtime_ms=b.max_runtime_ms)
+                for name, b in sorted(self.declared_budgets.items())
+                if name in stored
+            )
         return Snapshot(
-            now_ms=now, planner=VERSION, rules_digest=self.rules_digest, seed=0, policy=self.policy, pools=self.view.pool_states(now), groups=groups,
-            statistics=self.view.learning.statistics({group.task_class for group in groups}), budgets=budgets,
-        )  # fmt: skip
+            now_ms=now,
+            planner=VERSION,
+            rules_digest=self.rules_digest,
+            seed=0,
+            policy=self.policy,
+            pools=self.view.pool_states(now),
+            groups=groups,
+            statistics=self.view.learning.statistics({group.task_class for group in groups}),
+            budgets=budgets,
+        )
 
     def _decide(self, snapshot: Snapshot, made: Plan, entry: Entry) -> list[_Sending]:
         """Turn the plan's groups into tasks; record decisions that say something new."""
@@ -283,12 +336,22 @@ class Governor:
             ids = range(self._next_placement, self._next_placement + len(tasks))
             self._next_placement += len(tasks)
             entry.placements += [
-                Placed(id=id, decision=number, key=str(task.key), budget=bind.budget, reserve_usd_micros=bind.reserve_usd_micros)
+                Placed(
+                    id=id,
+                    decision=number,
+                    key=str(task.key),
+                    budget=bind.budget,
+                    reserve_usd_micros=bind.reserve_usd_micros,
+                )
                 for id, task in zip(ids, tasks, strict=True)
-            ]  # fmt: skip
+            ]
             entry.team, entry.trace, entry.root_run = self._context(tasks[0])
             guess = estimate(group, bind.pool, statistics, self.policy.deadline_sigmas)
-            out.append(_Sending(group, state, bind.ahead, list(tasks), list(ids), guess.mean_ms, self.view.load(group, bind.pool)))
+            out.append(
+                _Sending(
+                    group, state, bind.ahead, list(tasks), list(ids), guess.mean_ms, self.view.load(group, bind.pool)
+                )
+            )
         return out
 
     def _context(self, task: Task) -> tuple[str, str, str]:
@@ -299,13 +362,24 @@ class Governor:
         """The number of a decision; one that says the same as the group's last keeps its number."""
         about = (decision.group, f"{decision.verb}/{decision.pool}")
         signature = (
-            decision.verdicts, decision.approved_by, decision.overridden,
-            tuple((o.pool, o.why_not, o.estimate.source if o.estimate else "", round(4 * math.log2(o.score_usd_micros + 1))) for o in decision.options),
-        )  # fmt: skip
+            decision.verdicts,
+            decision.approved_by,
+            decision.overridden,
+            tuple(
+                (
+                    o.pool,
+                    o.why_not,
+                    o.estimate.source if o.estimate else "",
+                    round(4 * math.log2(o.score_usd_micros + 1)),
+                )
+                for o in decision.options
+            ),
+        )
         known = self._last.get(about)
         if known is not None and known[0] == signature:
-            return known[1]
-        number, self._next_decision = self._next_decision, self._next_decision + 1
+            return int(known[1])
+        number: int = self._next_decision
+        self._next_decision += 1
         self._last[about] = (signature, number)
         self.decisions[number] = decision
         entry.decisions.append(Decided(id=number, run=self._run(decision, entry), decision=decision))
@@ -321,14 +395,31 @@ class Governor:
             spec = next((s for s in reversed(self.view.specs) if s.flow_run == decision.flow_run), None)
             number, self._next_run = self._next_run, self._next_run + 1
             self._runs[decision.flow_run] = number
-            entry.runs.append(Run(no=number, flow_run=decision.flow_run, root_run=decision.root_run, flow=spec.flow if spec else "", deployment=spec.deployment if spec else "", team=spec.team if spec else ""))
+            entry.runs.append(
+                Run(
+                    no=number,
+                    flow_run=decision.flow_run,
+                    root_run=decision.root_run,
+                    flow=spec.flow if spec else "",
+                    deployment=spec.deployment if spec else "",
+                    team=spec.team if spec else "",
+                )
+            )
         return number
 
     def _held(self, group: Group, wait: Wait) -> Held:
         return Held(
-            group=group.id, name=group.name, task_class=group.task_class, root_run=group.root_run, flow_run=group.flow_run, count=wait.count,
-            reason=wait.reason, why=wait.why, release=wait.release, since_ms=group.since_ms,
-        )  # fmt: skip
+            group=group.id,
+            name=group.name,
+            task_class=group.task_class,
+            root_run=group.root_run,
+            flow_run=group.flow_run,
+            count=wait.count,
+            reason=wait.reason,
+            why=wait.why,
+            release=wait.release,
+            since_ms=group.since_ms,
+        )
 
     def _plan_launches(self, made: Plan, now: int, entry: Entry) -> None:
         """Leases for the workers that will be asked for, on record before they are."""
@@ -342,10 +433,14 @@ class Governor:
                 lease = self.view.new_lease(pool, worker, now, launch.why)
                 self.view.pools[pool.name].starting[worker] = now
                 self._asked.append((lease.id, pool, worker))
-        entry.leases = [self.view.leases[id] for id in sorted(self.view.changed_leases)]
-        self.view.changed_leases.clear()
+        entry.leases = sorted(
+            {**{x.id: x for x in entry.leases}, **self._changed_leases()}.values(), key=lambda x: x.id
+        )
         if made.launches or made.drains:
-            entry.says["fleet"] = {"launch": [asdict(x) for x in made.launches], "drain": [asdict(x) for x in made.drains]}
+            entry.says["fleet"] = {
+                "launch": [asdict(x) for x in made.launches],
+                "drain": [asdict(x) for x in made.drains],
+            }
 
     def _name(self, pool: Pool) -> str:
         taken = {lease.worker for lease in self.view.leases.values() if lease.ended_ms is None}
@@ -360,9 +455,13 @@ class Governor:
         entry.outcomes, view.ended = view.ended, []
         if self._says:
             entry.says["said"], self._says = self._says, []
-        entry.leases = [view.leases[id] for id in sorted(view.changed_leases)]
-        view.changed_leases.clear()
+        entry.leases = list(self._changed_leases().values())
         return entry
+
+    def _changed_leases(self) -> dict[int, Lease]:
+        changed = {id: self.view.leases[id] for id in sorted(self.view.changed_leases)}
+        self.view.changed_leases.clear()
+        return changed
 
     async def _commit(self, entry: Entry) -> None:
         entry.outcomes = list({o.placement: o for o in entry.outcomes}.values())
@@ -384,7 +483,11 @@ class Governor:
         address = {state.counts.name: a for a, state in self.view.live.items()}
         drain = [address[d.worker] for d in made.drains if d.worker in address]
         withdraw = [address[w.worker] for w in made.withdraws if w.worker in address]
-        refuse = [(task.key, "RejectedError" if r.rejected else "NeedUnmetError", r.why) for r in made.refusals for task in self.view.ready.get(r.group, {}).values()]
+        refuse = [
+            (task.key, "RejectedError" if r.rejected else "NeedUnmetError", r.why)
+            for r in made.refusals
+            for task in self.view.ready.get(r.group, {}).values()
+        ]
         if sendings or drain or withdraw or refuse:
             binds = [self._message(sending) for sending in sendings]
             reply = await self._ask("orc_instruct", binds=binds, drain=drain, withdraw=withdraw, refuse=refuse)
@@ -398,7 +501,14 @@ class Governor:
     @staticmethod
     def _message(sending: _Sending) -> dict[str, Any]:
         cpus, memory, gpus = sending.load
-        return {"pool": sending.state.pool.name, "cpus": cpus, "memory_mib": memory, "gpus": gpus, "ahead": sending.ahead, "keys": [task.key for task in sending.tasks]}
+        return {
+            "pool": sending.state.pool.name,
+            "cpus": cpus,
+            "memory_mib": memory,
+            "gpus": gpus,
+            "ahead": sending.ahead,
+            "keys": [task.key for task in sending.tasks],
+        }
 
     def _sent(self, sending: _Sending, where: list[str | None], now: int) -> None:
         for task, id, address in zip(sending.tasks, sending.ids, where, strict=True):
@@ -407,7 +517,19 @@ class Governor:
                 self.view.dirty = True
                 continue
             price = sending.state.usd_micros_per_hour
-            self.view.sent(Bound(task, id, sending.group.id, sending.state.pool.name, address, now, sending.mean_ms, price, sending.load))
+            self.view.sent(
+                Bound(
+                    task,
+                    id,
+                    sending.group.id,
+                    sending.state.pool.name,
+                    address,
+                    now,
+                    sending.mean_ms,
+                    price,
+                    sending.load,
+                )
+            )
         if any(address is None for address in where):
             # gone, or no room any more: the extension says which are still ready
             self._job(self._resync())
@@ -425,7 +547,18 @@ class Governor:
         for sending in sendings:
             for task, id in zip(sending.tasks, sending.ids, strict=True):
                 known = self.view.shadow.pop(task.key, None)
-                self.view.sent(Bound(task, id, sending.group.id, sending.state.pool.name, known[1] if known else "", now, sending.mean_ms, sending.state.usd_micros_per_hour))
+                self.view.sent(
+                    Bound(
+                        task,
+                        id,
+                        sending.group.id,
+                        sending.state.pool.name,
+                        known[1] if known else "",
+                        now,
+                        sending.mean_ms,
+                        sending.state.usd_micros_per_hour,
+                    )
+                )
 
     async def _refuse_wrong(self) -> None:
         wrong, self.view.wrong = self.view.wrong, []
@@ -485,7 +618,10 @@ class Governor:
         else:
             view = self.view.pools[observation.pool]
             view.price = observation.usd_micros_per_hour
-            steps = (*view.pool.price, type(view.pool.price[0])(since_ms=now, usd_micros_per_hour=observation.usd_micros_per_hour))
+            steps = (
+                *view.pool.price,
+                type(view.pool.price[0])(since_ms=now, usd_micros_per_hour=observation.usd_micros_per_hour),
+            )
             view.pool = replace(view.pool, price=steps[-500:])
         self.view.dirty = True
         self._wake.set()
@@ -499,7 +635,13 @@ class Governor:
 
     @staticmethod
     def _size(pool: Pool) -> dict[str, Any]:
-        return {"name": pool.name, "selector": asdict(pool.selector), "cpus": pool.cpus, "memory_mib": pool.memory_mib, "gpus": pool.gpus}
+        return {
+            "name": pool.name,
+            "selector": asdict(pool.selector),
+            "cpus": pool.cpus,
+            "memory_mib": pool.memory_mib,
+            "gpus": pool.gpus,
+        }
 
     # ------------------------------------------------------------------ what people say
     def command(self, call: Callable[[int], None]) -> None:
@@ -527,5 +669,3 @@ class _Sending:
     ids: list[int]
     mean_ms: int
     load: tuple[int, int, int]
-
-

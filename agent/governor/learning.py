@@ -79,4 +79,6 @@ class Learning:
     def statistics(self, classes: set[str]) -> tuple[Statistic, ...]:
         """Statistics of some classes, in a fixed order."""
         found = sorted(((key, r) for key, r in self.runtimes.items() if key[0] in classes), key=lambda item: item[0])
-        return tuple(Statistic(task_class=c, pool=pool, n=round(r.n), log_mean=r.mean, log_m2=r.m2) for (c, pool), r in found)
+        return tuple(
+            Statistic(task_class=c, pool=pool, n=round(r.n), log_mean=r.mean, log_m2=r.m2) for (c, pool), r in found
+        )

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import cast
 
 import tornado.httpserver
 
@@ -21,7 +22,7 @@ from agent.governor.specs import Facts
 from agent.governor.view import Judge
 from agent.ledger.ledger import Ledger
 from agent.model.units import usd_micros
-from agent.model.verdicts import Verdict
+from agent.model.verdicts import Verb, Verdict
 from agent.pools import declared
 from agent.pools.local import LocalProvider
 from agent.settings import Settings, load
@@ -40,9 +41,15 @@ def judge_of(rules: schema.RuleSet) -> Judge:
 
     def judge(facts: Facts) -> tuple[Verdict, ...]:
         return tuple(
-            Verdict(rule=said.rule, verb=said.verb, reason=said.reason, select=said.select, above_usd_micros=usd_micros(said.above_usd) if said.above_usd is not None else None)  # type: ignore[arg-type]
+            Verdict(
+                rule=said.rule,
+                verb=cast(Verb, said.verb),
+                reason=said.reason,
+                select=said.select,
+                above_usd_micros=usd_micros(said.above_usd) if said.above_usd is not None else None,
+            )
             for said in engine.evaluate(facts)
-        )  # fmt: skip
+        )
 
     return judge
 
@@ -55,9 +62,18 @@ def build(settings: Settings, scheduler: str, environment: dict[str, str], holde
     pools = {pool.name: pool for pool in said.pools}
     local = LocalProvider(scheduler, settings.home, pools, said.weather, environment)
     return Governor(
-        scheduler=scheduler, ledger=ledger, pools=said.pools, budgets=said.budgets, judge=judge_of(rules), rules_digest=rules.digest, rules_facts=rules.facts,
-        policy=settings.policy(), providers={"local": local}, mode=settings.mode, holder=holder,
-    )  # fmt: skip
+        scheduler=scheduler,
+        ledger=ledger,
+        pools=said.pools,
+        budgets=said.budgets,
+        judge=judge_of(rules),
+        rules_digest=rules.digest,
+        rules_facts=rules.facts,
+        policy=settings.policy(),
+        providers={"local": local},
+        mode=settings.mode,
+        holder=holder,
+    )
 
 
 async def _main(settings: Settings, scheduler: str) -> int:

@@ -54,20 +54,44 @@ def read(number: int, says: Mapping[str, Any], now_ms: int) -> Spec:
     if deadline is None and needs.deadline_ms is not None and not run:
         deadline = now_ms + needs.deadline_ms
     return Spec(
-        number=number, name=str(body.get(p.NAME) or prefix), task_class=needs.task_class or str(body.get("task_class") or prefix), needs=needs,
-        flow_run=run.get("flow_run", ""), root_run=run.get("root_run", ""), flow=run.get("flow", ""), deployment=run.get("deployment", ""),
-        team=needs.team or run.get("team", ""), trace=run.get("trace", ""), deadline_ms=deadline, error=error,
-    )  # fmt: skip
+        number=number,
+        name=str(body.get(p.NAME) or prefix),
+        task_class=needs.task_class or str(body.get("task_class") or prefix),
+        needs=needs,
+        flow_run=run.get("flow_run", ""),
+        root_run=run.get("root_run", ""),
+        flow=run.get("flow", ""),
+        deployment=run.get("deployment", ""),
+        team=needs.team or run.get("team", ""),
+        trace=run.get("trace", ""),
+        deadline_ms=deadline,
+        error=error,
+    )
 
 
 def facts(spec: Spec, input_mib: int, preemptions: int, losses: int, now_ms: int) -> Facts:
     """The facts of a placement group, by the names of `rules.facts`."""
     at, n = datetime.fromtimestamp(now_ms / 1000, UTC), spec.needs
     out: Facts = {
-        "task_class": spec.task_class, "task": spec.name, "flow": spec.flow, "deployment": spec.deployment, "team": spec.team, "region": n.region or "",
-        "priority": n.priority, "gpu": n.gpu, "interruptible": n.interruptible, "cpus": n.cpus, "memory_mib": n.memory_mib or 0, "input_mib": input_mib,
-        "runtime_seconds": (n.runtime_ms or 0) // 1000, "has_deadline": spec.deadline_ms is not None, "has_budget": n.budget is not None,
-        "preemptions": preemptions, "losses": losses, "hour": at.hour, "weekday": at.weekday(),
-    }  # fmt: skip
+        "task_class": spec.task_class,
+        "task": spec.name,
+        "flow": spec.flow,
+        "deployment": spec.deployment,
+        "team": spec.team,
+        "region": n.region or "",
+        "priority": n.priority,
+        "gpu": n.gpu,
+        "interruptible": n.interruptible,
+        "cpus": n.cpus,
+        "memory_mib": n.memory_mib or 0,
+        "input_mib": input_mib,
+        "runtime_seconds": (n.runtime_ms or 0) // 1000,
+        "has_deadline": spec.deadline_ms is not None,
+        "has_budget": n.budget is not None,
+        "preemptions": preemptions,
+        "losses": losses,
+        "hour": at.hour,
+        "weekday": at.weekday(),
+    }
     out.update({f"label.{name}": value for name, value in n.labels})
     return out

@@ -185,7 +185,9 @@ class View:
             del self.ready[group]
         return task
 
-    def _ended(self, key: Any, result: str, address: str | None, start_ms: int, stop_ms: int, output_bytes: int, *, now_ms: int) -> None:
+    def _ended(
+        self, key: Any, result: str, address: str | None, start_ms: int, stop_ms: int, output_bytes: int, *, now_ms: int
+    ) -> None:
         bound = self.bound.pop(key, None)
         if bound is None:
             if result == "cancelled":
@@ -206,7 +208,9 @@ class View:
         elif result != "withdrawn":
             self.losses.pop(key, None)
         stop = stop_ms or now_ms
-        run = stop_ms - start_ms if start_ms else now_ms - bound.at_ms if result in ("preempted", "lost", "failed") else 0
+        run = (
+            stop_ms - start_ms if start_ms else now_ms - bound.at_ms if result in ("preempted", "lost", "failed") else 0
+        )
         part = self._share(bound)
         lease = live.lease if live is not None else self.lease_of.get(bound.address)
         if result == "done" and start_ms:
@@ -214,7 +218,16 @@ class View:
         if spec.root_run:
             self.root_seen_ms[spec.root_run] = now_ms
         usd = cost_micros(bound.usd_micros_per_hour, run * part)
-        self.ended.append(Ended(placement=bound.placement, result=result, lease=lease or 0, start_ms=start_ms or bound.at_ms, run_ms=run, usd_micros=usd))
+        self.ended.append(
+            Ended(
+                placement=bound.placement,
+                result=result,
+                lease=lease or 0,
+                start_ms=start_ms or bound.at_ms,
+                run_ms=run,
+                usd_micros=usd,
+            )
+        )
 
     def _was_preempted(self, bound: Bound) -> bool:
         live = self.live.get(bound.address)
@@ -237,9 +250,15 @@ class View:
         old = self.live.get(address)
         size = view.pool if view is not None else None
         counts = Counts(
-            address, name, pool, worker["slots"], size.cpus if size else worker["slots"],
-            size.memory_mib if size else worker["memory_mib"] or 2**40, size.gpus if size else 0, draining=worker["draining"],
-        )  # fmt: skip
+            address,
+            name,
+            pool,
+            worker["slots"],
+            size.cpus if size else worker["slots"],
+            size.memory_mib if size else worker["memory_mib"] or 2**40,
+            size.gpus if size else 0,
+            draining=worker["draining"],
+        )
         if old is not None:
             counts.bound, counts.lent = old.counts.bound, old.counts.lent
         live = Live(counts, now_ms, None if counts.bound else now_ms)
@@ -250,7 +269,9 @@ class View:
             view.refused_since_ms, view.refusals, view.retry_ms = None, 0, 0
             if asked is not None:
                 self.learning.started(pool, now_ms - asked)
-        lease = next((x for x in self.leases.values() if x.worker == name and x.pool == pool and x.ended_ms is None), None)
+        lease = next(
+            (x for x in self.leases.values() if x.worker == name and x.pool == pool and x.ended_ms is None), None
+        )
         if lease is None and view is not None:
             lease = self.new_lease(view.pool, name, now_ms, "observed", granted=True)
         if lease is not None:
@@ -274,8 +295,19 @@ class View:
     def new_lease(self, pool: Pool, worker: str, now_ms: int, cause: str, granted: bool = False) -> Lease:
         """A lease from asking for a worker on."""
         self.next_lease += 1
-        price = orjson.dumps({"steps": [[s.since_ms, s.usd_micros_per_hour] for s in pool.price], "min_billing_ms": pool.min_billing_ms}).decode()
-        lease = Lease(id=self.next_lease - 1, pool=pool.name, kind=pool.shown_kind, worker=worker, asked_ms=now_ms, granted_ms=now_ms if granted else None, cause=cause, price=price)
+        price = orjson.dumps(
+            {"steps": [[s.since_ms, s.usd_micros_per_hour] for s in pool.price], "min_billing_ms": pool.min_billing_ms}
+        ).decode()
+        lease = Lease(
+            id=self.next_lease - 1,
+            pool=pool.name,
+            kind=pool.shown_kind,
+            worker=worker,
+            asked_ms=now_ms,
+            granted_ms=now_ms if granted else None,
+            cause=cause,
+            price=price,
+        )
         self._lease(lease)
         return lease
 
@@ -343,9 +375,19 @@ class View:
             facts = specs.facts(spec, task.input_mib, preemptions, losses, now_ms)
             verdicts = self.judge(facts)
             base = Group(
-                id="", task_class=spec.task_class, name=spec.name, needs=spec.needs, root_run=spec.root_run, flow_run=spec.flow_run, ready=0, since_ms=0,
-                verdicts=verdicts, deadline_ms=spec.deadline_ms, preemptions=preemptions, losses=losses,
-            )  # fmt: skip
+                id="",
+                task_class=spec.task_class,
+                name=spec.name,
+                needs=spec.needs,
+                root_run=spec.root_run,
+                flow_run=spec.flow_run,
+                ready=0,
+                since_ms=0,
+                verdicts=verdicts,
+                deadline_ms=spec.deadline_ms,
+                preemptions=preemptions,
+                losses=losses,
+            )
             found = digest(encode([base, task.input_mib, spec.error]))[:16]
             self._cache[key] = found
             self.groups[found] = replace(base, id=found)
@@ -356,10 +398,19 @@ class View:
         out = []
         for name in sorted(self.ready):
             tasks, base, word = self.ready[name], self.groups[name], self.words.get(name, Word())
-            out.append(replace(
-                base, ready=len(tasks), since_ms=next(iter(tasks.values())).since_ms, tail_ms=round(self.learning.tails.get(base.task_class, 0.0)),
-                override=word.override, approved=word.approved, approved_by=word.approved_by, approved_usd_micros=word.approved_usd_micros, rejected_by=word.rejected_by,
-            ))  # fmt: skip
+            out.append(
+                replace(
+                    base,
+                    ready=len(tasks),
+                    since_ms=next(iter(tasks.values())).since_ms,
+                    tail_ms=round(self.learning.tails.get(base.task_class, 0.0)),
+                    override=word.override,
+                    approved=word.approved,
+                    approved_by=word.approved_by,
+                    approved_usd_micros=word.approved_usd_micros,
+                    rejected_by=word.rejected_by,
+                )
+            )
         return tuple(out)
 
     def pool_states(self, now_ms: int) -> tuple[PoolState, ...]:
@@ -374,22 +425,42 @@ class View:
             live = self.live[address]
             _, cpus, memory, gpus = live.counts.free()
             lease = self.leases.get(live.lease) if live.lease is not None else None
-            workers.setdefault(live.counts.pool, []).append(Worker(
-                name=live.counts.name, address=address, slots=live.counts.slots, bound=len(live.counts.bound) - len(live.counts.lent), cpus_free=cpus,
-                memory_free_mib=memory, gpus_free=gpus, idle_since_ms=live.idle_since_ms, launched_ms=(lease.granted_ms if lease else None) or live.joined_ms,
-                frees_ms=frees.get(address), draining=live.counts.draining,
-            ))  # fmt: skip
+            workers.setdefault(live.counts.pool, []).append(
+                Worker(
+                    name=live.counts.name,
+                    address=address,
+                    slots=live.counts.slots,
+                    bound=len(live.counts.bound) - len(live.counts.lent),
+                    cpus_free=cpus,
+                    memory_free_mib=memory,
+                    gpus_free=gpus,
+                    idle_since_ms=live.idle_since_ms,
+                    launched_ms=(lease.granted_ms if lease else None) or live.joined_ms,
+                    frees_ms=frees.get(address),
+                    draining=live.counts.draining,
+                )
+            )
         out = []
         for name, view in sorted(self.pools.items()):
             pool = view.pool
-            out.append(PoolState(
-                pool=pool, usd_micros_per_hour=view.price if view.price is not None else pool.price_at(now_ms), workers=tuple(workers.get(name, ())),
-                starting=tuple(Starting(name=n, asked_ms=at) for n, at in sorted(view.starting.items())), refused_since_ms=view.refused_since_ms, retry_ms=view.retry_ms,
-                hazard_per_hour=self.learning.hazard(name, pool.interruptions_per_1000_hours) if pool.market == "spot" else 0.0,
-                startup_ms=round(self.learning.startups.get(name, pool.startup_ms)),
-            ))  # fmt: skip
+            out.append(
+                PoolState(
+                    pool=pool,
+                    usd_micros_per_hour=view.price if view.price is not None else pool.price_at(now_ms),
+                    workers=tuple(workers.get(name, ())),
+                    starting=tuple(Starting(name=n, asked_ms=at) for n, at in sorted(view.starting.items())),
+                    refused_since_ms=view.refused_since_ms,
+                    retry_ms=view.retry_ms,
+                    hazard_per_hour=self.learning.hazard(name, pool.interruptions_per_1000_hours)
+                    if pool.market == "spot"
+                    else 0.0,
+                    startup_ms=round(self.learning.startups.get(name, pool.startup_ms)),
+                )
+            )
         if DEFAULT in workers and (default := self._default_pool()) is not None:
-            out.append(PoolState(pool=default, usd_micros_per_hour=default.price_at(now_ms), workers=tuple(workers[DEFAULT])))
+            out.append(
+                PoolState(pool=default, usd_micros_per_hour=default.price_at(now_ms), workers=tuple(workers[DEFAULT]))
+            )
         return tuple(out)
 
     def _default_pool(self) -> Pool | None:
@@ -400,9 +471,14 @@ class View:
         dearest = max((view.pool.price[-1].usd_micros_per_hour for view in self.pools.values()), default=0)
         slots = max(c.slots for c in found)
         return Pool(
-            name=DEFAULT, market="on-demand", cpus=slots, memory_mib=max(c.memory_mib for c in found), slots=slots, priced=False,
+            name=DEFAULT,
+            market="on-demand",
+            cpus=slots,
+            memory_mib=max(c.memory_mib for c in found),
+            slots=slots,
+            priced=False,
             price=(PriceStep(since_ms=0, usd_micros_per_hour=dearest),),
-        )  # fmt: skip
+        )
 
     # ------------------------------------------------------------------ a plan's effects
     def take(self, bind: Bind) -> list[Task]:

@@ -36,7 +36,9 @@ class Ledger:
             _check_version(self.engine)
             self.chain = self._chain()
         except SQLAlchemyError as error:
-            raise LedgerError(f"ledger {self._shown(url)} cannot be opened: {_first_line(error)}; check ORC_LEDGER_URL") from error
+            raise LedgerError(
+                f"ledger {self._shown(url)} cannot be opened: {_first_line(error)}; check ORC_LEDGER_URL"
+            ) from error
         self._seq, self._hash = self._last()
         self._manifest: dict[str, bytes] = {}
         self._known: set[bytes] = set()
@@ -55,7 +57,12 @@ class Ledger:
 
     def _last(self) -> tuple[int, bytes]:
         with self.engine.connect() as db:
-            row = db.execute(select(t.record.c.seq, t.record.c.hash).where(t.record.c.chain == self.chain).order_by(t.record.c.seq.desc()).limit(1)).first()
+            row = db.execute(
+                select(t.record.c.seq, t.record.c.hash)
+                .where(t.record.c.chain == self.chain)
+                .order_by(t.record.c.seq.desc())
+                .limit(1)
+            ).first()
             return (int(row.seq), bytes(row.hash)) if row else (0, b"")
 
     # ------------------------------------------------------------------ who may write
@@ -67,7 +74,9 @@ class Ledger:
                 return None
             epoch = int(row.epoch) + 1
             taken = db.execute(
-                update(t.chain).where(t.chain.c.id == self.chain, t.chain.c.epoch == row.epoch).values(epoch=epoch, holder=holder, seen_ms=now_ms)
+                update(t.chain)
+                .where(t.chain.c.id == self.chain, t.chain.c.epoch == row.epoch)
+                .values(epoch=epoch, holder=holder, seen_ms=now_ms)
             )
             if taken.rowcount != 1:
                 return None
@@ -83,14 +92,20 @@ class Ledger:
 
     def _renew(self, db: Connection, now_ms: int, seq: int | None = None) -> None:
         values = {"seen_ms": now_ms} if seq is None else {"seen_ms": now_ms, "last_seq": seq}
-        done = db.execute(update(t.chain).where(t.chain.c.id == self.chain, t.chain.c.epoch == self.epoch).values(**values))
+        done = db.execute(
+            update(t.chain).where(t.chain.c.id == self.chain, t.chain.c.epoch == self.epoch).values(**values)
+        )
         if done.rowcount != 1:
             raise FencedError(f"another governor has taken over {self.scheduler}; this one (epoch {self.epoch}) stops")
 
     def resign(self) -> None:
         """Let the next governor take over at once."""
         with self.engine.begin() as db:
-            db.execute(update(t.chain).where(t.chain.c.id == self.chain, t.chain.c.epoch == self.epoch).values(holder="", seen_ms=0))
+            db.execute(
+                update(t.chain)
+                .where(t.chain.c.id == self.chain, t.chain.c.epoch == self.epoch)
+                .values(holder="", seen_ms=0)
+            )
 
     # ------------------------------------------------------------------ writing
     def append(self, entry: Entry) -> int:
@@ -106,7 +121,18 @@ class Ledger:
         if entry.parts:
             says["parts"] = {"whole": whole, "set": changed, "gone": gone}
         body = zlib.compress(orjson.dumps(says, option=orjson.OPT_SORT_KEYS), 6)
-        head = [self.scheduler, seq, self.epoch, entry.kind, entry.at_ms, entry.mode, entry.actor, entry.team, entry.trace, entry.root_run]
+        head = [
+            self.scheduler,
+            seq,
+            self.epoch,
+            entry.kind,
+            entry.at_ms,
+            entry.mode,
+            entry.actor,
+            entry.team,
+            entry.trace,
+            entry.root_run,
+        ]
         chained = chain_hash(self._hash, head, body)
         try:
             with self.engine.begin() as db:
@@ -114,10 +140,20 @@ class Ledger:
                 rows.write(db)
                 db.execute(
                     insert(t.record).values(
-                        chain=self.chain, seq=seq, epoch=self.epoch, kind=entry.kind, at_ms=entry.at_ms, mode=entry.mode, actor=entry.actor,
-                        team=entry.team, trace=entry.trace, root_run=entry.root_run, body=body, hash=chained,
+                        chain=self.chain,
+                        seq=seq,
+                        epoch=self.epoch,
+                        kind=entry.kind,
+                        at_ms=entry.at_ms,
+                        mode=entry.mode,
+                        actor=entry.actor,
+                        team=entry.team,
+                        trace=entry.trace,
+                        root_run=entry.root_run,
+                        body=body,
+                        hash=chained,
                     )
-                )  # fmt: skip
+                )
         except SQLAlchemyError as error:
             raise LedgerError(f"ledger record {seq} could not be written: {_first_line(error)}") from error
         self._seq, self._hash = seq, chained
@@ -130,7 +166,13 @@ class Ledger:
         """Set the limits of declared budgets; what is reserved and spent stays."""
         with self.engine.begin() as db:
             for name, limit in limits.items():
-                values = {"name": name, "limit_usd_micros": limit, "reserved_usd_micros": 0, "spent_usd_micros": 0, "overrun_usd_micros": 0}
+                values = {
+                    "name": name,
+                    "limit_usd_micros": limit,
+                    "reserved_usd_micros": 0,
+                    "spent_usd_micros": 0,
+                    "overrun_usd_micros": 0,
+                }
                 db.execute(_upsert(db, t.budget, values, ["name"], {"limit_usd_micros": limit}))
 
     # ------------------------------------------------------------------ reading
@@ -138,28 +180,46 @@ class Ledger:
         """Every declared budget as it stands."""
         with self.engine.connect() as db:
             return {
-                row.name: Budget(name=row.name, limit_usd_micros=row.limit_usd_micros, reserved_usd_micros=row.reserved_usd_micros, spent_usd_micros=row.spent_usd_micros)
+                row.name: Budget(
+                    name=row.name,
+                    limit_usd_micros=row.limit_usd_micros,
+                    reserved_usd_micros=row.reserved_usd_micros,
+                    spent_usd_micros=row.spent_usd_micros,
+                )
                 for row in db.execute(select(t.budget))
-            }  # fmt: skip
+            }
 
     def records(self, after: int = 0, limit: int = 1000) -> list[Record]:
         """Records behind a sequence number, oldest first."""
         with self.engine.connect() as db:
-            rows = db.execute(select(t.record).where(t.record.c.chain == self.chain, t.record.c.seq > after).order_by(t.record.c.seq).limit(limit)).all()
+            rows = db.execute(
+                select(t.record)
+                .where(t.record.c.chain == self.chain, t.record.c.seq > after)
+                .order_by(t.record.c.seq)
+                .limit(limit)
+            ).all()
         return [_record(self.scheduler, row) for row in rows]
 
     def rows(self, seq: int) -> tuple[list[Any], list[Any]]:
         """Placements (with their decision and run) and outcomes (with their placement) of one record."""
         p, o, d, r, l = t.placement, t.outcome, t.decision, t.run, t.lease
         with self.engine.connect() as db:
-            base = p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)).join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run))
+            base = p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)).join(
+                r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run)
+            )
             columns = [p.c.id, p.c.key, p.c.decision, d.c.pool, d.c.task_class, r.c.flow_run, r.c.root_run, r.c.flow]
-            placed = db.execute(select(*columns).select_from(base).where(p.c.chain == self.chain, p.c.seq == seq).order_by(p.c.id)).all()
-            joined = o.join(base, (p.c.chain == o.c.chain) & (p.c.id == o.c.placement)).outerjoin(l, (l.c.chain == o.c.chain) & (l.c.id == o.c.lease))
+            placed = db.execute(
+                select(*columns).select_from(base).where(p.c.chain == self.chain, p.c.seq == seq).order_by(p.c.id)
+            ).all()
+            joined = o.join(base, (p.c.chain == o.c.chain) & (p.c.id == o.c.placement)).outerjoin(
+                l, (l.c.chain == o.c.chain) & (l.c.id == o.c.lease)
+            )
             ended = db.execute(
                 select(*columns, o.c.result, o.c.start_ms, o.c.run_ms, o.c.usd_micros, l.c.worker)
-                .select_from(joined).where(o.c.chain == self.chain, o.c.seq == seq).order_by(o.c.placement)
-            ).all()  # fmt: skip
+                .select_from(joined)
+                .where(o.c.chain == self.chain, o.c.seq == seq)
+                .order_by(o.c.placement)
+            ).all()
         return list(placed), list(ended)
 
     def decision_body(self, digest: bytes) -> bytes:
@@ -174,56 +234,100 @@ class Ledger:
         """Placements without an outcome: id, key, decision, pool, task class."""
         p, o, d = t.placement, t.outcome, t.decision
         with self.engine.connect() as db:
-            joined = p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)).outerjoin(o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id))
-            query = select(p.c.id, p.c.key, p.c.decision, d.c.pool, d.c.task_class).select_from(joined).where(p.c.chain == self.chain, o.c.placement.is_(None))
+            joined = p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)).outerjoin(
+                o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id)
+            )
+            query = (
+                select(p.c.id, p.c.key, p.c.decision, d.c.pool, d.c.task_class)
+                .select_from(joined)
+                .where(p.c.chain == self.chain, o.c.placement.is_(None))
+            )
             return [(r.id, r.key, r.decision, r.pool, r.task_class) for r in db.execute(query.order_by(p.c.id))]
 
     def open_leases(self) -> list[Lease]:
         """Leases that have not ended."""
         with self.engine.connect() as db:
-            return [_lease(r) for r in db.execute(select(t.lease).where(t.lease.c.chain == self.chain, t.lease.c.ended_ms.is_(None)).order_by(t.lease.c.id))]
+            return [
+                _lease(r)
+                for r in db.execute(
+                    select(t.lease)
+                    .where(t.lease.c.chain == self.chain, t.lease.c.ended_ms.is_(None))
+                    .order_by(t.lease.c.id)
+                )
+            ]
 
     def leases(self, since_ms: int = 0) -> list[Lease]:
         """Leases that were alive at or after an instant."""
         l = t.lease
         with self.engine.connect() as db:
-            query = select(l).where(l.c.chain == self.chain, (l.c.ended_ms.is_(None)) | (l.c.ended_ms >= since_ms)).order_by(l.c.id)
+            query = (
+                select(l)
+                .where(l.c.chain == self.chain, (l.c.ended_ms.is_(None)) | (l.c.ended_ms >= since_ms))
+                .order_by(l.c.id)
+            )
             return [_lease(row) for row in db.execute(query)]
 
     def runs(self) -> list[Run]:
         """Every flow run that had tasks here."""
         with self.engine.connect() as db:
             rows = db.execute(select(t.run).where(t.run.c.chain == self.chain).order_by(t.run.c.no))
-            return [Run(no=r.no, flow_run=r.flow_run, root_run=r.root_run, flow=r.flow, deployment=r.deployment, team=r.team) for r in rows]
+            return [
+                Run(
+                    no=r.no, flow_run=r.flow_run, root_run=r.root_run, flow=r.flow, deployment=r.deployment, team=r.team
+                )
+                for r in rows
+            ]
 
     def executions(self, limit: int = 200_000) -> Iterator[tuple[str, str, str, int, int, str]]:
         """Outcomes of the past, oldest first: task class, pool, result, start ms, run ms, root run."""
         o, p, d, r = t.outcome, t.placement, t.decision, t.run
-        joined = o.join(p, (p.c.chain == o.c.chain) & (p.c.id == o.c.placement)).join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision))
+        joined = o.join(p, (p.c.chain == o.c.chain) & (p.c.id == o.c.placement)).join(
+            d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)
+        )
         joined = joined.join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run))
         query = select(d.c.task_class, d.c.pool, o.c.result, o.c.start_ms, o.c.run_ms, r.c.root_run).select_from(joined)
         with self.engine.connect() as db:
-            for row in reversed(db.execute(query.where(o.c.chain == self.chain).order_by(o.c.placement.desc()).limit(limit)).all()):
+            for row in reversed(
+                db.execute(query.where(o.c.chain == self.chain).order_by(o.c.placement.desc()).limit(limit)).all()
+            ):
                 yield row.task_class, row.pool, t.RESULTS[row.result], row.start_ms, row.run_ms, row.root_run
 
     def next_ids(self) -> tuple[int, int, int, int]:
         """The first unused numbers of decisions, placements, leases and runs."""
         with self.engine.connect() as db:
             columns = (t.decision.c.id, t.placement.c.id, t.lease.c.id, t.run.c.no)
-            a, b, c, d = (int(db.execute(select(func.coalesce(func.max(col), 0)).where(col.table.c.chain == self.chain)).scalar_one()) + 1 for col in columns)
+            a, b, c, d = (
+                int(
+                    db.execute(
+                        select(func.coalesce(func.max(col), 0)).where(col.table.c.chain == self.chain)
+                    ).scalar_one()
+                )
+                + 1
+                for col in columns
+            )
             return a, b, c, d
 
     # ------------------------------------------------------------------ followers
     def cursor(self, consumer: str) -> int:
         """How far a consumer has read."""
         with self.engine.connect() as db:
-            found = db.execute(select(t.cursor.c.seq).where(t.cursor.c.consumer == consumer, t.cursor.c.chain == self.chain)).scalar()
+            found = db.execute(
+                select(t.cursor.c.seq).where(t.cursor.c.consumer == consumer, t.cursor.c.chain == self.chain)
+            ).scalar()
             return int(found or 0)
 
     def advance(self, consumer: str, seq: int) -> None:
         """Remember how far a consumer has read."""
         with self.engine.begin() as db:
-            db.execute(_upsert(db, t.cursor, {"consumer": consumer, "chain": self.chain, "seq": seq}, ["consumer", "chain"], {"seq": seq}))
+            db.execute(
+                _upsert(
+                    db,
+                    t.cursor,
+                    {"consumer": consumer, "chain": self.chain, "seq": seq},
+                    ["consumer", "chain"],
+                    {"seq": seq},
+                )
+            )
 
     def close(self) -> None:
         """Give the connections back."""
@@ -245,8 +349,14 @@ class _Rows:
     def digest(self) -> bytes:
         e = self.entry
         placed = [placement_line(p.id, p.decision, p.key) for p in e.placements]
-        ended = [outcome_line(o.placement, t.RESULT_CODE[o.result], o.lease, o.start_ms, o.run_ms, o.usd_micros) for o in sorted(e.outcomes, key=lambda o: o.placement)]
-        decided = [decision_line(d.id, d.run, d.decision.task_class, d.decision.pool or "", d.decision.verb, digest) for d, digest in self.decision_bodies]
+        ended = [
+            outcome_line(o.placement, t.RESULT_CODE[o.result], o.lease, o.start_ms, o.run_ms, o.usd_micros)
+            for o in sorted(e.outcomes, key=lambda o: o.placement)
+        ]
+        decided = [
+            decision_line(d.id, d.run, d.decision.task_class, d.decision.pool or "", d.decision.verb, digest)
+            for d, digest in self.decision_bodies
+        ]
         return rows_digest(decided, placed, ended)
 
     def write(self, db: Connection) -> None:
@@ -254,23 +364,79 @@ class _Rows:
         for digest, body in self.bodies.items():
             db.execute(_upsert(db, t.part, {"digest": digest, "body": zlib.compress(body, 6)}, ["digest"], {}))
         if e.runs:
-            db.execute(insert(t.run), [{"chain": chain, "no": r.no, "flow_run": r.flow_run, "root_run": r.root_run, "flow": r.flow, "deployment": r.deployment, "team": r.team} for r in e.runs])  # fmt: skip
+            db.execute(
+                insert(t.run),
+                [
+                    {
+                        "chain": chain,
+                        "no": r.no,
+                        "flow_run": r.flow_run,
+                        "root_run": r.root_run,
+                        "flow": r.flow,
+                        "deployment": r.deployment,
+                        "team": r.team,
+                    }
+                    for r in e.runs
+                ],
+            )
         if self.decision_bodies:
-            db.execute(insert(t.decision), [
-                {"chain": chain, "id": d.id, "seq": seq, "run": d.run, "task_class": d.decision.task_class, "pool": d.decision.pool or "", "verb": d.decision.verb, "body": digest}
-                for d, digest in self.decision_bodies
-            ])  # fmt: skip
+            db.execute(
+                insert(t.decision),
+                [
+                    {
+                        "chain": chain,
+                        "id": d.id,
+                        "seq": seq,
+                        "run": d.run,
+                        "task_class": d.decision.task_class,
+                        "pool": d.decision.pool or "",
+                        "verb": d.decision.verb,
+                        "body": digest,
+                    }
+                    for d, digest in self.decision_bodies
+                ],
+            )
         if e.placements:
-            db.execute(insert(t.placement), [{"chain": chain, "id": p.id, "seq": seq, "decision": p.decision, "key": p.key} for p in e.placements])
+            db.execute(
+                insert(t.placement),
+                [{"chain": chain, "id": p.id, "seq": seq, "decision": p.decision, "key": p.key} for p in e.placements],
+            )
         self._reserve(db, [p for p in e.placements if p.budget is not None])
         if e.outcomes:
-            db.execute(insert(t.outcome), [
-                {"chain": chain, "placement": o.placement, "seq": seq, "result": t.RESULT_CODE[o.result], "lease": o.lease, "start_ms": o.start_ms, "run_ms": o.run_ms, "usd_micros": o.usd_micros}
-                for o in e.outcomes
-            ])  # fmt: skip
+            db.execute(
+                insert(t.outcome),
+                [
+                    {
+                        "chain": chain,
+                        "placement": o.placement,
+                        "seq": seq,
+                        "result": t.RESULT_CODE[o.result],
+                        "lease": o.lease,
+                        "start_ms": o.start_ms,
+                        "run_ms": o.run_ms,
+                        "usd_micros": o.usd_micros,
+                    }
+                    for o in e.outcomes
+                ],
+            )
             self._settle(db, e.outcomes)
         for lease in e.leases:
-            values = {name: getattr(lease, name) for name in ("id", "pool", "kind", "worker", "asked_ms", "granted_ms", "ready_ms", "ended_ms", "cause", "price", "usd_micros")}
+            values = {
+                name: getattr(lease, name)
+                for name in (
+                    "id",
+                    "pool",
+                    "kind",
+                    "worker",
+                    "asked_ms",
+                    "granted_ms",
+                    "ready_ms",
+                    "ended_ms",
+                    "cause",
+                    "price",
+                    "usd_micros",
+                )
+            }
             db.execute(_upsert(db, t.lease, {"chain": chain, **values}, ["chain", "id"], values))
 
     def _reserve(self, db: Connection, placed: list[Placed]) -> None:
@@ -282,23 +448,44 @@ class _Rows:
             fits = (b.name == name) & (b.reserved_usd_micros + b.spent_usd_micros + usd <= b.limit_usd_micros)
             done = db.execute(update(t.budget).where(fits).values(reserved_usd_micros=b.reserved_usd_micros + usd))
             if done.rowcount != 1:
-                raise BudgetTakenError(f"budget {name} cannot cover {usd} micro-dollars more; another governor was faster")
+                raise BudgetTakenError(
+                    f"budget {name} cannot cover {usd} micro-dollars more; another governor was faster"
+                )
         if placed:
-            db.execute(insert(t.reservation), [{"chain": self.chain, "placement": p.id, "budget": p.budget, "usd_micros": p.reserve_usd_micros} for p in placed])
+            db.execute(
+                insert(t.reservation),
+                [
+                    {"chain": self.chain, "placement": p.id, "budget": p.budget, "usd_micros": p.reserve_usd_micros}
+                    for p in placed
+                ],
+            )
 
     def _settle(self, db: Connection, ended: Sequence[Ended]) -> None:
         if db.execute(select(t.budget.c.name).limit(1)).first() is None:
             return
         r, b = t.reservation.c, t.budget.c
         spent = {o.placement: o.usd_micros for o in ended}
-        found = db.execute(select(t.reservation).where(r.chain == self.chain, r.placement.in_(list(spent)), r.settled_usd_micros.is_(None))).all()
+        found = db.execute(
+            select(t.reservation).where(
+                r.chain == self.chain, r.placement.in_(list(spent)), r.settled_usd_micros.is_(None)
+            )
+        ).all()
         for row in found:
             usd = spent[row.placement]
-            db.execute(update(t.reservation).where(r.chain == self.chain, r.placement == row.placement).values(settled_usd_micros=usd))
-            db.execute(update(t.budget).where(b.name == row.budget).values(
-                reserved_usd_micros=b.reserved_usd_micros - row.usd_micros, spent_usd_micros=b.spent_usd_micros + usd,
-                overrun_usd_micros=b.overrun_usd_micros + max(0, usd - row.usd_micros),
-            ))  # fmt: skip
+            db.execute(
+                update(t.reservation)
+                .where(r.chain == self.chain, r.placement == row.placement)
+                .values(settled_usd_micros=usd)
+            )
+            db.execute(
+                update(t.budget)
+                .where(b.name == row.budget)
+                .values(
+                    reserved_usd_micros=b.reserved_usd_micros - row.usd_micros,
+                    spent_usd_micros=b.spent_usd_micros + usd,
+                    overrun_usd_micros=b.overrun_usd_micros + max(0, usd - row.usd_micros),
+                )
+            )
 
 
 class BudgetTakenError(LedgerError):
@@ -337,21 +524,44 @@ def _digest(body: bytes) -> bytes:
 def _upsert(db: Connection, table: Any, values: dict[str, Any], keys: list[str], change: dict[str, Any]) -> Any:
     make = sqlite_insert if db.dialect.name == "sqlite" else postgresql_insert
     statement = make(table).values(**values)
-    return statement.on_conflict_do_update(index_elements=keys, set_=change) if change else statement.on_conflict_do_nothing(index_elements=keys)
+    return (
+        statement.on_conflict_do_update(index_elements=keys, set_=change)
+        if change
+        else statement.on_conflict_do_nothing(index_elements=keys)
+    )
 
 
 def _record(scheduler: str, row: Any) -> Record:
     return Record(
-        scheduler=scheduler, seq=row.seq, epoch=row.epoch, kind=row.kind, at_ms=row.at_ms, mode=row.mode, actor=row.actor, team=row.team, trace=row.trace,
-        root_run=row.root_run, body=orjson.loads(zlib.decompress(row.body)), hash=bytes(row.hash),
-    )  # fmt: skip
+        scheduler=scheduler,
+        seq=row.seq,
+        epoch=row.epoch,
+        kind=row.kind,
+        at_ms=row.at_ms,
+        mode=row.mode,
+        actor=row.actor,
+        team=row.team,
+        trace=row.trace,
+        root_run=row.root_run,
+        body=orjson.loads(zlib.decompress(row.body)),
+        hash=bytes(row.hash),
+    )
 
 
 def _lease(row: Any) -> Lease:
     return Lease(
-        id=row.id, pool=row.pool, kind=row.kind, worker=row.worker, asked_ms=row.asked_ms, granted_ms=row.granted_ms, ready_ms=row.ready_ms,
-        ended_ms=row.ended_ms, cause=row.cause, price=row.price, usd_micros=row.usd_micros,
-    )  # fmt: skip
+        id=row.id,
+        pool=row.pool,
+        kind=row.kind,
+        worker=row.worker,
+        asked_ms=row.asked_ms,
+        granted_ms=row.granted_ms,
+        ready_ms=row.ready_ms,
+        ended_ms=row.ended_ms,
+        cause=row.cause,
+        price=row.price,
+        usd_micros=row.usd_micros,
+    )
 
 
 def _check_version(engine: Engine) -> None:
@@ -359,7 +569,9 @@ def _check_version(engine: Engine) -> None:
         with engine.connect() as db:
             found = db.execute(select(t.version.c.version)).scalar() or 0
         if found > t.VERSION:
-            raise LedgerNewerError(f"the ledger has version {found} and this ORC knows {t.VERSION}; install a newer orc-agent, nothing was changed")
+            raise LedgerNewerError(
+                f"the ledger has version {found} and this ORC knows {t.VERSION}; install a newer orc-agent, nothing was changed"
+            )
         return
     t.metadata.create_all(engine)
     with engine.begin() as db:

@@ -18,9 +18,12 @@ def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
     parts.update({f"stat/{s.pool}/{s.task_class}": codec.encode(s) for s in snapshot.statistics})
     parts.update({f"budget/{budget.name}": codec.encode(budget) for budget in snapshot.budgets})
     head = {
-        "now": snapshot.now_ms, "planner": snapshot.planner, "rules": snapshot.rules_digest, "seed": snapshot.seed,
+        "now": snapshot.now_ms,
+        "planner": snapshot.planner,
+        "rules": snapshot.rules_digest,
+        "seed": snapshot.seed,
         "ready": [[group.id, group.ready, group.since_ms] for group in snapshot.groups],
-    }  # fmt: skip
+    }
     return head, parts
 
 
@@ -30,10 +33,13 @@ def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
     for id, ready, since in head["ready"]:
         groups.append(replace(codec.decode(Group, parts[f"group/{id}"]), ready=ready, since_ms=since))
     return Snapshot(
-        now_ms=head["now"], planner=head["planner"], rules_digest=head["rules"], seed=head["seed"],
+        now_ms=head["now"],
+        planner=head["planner"],
+        rules_digest=head["rules"],
+        seed=head["seed"],
         policy=codec.decode(Policy, parts["policy"]),
         pools=tuple(codec.decode(PoolState, body) for name, body in parts.items() if name.startswith("pool/")),
         groups=tuple(groups),
         statistics=tuple(codec.decode(Statistic, body) for name, body in parts.items() if name.startswith("stat/")),
         budgets=tuple(codec.decode(Budget, body) for name, body in parts.items() if name.startswith("budget/")),
-    )  # fmt: skip
+    )

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, SmallInteger, String, Table
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+)
 
 #: raised with every change of the tables; a ledger of a higher version is refused
 VERSION = 1
@@ -13,7 +24,8 @@ version = Table("orc_version", metadata, Column("version", Integer, primary_key=
 
 #: one chain for each Dask scheduler, and the governor that may write it
 chain = Table(
-    "orc_chain", metadata,
+    "orc_chain",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("scheduler", String, unique=True, nullable=False),
     Column("epoch", Integer, nullable=False),
@@ -21,10 +33,11 @@ chain = Table(
     Column("seen_ms", BigInteger, nullable=False),
     #: number of the last record, so that a cut-off end is seen
     Column("last_seq", BigInteger, nullable=False),
-)  # fmt: skip
+)
 
 record = Table(
-    "orc_record", metadata,
+    "orc_record",
+    metadata,
     Column("chain", ForeignKey(chain.c.id), primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("epoch", Integer, nullable=False),
@@ -38,13 +51,20 @@ record = Table(
     Column("body", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
-)  # fmt: skip
+)
 
 #: content by its digest: parts of snapshots, bodies of decisions
-part = Table("orc_part", metadata, Column("digest", LargeBinary, primary_key=True), Column("body", LargeBinary, nullable=False), sqlite_with_rowid=False)
+part = Table(
+    "orc_part",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 run = Table(
-    "orc_run", metadata,
+    "orc_run",
+    metadata,
     Column("chain", Integer, primary_key=True),
     Column("no", Integer, primary_key=True, autoincrement=False),
     Column("flow_run", String, nullable=False),
@@ -53,10 +73,11 @@ run = Table(
     Column("deployment", String, nullable=False),
     Column("team", String, nullable=False),
     Index("orc_run_flow_run", "flow_run"),
-)  # fmt: skip
+)
 
 decision = Table(
-    "orc_decision", metadata,
+    "orc_decision",
+    metadata,
     Column("chain", Integer, primary_key=True),
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
@@ -68,10 +89,11 @@ decision = Table(
     Index("orc_decision_run", "chain", "run"),
     Index("orc_decision_seq", "chain", "seq"),
     sqlite_with_rowid=False,
-)  # fmt: skip
+)
 
 placement = Table(
-    "orc_placement", metadata,
+    "orc_placement",
+    metadata,
     Column("chain", Integer, primary_key=True),
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
@@ -79,10 +101,11 @@ placement = Table(
     Column("key", String, nullable=False),
     Index("orc_placement_seq", "chain", "seq"),
     sqlite_with_rowid=False,
-)  # fmt: skip
+)
 
 outcome = Table(
-    "orc_outcome", metadata,
+    "orc_outcome",
+    metadata,
     Column("chain", Integer, primary_key=True),
     Column("placement", BigInteger, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
@@ -94,10 +117,11 @@ outcome = Table(
     Column("usd_micros", BigInteger, nullable=False),
     Index("orc_outcome_seq", "chain", "seq"),
     sqlite_with_rowid=False,
-)  # fmt: skip
+)
 
 lease = Table(
-    "orc_lease", metadata,
+    "orc_lease",
+    metadata,
     Column("chain", Integer, primary_key=True),
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("pool", String, nullable=False),
@@ -112,34 +136,49 @@ lease = Table(
     #: price steps [[since_ms, usd_micros_per_hour], …], minimum billing: JSON
     Column("price", String, nullable=False),
     Column("usd_micros", BigInteger, nullable=False),
-)  # fmt: skip
+)
 
 budget = Table(
-    "orc_budget", metadata,
+    "orc_budget",
+    metadata,
     Column("name", String, primary_key=True),
     Column("limit_usd_micros", BigInteger, nullable=False),
     Column("reserved_usd_micros", BigInteger, nullable=False),
     Column("spent_usd_micros", BigInteger, nullable=False),
     Column("overrun_usd_micros", BigInteger, nullable=False),
-)  # fmt: skip
+)
 
 reservation = Table(
-    "orc_reservation", metadata,
+    "orc_reservation",
+    metadata,
     Column("chain", Integer, primary_key=True),
     Column("placement", BigInteger, primary_key=True, autoincrement=False),
     Column("budget", String, nullable=False),
     Column("usd_micros", BigInteger, nullable=False),
     #: what was spent of it; null while it is open
     Column("settled_usd_micros", BigInteger),
-)  # fmt: skip
+)
 
 cursor = Table(
-    "orc_cursor", metadata,
+    "orc_cursor",
+    metadata,
     Column("consumer", String, primary_key=True),
     Column("chain", Integer, primary_key=True),
     Column("seq", BigInteger, nullable=False),
-)  # fmt: skip
+)
 
 #: outcome.result
-RESULTS = ("done", "failed", "lost", "preempted", "cancelled", "withdrawn", "not sent", "unknown", "result lost", "cancelled by restart", "observed")
+RESULTS = (
+    "done",
+    "failed",
+    "lost",
+    "preempted",
+    "cancelled",
+    "withdrawn",
+    "not sent",
+    "unknown",
+    "result lost",
+    "cancelled by restart",
+    "cached",
+)
 RESULT_CODE = {name: code for code, name in enumerate(RESULTS)}

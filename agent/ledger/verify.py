@@ -42,16 +42,40 @@ def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fau
         for row in db.execute(select(t.record).where(t.record.c.chain == ledger.chain).order_by(t.record.c.seq)):
             report.records += 1
             if row.seq != expected:
-                yield Fault(seq=expected, what=f"record {expected} is missing" if row.seq == expected + 1 else f"records {expected} to {row.seq - 1} are missing")
-            head = [ledger.scheduler, row.seq, row.epoch, row.kind, row.at_ms, row.mode, row.actor, row.team, row.trace, row.root_run]
+                yield Fault(
+                    seq=expected,
+                    what=f"record {expected} is missing"
+                    if row.seq == expected + 1
+                    else f"records {expected} to {row.seq - 1} are missing",
+                )
+            head = [
+                ledger.scheduler,
+                row.seq,
+                row.epoch,
+                row.kind,
+                row.at_ms,
+                row.mode,
+                row.actor,
+                row.team,
+                row.trace,
+                row.root_run,
+            ]
             if chain_hash(previous, head, row.body) != row.hash:
                 yield Fault(seq=row.seq, what="the record was changed or moved, or the one before it is missing")
             previous, expected = row.hash, row.seq + 1
             body = orjson.loads(zlib.decompress(row.body))
             if _rows(ledger, row.seq).hex() != body["rows"]:
-                yield Fault(seq=row.seq, what="a decision, placement or outcome of the record was changed, added or removed")
+                yield Fault(
+                    seq=row.seq, what="a decision, placement or outcome of the record was changed, added or removed"
+                )
             if "parts" in body:
-                manifest = dict(body["parts"]["set"]) if body["parts"]["whole"] else {k: v for k, v in {**manifest, **body["parts"]["set"]}.items() if k not in body["parts"]["gone"]}
+                manifest = (
+                    dict(body["parts"]["set"])
+                    if body["parts"]["whole"]
+                    else {
+                        k: v for k, v in {**manifest, **body["parts"]["set"]}.items() if k not in body["parts"]["gone"]
+                    }
+                )
             if replay and "plan" in body:
                 if body["head"]["planner"] != VERSION:
                     report.other_version += 1
@@ -67,7 +91,16 @@ def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fau
 def _rows(ledger: Ledger, seq: int) -> bytes:
     with ledger.engine.connect() as db:
         d, p, o = t.decision.c, t.placement.c, t.outcome.c
-        decided = [decision_line(r.id, r.run, r.task_class, r.pool, r.verb, r.body) for r in db.execute(select(t.decision).where(d.chain == ledger.chain, d.seq == seq).order_by(d.id))]
-        placed = [placement_line(r.id, r.decision, r.key) for r in db.execute(select(t.placement).where(p.chain == ledger.chain, p.seq == seq).order_by(p.id))]
-        ended = [outcome_line(r.placement, r.result, r.lease, r.start_ms, r.run_ms, r.usd_micros) for r in db.execute(select(t.outcome).where(o.chain == ledger.chain, o.seq == seq).order_by(o.placement))]
+        decided = [
+            decision_line(r.id, r.run, r.task_class, r.pool, r.verb, r.body)
+            for r in db.execute(select(t.decision).where(d.chain == ledger.chain, d.seq == seq).order_by(d.id))
+        ]
+        placed = [
+            placement_line(r.id, r.decision, r.key)
+            for r in db.execute(select(t.placement).where(p.chain == ledger.chain, p.seq == seq).order_by(p.id))
+        ]
+        ended = [
+            outcome_line(r.placement, r.result, r.lease, r.start_ms, r.run_ms, r.usd_micros)
+            for r in db.execute(select(t.outcome).where(o.chain == ledger.chain, o.seq == seq).order_by(o.placement))
+        ]
         return rows_digest(decided, placed, ended)

@@ -28,12 +28,23 @@ def events(ledger: Ledger, record: Record) -> tuple[list[Event], set[str]]:
     out, runs = [], set()
     for row in placed:
         runs.add(row.flow_run)
-        out.append(_event(ledger, record, f"p{row.id}", "orc.task.bound", row, {"pool": row.pool, "decision": row.decision}))
+        out.append(
+            _event(ledger, record, f"p{row.id}", "orc.task.bound", row, {"pool": row.pool, "decision": row.decision})
+        )
     for row in ended:
         runs.add(row.flow_run)
         result = t.RESULTS[row.result]
         if result in ("preempted", "lost"):
-            out.append(_event(ledger, record, f"o{row.id}", "orc.task.moved", row, {"pool": row.pool, "worker": row.worker or "", "cause": result, "lost_ms": row.run_ms}))
+            out.append(
+                _event(
+                    ledger,
+                    record,
+                    f"o{row.id}",
+                    "orc.task.moved",
+                    row,
+                    {"pool": row.pool, "worker": row.worker or "", "cause": result, "lost_ms": row.run_ms},
+                )
+            )
     for decided in _refusals(ledger, record.seq):
         runs.add(decided.flow_run)
         out.append(_event(ledger, record, f"d{decided.id}", "orc.task.refused", decided, {"decision": decided.id}))
@@ -45,19 +56,36 @@ def _refusals(ledger: Ledger, seq: int) -> list[Any]:
 
     d, r = t.decision, t.run
     with ledger.engine.connect() as db:
-        query = select(d.c.id, d.c.task_class, r.c.flow_run, r.c.root_run, r.c.flow).select_from(d.join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run)))
+        query = select(d.c.id, d.c.task_class, r.c.flow_run, r.c.root_run, r.c.flow).select_from(
+            d.join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run))
+        )
         return list(db.execute(query.where(d.c.chain == ledger.chain, d.c.seq == seq, d.c.verb == "refuse")))
 
 
 def _event(ledger: Ledger, record: Record, what: str, name: str, row: Any, payload: dict[str, Any]) -> Event:
     key = getattr(row, "key", "")
     task_run = task_run_of(key)
-    subject = {"prefect.resource.id": f"prefect.task-run.{task_run}" if task_run else f"orc.task.{key or row.task_class}", "prefect.resource.name": key or row.task_class}
-    related = [RelatedResource({"prefect.resource.id": f"prefect.flow-run.{row.flow_run}", "prefect.resource.role": "flow-run"})] if row.flow_run else []
+    subject = {
+        "prefect.resource.id": f"prefect.task-run.{task_run}" if task_run else f"orc.task.{key or row.task_class}",
+        "prefect.resource.name": key or row.task_class,
+    }
+    related = (
+        [
+            RelatedResource(
+                {"prefect.resource.id": f"prefect.flow-run.{row.flow_run}", "prefect.resource.role": "flow-run"}
+            )
+        ]
+        if row.flow_run
+        else []
+    )
     return Event(
-        id=uuid.uuid5(_NAMESPACE, f"{ledger.scheduler}/{record.seq}/{what}"), occurred=datetime.fromtimestamp(record.at_ms / 1000, UTC), event=name,
-        resource=Resource(subject), related=related, payload={**payload, "task": key, "record": record.seq},
-    )  # fmt: skip
+        id=uuid.uuid5(_NAMESPACE, f"{ledger.scheduler}/{record.seq}/{what}"),
+        occurred=datetime.fromtimestamp(record.at_ms / 1000, UTC),
+        event=name,
+        resource=Resource(subject),
+        related=related,
+        payload={**payload, "task": key, "record": record.seq},
+    )
 
 
 def task_run_of(key: str) -> str:
@@ -76,7 +104,11 @@ async def write_artifacts(client: PrefectClient, flow_run: str, report: RunRepor
 
 async def _put(client: PrefectClient, flow_run: str, kind: str, description: str, data: Any) -> None:
     run = uuid.UUID(flow_run)
-    found = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), type=ArtifactFilterType(any_=[kind])))
+    found = await client.read_artifacts(
+        artifact_filter=ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[run]), type=ArtifactFilterType(any_=[kind])
+        )
+    )
     mine = next((artifact for artifact in found if artifact.description == description), None)
     if mine is None:
         await client.create_artifact(ArtifactCreate(type=kind, description=description, data=data, flow_run_id=run))
@@ -88,12 +120,20 @@ def decision_rows(report: RunReport) -> list[dict[str, Any]]:
     """One row for each task class and pool."""
     return [
         {
-            "task": row.name, "tasks": row.tasks, "pool": row.pool, "kind": row.kind, "considered": ", ".join(row.considered), "why": row.reason,
-            "estimated": show_ms(row.estimated_ms) if row.estimated_ms is not None else "", "from": row.source,
-            "real (median)": show_ms(sorted(row.real_ms)[len(row.real_ms) // 2]) if row.real_ms else "", "moved": row.moved, "cost": show_usd(row.usd_micros + row.moved_usd_micros),
+            "task": row.name,
+            "tasks": row.tasks,
+            "pool": row.pool,
+            "kind": row.kind,
+            "considered": ", ".join(row.considered),
+            "why": row.reason,
+            "estimated": show_ms(row.estimated_ms) if row.estimated_ms is not None else "",
+            "from": row.source,
+            "real (median)": show_ms(sorted(row.real_ms)[len(row.real_ms) // 2]) if row.real_ms else "",
+            "moved": row.moved,
+            "cost": show_usd(row.usd_micros + row.moved_usd_micros),
         }
         for row in report.rows
-    ]  # fmt: skip
+    ]
 
 
 def summary(report: RunReport) -> str:
@@ -104,9 +144,16 @@ def summary(report: RunReport) -> str:
         lines.append(
             f"| {lease.worker} | {lease.kind} | {show_usd(row.startup_usd_micros)} | {show_usd(row.busy_usd_micros)} | {show_usd(row.idle_usd_micros)} | {show_usd(row.usd_micros)} | {lease.cause if lease.ended_ms else 'running'} |"
         )
-    lines.append(f"\n**{show_usd(report.usd_micros)}** in all while the run lasted ({show_ms(report.stop_ms - report.start_ms)}).")
+    lines.append(
+        f"\n**{show_usd(report.usd_micros)}** in all while the run lasted ({show_ms(report.stop_ms - report.start_ms)})."
+    )
     if report.on_demand_usd_micros is not None:
-        lines.append(f"The same executions packed onto {report.on_demand_pool}: {show_usd(report.on_demand_usd_micros)} on {report.on_demand_leases} leases.")
-    for move in report.moves:
-        lines.append(f"\n`{move.key}` was {move.result} on {move.from_pool} after {show_ms(move.lost_ms)} ({show_usd(move.usd_micros)} lost) and went to {move.to_pool or 'nowhere yet'}.")
+        lines.append(
+            f"The same executions packed onto {report.on_demand_pool}: {show_usd(report.on_demand_usd_micros)} on {report.on_demand_leases} leases."
+        )
+    lines += [
+        f"\n`{m.key}` was {m.result} on {m.from_pool} after {show_ms(m.lost_ms)} ({show_usd(m.usd_micros)} lost) "
+        f"and went to {m.to_pool or 'nowhere yet'}."
+        for m in report.moves
+    ]
     return "\n".join(lines)

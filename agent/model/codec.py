@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import TypeAdapter
 
-
 T = TypeVar("T")
 
 
 @cache
-def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
@@ -25,7 +24,8 @@ def encode(value: Any) -> bytes:
 
 def decode(cls: type[T], data: bytes) -> T:
     """The value back from its bytes. Raises pydantic.ValidationError when they are of another shape."""
-    value: T = _adapter(cls).validate_json(data)
+    known: Any = cls
+    value: T = _adapter(known).validate_json(data)
     return value
 
 

@@ -54,10 +54,22 @@ class Needs:
 
 #: what an author may write, and the field it becomes
 SAID: Mapping[str, str] = {
-    "cpus": "cpus", "memory": "memory_mib", "gpu": "gpu", "gpus": "gpus", "runtime": "runtime_ms", "max_runtime": "max_runtime_ms",
-    "checkpoint_interval": "checkpoint_ms", "deadline": "deadline_ms", "budget": "budget", "interruptible": "interruptible",
-    "priority": "priority", "task_class": "task_class", "region": "region", "team": "team", "labels": "labels",
-}  # fmt: skip
+    "cpus": "cpus",
+    "memory": "memory_mib",
+    "gpu": "gpu",
+    "gpus": "gpus",
+    "runtime": "runtime_ms",
+    "max_runtime": "max_runtime_ms",
+    "checkpoint_interval": "checkpoint_ms",
+    "deadline": "deadline_ms",
+    "budget": "budget",
+    "interruptible": "interruptible",
+    "priority": "priority",
+    "task_class": "task_class",
+    "region": "region",
+    "team": "team",
+    "labels": "labels",
+}
 _DURATIONS = {"runtime", "max_runtime", "checkpoint_interval", "deadline"}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 HoldReason = Literal["inputs", "capacity", "launch", "spot", "approval", "budget", "rejected"]
+Verb = Literal["bind", "wait", "ask", "refuse"]
 Source = Literal["history", "class history", "author", "prior"]
 
 
@@ -69,7 +70,7 @@ class Decision:
     name: str
     root_run: str
     flow_run: str
-    verb: Literal["bind", "wait", "ask", "refuse"]
+    verb: Verb
     #: the pool tasks are bound to or wait for
     pool: str | None
     reason: str

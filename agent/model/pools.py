@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -113,19 +114,23 @@ class Pool:
 
     def price_between(self, start_ms: int, stop_ms: int) -> int:
         """The highest price per hour in force at any instant of a span."""
-        return max(self.price_at(start_ms), *(s.usd_micros_per_hour for s in self.price if start_ms <= s.since_ms < stop_ms), 0)
+        return max(
+            self.price_at(start_ms), *(s.usd_micros_per_hour for s in self.price if start_ms <= s.since_ms < stop_ms), 0
+        )
 
     def cost(self, start_ms: int, stop_ms: int) -> int:
         """Micro-dollars of one worker over a span, the price steps summed."""
         edges = [start_ms, *(s.since_ms for s in self.price if start_ms < s.since_ms < stop_ms), stop_ms]
-        return sum(cost_micros(self.price_at(a), b - a) for a, b in zip(edges, edges[1:], strict=False) if b > a)
+        return sum(cost_micros(self.price_at(a), b - a) for a, b in itertools.pairwise(edges) if b > a)
 
     def billed(self, start_ms: int, stop_ms: int) -> int:
         """Micro-dollars a lease costs: its span, at least the minimum billing."""
         return self.cost(start_ms, max(stop_ms, start_ms + self.min_billing_ms))
 
 
-def pool_of(pools: tuple[tuple[str, Selector], ...], *, name: str, host: str, resources: Mapping[str, float], nthreads: int) -> str:
+def pool_of(
+    pools: tuple[tuple[str, Selector], ...], *, name: str, host: str, resources: Mapping[str, float], nthreads: int
+) -> str:
     """Name of the first pool whose selector matches a worker, else `default`."""
     for pool, selector in pools:
         if selector.matches(name=name, host=host, resources=resources, nthreads=nthreads):

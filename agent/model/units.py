@@ -29,9 +29,15 @@ def memory_mib(value: str | int) -> int:
 def duration_ms(value: str | int | float) -> int:
     """Milliseconds of `"20 min"`; a number counts seconds. Raises UnitError unless finite and not negative."""
     try:
-        seconds = float(value) if isinstance(value, int | float) else float(parse_timedelta(re.sub(r"\s*mins?$", "m", value.strip())))
+        seconds = (
+            float(value)
+            if isinstance(value, int | float)
+            else float(parse_timedelta(re.sub(r"\s*mins?$", "m", value.strip())))
+        )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UnitError(f"duration {value!r} cannot be read; write for example '20 min', '90s' or 90 (seconds)") from error
+        raise UnitError(
+            f"duration {value!r} cannot be read; write for example '20 min', '90s' or 90 (seconds)"
+        ) from error
     if isinstance(value, bool) or not math.isfinite(seconds) or seconds < 0:
         raise UnitError(f"duration {value!r} must be a finite time, not negative")
     return round(seconds * 1000)
@@ -51,7 +57,15 @@ def usd_micros(value: str | int | float) -> int:
 def show_usd(micros: int) -> str:
     """`$0.0021`: four digits below a dollar, two above."""
     dollars = micros / MICROS
-    return f"-{show_usd(-micros)}" if micros < 0 else f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.5f}" if dollars < 0.01 else f"${dollars:.4f}"
+    return (
+        f"-{show_usd(-micros)}"
+        if micros < 0
+        else f"${dollars:,.2f}"
+        if dollars >= 1
+        else f"${dollars:.5f}"
+        if dollars < 0.01
+        else f"${dollars:.4f}"
+    )
 
 
 def show_ms(ms: int) -> str:

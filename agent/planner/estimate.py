@@ -43,7 +43,11 @@ def estimate(group: Group, pool: str, statistics: Statistics, sigmas: float) -> 
     if here is not None and here.n:
         n, between = here.n, here.log_mean - mean
         squares = here.log_m2 + weight * sigma * sigma + between * between * n * weight / (n + weight)
-        mean, sigma, source = (n * here.log_mean + weight * mean) / (n + weight), math.sqrt(squares / (n + weight)), "history"
+        mean, sigma, source = (
+            (n * here.log_mean + weight * mean) / (n + weight),
+            math.sqrt(squares / (n + weight)),
+            "history",
+        )
     sigma = min(SIGMA_MOST, max(SIGMA_LEAST, sigma))
     return Estimate(
         median_ms=round(math.exp(mean)),
@@ -55,7 +59,15 @@ def estimate(group: Group, pool: str, statistics: Statistics, sigmas: float) -> 
 
 
 def _source(source: str) -> Source:
-    return "history" if source == "history" else "class history" if source == "class history" else "author" if source == "author" else "prior"
+    return (
+        "history"
+        if source == "history"
+        else "class history"
+        if source == "class history"
+        else "author"
+        if source == "author"
+        else "prior"
+    )
 
 
 def interrupted(mean_ms: int, hazard_per_hour: float, checkpoint_ms: int | None) -> float:

@@ -44,8 +44,7 @@ def read_aloud(decision: Decision) -> str:
     lines = [f"{decision.name}: {_verb(decision)}", f"  because {decision.reason}"]
     if decision.release:
         lines.append(f"  it waits until: {decision.release}")
-    for entry in decision.options:
-        lines.append(f"  {entry.pool} ({entry.kind}): {_aloud(entry)}")
+    lines += [f"  {entry.pool} ({entry.kind}): {_aloud(entry)}" for entry in decision.options]
     lines += [f"  rule {verdict}" for verdict in decision.verdicts] or ["  no rule had a word to say"]
     lines.append("  no model was asked")
     if decision.approved_by:
@@ -55,19 +54,45 @@ def read_aloud(decision: Decision) -> str:
 
 def _verb(decision: Decision) -> str:
     return {
-        "bind": f"bound to {decision.pool}", "wait": f"waits for {decision.pool}", "ask": f"a person must decide about {decision.pool}", "refuse": "refused",
-    }[decision.verb]  # fmt: skip
+        "bind": f"bound to {decision.pool}",
+        "wait": f"waits for {decision.pool}",
+        "ask": f"a person must decide about {decision.pool}",
+        "refuse": "refused",
+    }[decision.verb]
 
 
 def _aloud(entry: Option) -> str:
     if entry.why_not or entry.estimate is None:
         return f"no, {entry.why_not}"
     guess = entry.estimate
-    known = {"history": f"from {guess.n} runs there", "class history": f"from {guess.n} runs elsewhere", "author": "as its author says", "prior": "nothing is known of it"}
+    known = {
+        "history": f"from {guess.n} runs there",
+        "class history": f"from {guess.n} runs elsewhere",
+        "author": "as its author says",
+        "prior": "nothing is known of it",
+    }
     parts = [f"work {show_usd(entry.work_usd_micros)}"]
-    parts += [f"{name} {show_usd(usd)}" for name, usd in (("start-up", entry.startup_usd_micros), ("idle", entry.idle_usd_micros), ("repetition", entry.interruption_usd_micros)) if usd]
-    where = f"room for {entry.room}" if entry.room else f"no room, waits {show_ms(entry.wait_ms)}" + (f", launches {entry.launch}" if entry.launch else "")
-    late = "" if entry.late_ms is None else "; meets the deadline" if not entry.late_ms else f"; {show_ms(entry.late_ms)} late"
+    parts += [
+        f"{name} {show_usd(usd)}"
+        for name, usd in (
+            ("start-up", entry.startup_usd_micros),
+            ("idle", entry.idle_usd_micros),
+            ("repetition", entry.interruption_usd_micros),
+        )
+        if usd
+    ]
+    where = (
+        f"room for {entry.room}"
+        if entry.room
+        else f"no room, waits {show_ms(entry.wait_ms)}" + (f", launches {entry.launch}" if entry.launch else "")
+    )
+    late = (
+        ""
+        if entry.late_ms is None
+        else "; meets the deadline"
+        if not entry.late_ms
+        else f"; {show_ms(entry.late_ms)} late"
+    )
     prefer = f"; preferred by {', '.join(entry.preferred_by)}" if entry.preferred_by else ""
     return (
         f"{show_ms(guess.median_ms)} (up to {show_ms(guess.high_ms)}, {known[guess.source]}); {where}; {' + '.join(parts)} + delay "

@@ -39,7 +39,9 @@ def _market(group: Group, state: PoolState) -> str:
 
 def _gpu(group: Group, state: PoolState) -> str:
     if group.needs.gpu == "required" and state.pool.gpus < group.needs.gpus:
-        return f"needs {group.needs.gpus} GPU{'s' if group.needs.gpus > 1 else ''} and its workers have {state.pool.gpus}"
+        return (
+            f"needs {group.needs.gpus} GPU{'s' if group.needs.gpus > 1 else ''} and its workers have {state.pool.gpus}"
+        )
     return ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.model.needs import PRIORITY_RANK
-from agent.model.plans import Bind, Decision, Drain, Launch, Option, Plan, Refuse, Wait, Withdraw
+from agent.model.plans import Bind, Decision, Drain, HoldReason, Launch, Option, Plan, Refuse, Verb, Wait, Withdraw
 from agent.model.snapshot import Budget, Group, Snapshot
 from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.explain import in_short, nearest
@@ -23,14 +23,24 @@ def plan(snapshot: Snapshot) -> Plan:
     over a dear empty one until the queue gets too long.
     """
     draft = _Draft(snapshot)
-    for group in sorted(snapshot.groups, key=lambda g: (PRIORITY_RANK[g.needs.priority], g.deadline_ms or 2**62, g.since_ms, g.id)):
+    for group in sorted(
+        snapshot.groups, key=lambda g: (PRIORITY_RANK[g.needs.priority], g.deadline_ms or 2**62, g.since_ms, g.id)
+    ):
         draft.place(group)
     draft.fleet()
     return Plan(
-        decisions=tuple(draft.decisions), binds=tuple(draft.binds), drains=tuple(draft.drains), withdraws=tuple(draft.withdraws),
-        launches=tuple(Launch(pool=name, count=room.launching, why=draft.launch_why[name]) for name, room in draft.rooms.items() if room.launching),
-        waits=tuple(draft.waits), refusals=tuple(draft.refusals),
-    )  # fmt: skip
+        decisions=tuple(draft.decisions),
+        binds=tuple(draft.binds),
+        drains=tuple(draft.drains),
+        withdraws=tuple(draft.withdraws),
+        launches=tuple(
+            Launch(pool=name, count=room.launching, why=draft.launch_why[name])
+            for name, room in draft.rooms.items()
+            if room.launching
+        ),
+        waits=tuple(draft.waits),
+        refusals=tuple(draft.refusals),
+    )
 
 
 class _Draft:
@@ -59,7 +69,9 @@ class _Draft:
         if group.rejected_by is not None:
             return self._rejected(group, ranked)
         if ask := self._asks(group, ranked[0], remaining):
-            return self._hold(group, ranked, remaining, "ask", "approval", ask, f"orc approve {group.id[:12]} (or orc reject)")
+            return self._hold(
+                group, ranked, remaining, "ask", "approval", ask, f"orc approve {group.id[:12]} (or orc reject)"
+            )
         while remaining:
             best = ranked[0]
             if not best.room:
@@ -68,14 +80,25 @@ class _Draft:
             if group.needs.budget is not None:
                 count, reserve, short = self._reserve(group, best, count)
                 if short:
-                    return self._hold(group, ranked, remaining, "wait", "budget", short, "a reservation that is settled, or a larger budget")
+                    return self._hold(
+                        group,
+                        ranked,
+                        remaining,
+                        "wait",
+                        "budget",
+                        short,
+                        "a reservation that is settled, or a larger budget",
+                    )
             self._bind(group, ranked, count, reserve)
             remaining -= count
             ranked = self._ranked(group, remaining) if remaining else ranked
 
     def _ranked(self, group: Group, remaining: int) -> list[Option]:
         shot = self.snapshot
-        return sorted((option(group, room, self.statistics, shot.policy, shot.now_ms, remaining) for room in self.rooms.values()), key=order)
+        return sorted(
+            (option(group, room, self.statistics, shot.policy, shot.now_ms, remaining) for room in self.rooms.values()),
+            key=order,
+        )
 
     def _asks(self, group: Group, best: Option, remaining: int) -> str:
         pool, usd = self.rooms[best.pool].state.pool, best.usd_micros * remaining
@@ -84,7 +107,9 @@ class _Draft:
                 continue
             if verdict.above_usd_micros is not None and usd <= verdict.above_usd_micros:
                 continue
-            if verdict.rule in group.approved and (group.approved_usd_micros is None or usd <= group.approved_usd_micros):
+            if verdict.rule in group.approved and (
+                group.approved_usd_micros is None or usd <= group.approved_usd_micros
+            ):
                 continue
             return f"rule {verdict.rule} asks a person: {verdict.reason} ({remaining} tasks on {best.pool}, about {show_usd(usd)})"
         return ""
@@ -97,14 +122,22 @@ class _Draft:
             return 0, 0, f"budget {name} is not declared in pools.yaml"
         longest = group.needs.max_runtime_ms or budget.max_runtime_ms
         if longest is None:
-            return 0, 0, f"budget {name} needs a max_runtime to reserve for: say it in @needs or as the budget's default"
+            return (
+                0,
+                0,
+                f"budget {name} needs a max_runtime to reserve for: say it in @needs or as the budget's default",
+            )
         state, now = self.rooms[best.pool].state, self.snapshot.now_ms
         price = max(state.usd_micros_per_hour, state.pool.price_between(now, now + longest))
         each = cost_micros(price, (longest + state.startup_ms) * share(group, state)) + 1
         count = min(count, max(0, self.left[name]) // each)
         if not count:
             used = f"{show_usd(budget.spent_usd_micros)} spent, {show_usd(budget.limit_usd_micros - budget.spent_usd_micros - self.left[name])} reserved"
-            return 0, 0, f"budget {name} of {show_usd(budget.limit_usd_micros)} has {show_usd(max(0, self.left[name]))} left ({used}); a task reserves {show_usd(each)}"
+            return (
+                0,
+                0,
+                f"budget {name} of {show_usd(budget.limit_usd_micros)} has {show_usd(max(0, self.left[name]))} left ({used}); a task reserves {show_usd(each)}",
+            )
         self.left[name] -= count * each
         return count, each, ""
 
@@ -115,7 +148,15 @@ class _Draft:
         room.take(group, ahead, count)
         decision = self._decide(group, ranked, "bind", in_short(group, ranked))
         self.binds.append(
-            Bind(group=group.id, pool=best.pool, count=count, decision=decision, ahead=ahead, reserve_usd_micros=reserve, budget=group.needs.budget)
+            Bind(
+                group=group.id,
+                pool=best.pool,
+                count=count,
+                decision=decision,
+                ahead=ahead,
+                reserve_usd_micros=reserve,
+                budget=group.needs.budget,
+            )
         )
 
     def _wait(self, group: Group, ranked: list[Option], remaining: int) -> None:
@@ -128,43 +169,71 @@ class _Draft:
         room.claimed_ms += remaining * mean
         state, now = room.state, self.snapshot.now_ms
         if best.waits_for == "capacity":
-            why, release = f"all {len(room.free)} workers of {best.pool} are busy", f"a slot of {best.pool}, expected in {show_ms(best.wait_ms)}"
+            why, release = (
+                f"all {len(room.free)} workers of {best.pool} are busy",
+                f"a slot of {best.pool}, expected in {show_ms(best.wait_ms)}",
+            )
         elif best.waits_for == "spot":
             since = show_ms(now - state.refused_since_ms) if state.refused_since_ms is not None else "now"
-            why, release = f"{best.pool} has no capacity (refused for {since})", f"a launch in {best.pool}; next attempt in {show_ms(max(0, state.retry_ms - now))}"
+            why, release = (
+                f"{best.pool} has no capacity (refused for {since})",
+                f"a launch in {best.pool}; next attempt in {show_ms(max(0, state.retry_ms - now))}",
+            )
         else:
-            why, release = f"a worker of {best.pool} is starting", f"a worker of {best.pool}, expected in {show_ms(best.wait_ms)}"
+            why, release = (
+                f"a worker of {best.pool} is starting",
+                f"a worker of {best.pool}, expected in {show_ms(best.wait_ms)}",
+            )
         self._hold(group, ranked, remaining, "wait", best.waits_for or "capacity", why, release)
 
-    def _hold(self, group: Group, ranked: list[Option], count: int, verb: str, reason: str, why: str, release: str) -> None:
+    def _hold(
+        self, group: Group, ranked: list[Option], count: int, verb: Verb, reason: HoldReason, why: str, release: str
+    ) -> None:
         asks = verb == "ask"
         text = why if asks else f"{in_short(group, ranked)}; {why}"
         decision = self._decide(group, ranked, "ask" if asks else "wait", text, release)
-        self.waits.append(Wait(group=group.id, count=count, reason=reason, why=why, release=release, decision=decision))  # type: ignore[arg-type]
+        self.waits.append(Wait(group=group.id, count=count, reason=reason, why=why, release=release, decision=decision))
 
     def _refuse(self, group: Group, ranked: list[Option]) -> None:
         """No pool is feasible now: refuse what never can be, hold what a launch or a person may still change."""
         possible = [room.state for room in self.rooms.values() if not any(test(group, room.state) for test in PHYSICAL)]
         why = nearest(group, [room.state for room in self.rooms.values()])
-        if self.rooms and possible and all("no workers and may launch none" in why_not(group, s) or "default" == s.pool.name for s in possible):
-            return self._hold(group, ranked, group.ready, "wait", "capacity", f"no pool has workers: {why}", "a worker that joins")
+        if (
+            self.rooms
+            and possible
+            and all("no workers and may launch none" in why_not(group, s) or s.pool.name == "default" for s in possible)
+        ):
+            return self._hold(
+                group, ranked, group.ready, "wait", "capacity", f"no pool has workers: {why}", "a worker that joins"
+            )
         decision = self._decide(group, ranked, "refuse", why)
         self.refusals.append(Refuse(group=group.id, why=why, decision=decision))
 
     def _rejected(self, group: Group, ranked: list[Option]) -> None:
         why = f"rejected by {group.rejected_by}"
-        self.refusals.append(Refuse(group=group.id, why=why, decision=self._decide(group, ranked, "refuse", why), rejected=True))
+        self.refusals.append(
+            Refuse(group=group.id, why=why, decision=self._decide(group, ranked, "refuse", why), rejected=True)
+        )
 
-    def _decide(self, group: Group, ranked: list[Option], verb: str, reason: str, release: str = "") -> int:
+    def _decide(self, group: Group, ranked: list[Option], verb: Verb, reason: str, release: str = "") -> int:
         best = ranked[0] if ranked and not ranked[0].why_not else None
         self.decisions.append(
             Decision(
-                group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run, flow_run=group.flow_run,
-                verb=verb, pool=best.pool if best and verb != "refuse" else None, reason=reason, release=release, options=tuple(ranked),  # type: ignore[arg-type]
+                group=group.id,
+                task_class=group.task_class,
+                name=group.name,
+                root_run=group.root_run,
+                flow_run=group.flow_run,
+                verb=verb,
+                pool=best.pool if best and verb != "refuse" else None,
+                reason=reason,
+                release=release,
+                options=tuple(ranked),
                 verdicts=tuple(f"{v.rule} ({v.verb}): {v.reason}" for v in group.verdicts),
-                approved_by=group.approved_by, overridden=group.override is not None,
+                approved_by=group.approved_by,
+                overridden=group.override is not None,
             )
-        )  # fmt: skip
+        )
         return len(self.decisions) - 1
 
     # ------------------------------------------------------------------ the fleet
@@ -179,12 +248,21 @@ class _Draft:
             if pool.provider is None:
                 continue
             alive = len(room.free) + len(state.starting)
-            idle = sorted((w for w in state.workers if w.idle_since_ms is not None and not w.draining), key=lambda w: (w.idle_since_ms or 0, w.name))
+            idle = sorted(
+                (w for w in state.workers if w.idle_since_ms is not None and not w.draining),
+                key=lambda w: (w.idle_since_ms or 0, w.name),
+            )
             taken = {bind.pool for bind in self.binds} | ({name} if room.claimed else set())
             for worker in idle if name not in taken else ():
                 kept = max((worker.idle_since_ms or 0) + pool.idle_ms, worker.launched_ms + pool.min_billing_ms)
                 if alive > pool.min_workers and now >= kept and not worker.only_copy:
-                    self.drains.append(Drain(pool=name, worker=worker.name, why=f"idle for {show_ms(now - (worker.idle_since_ms or now))}"))
+                    self.drains.append(
+                        Drain(
+                            pool=name,
+                            worker=worker.name,
+                            why=f"idle for {show_ms(now - (worker.idle_since_ms or now))}",
+                        )
+                    )
                     alive -= 1
             lacking = min(pool.min_workers - alive - room.launching, room.may_launch(now))
             if lacking > 0:

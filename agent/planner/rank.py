@@ -28,7 +28,9 @@ def option(group: Group, room: Room, statistics: Statistics, policy: Policy, now
     stretch = interrupted(guess.mean_ms, state.hazard_per_hour, group.needs.checkpoint_ms)
     part, price = share(group, state), state.usd_micros_per_hour
     work = cost_micros(price, guess.mean_ms * part)
-    launch, wait, last_wait, waits_for = (0, 0, 0, None) if fits else _queue(group, room, policy, now_ms, remaining, guess.mean_ms, guess.high_ms)
+    launch, wait, last_wait, waits_for = (
+        (0, 0, 0, None) if fits else _queue(group, room, policy, now_ms, remaining, guess.mean_ms, guess.high_ms)
+    )
     startup = idle = 0
     if launch:
         served = max(1.0, remaining / (room.workers + launch))
@@ -42,12 +44,28 @@ def option(group: Group, room: Room, statistics: Statistics, policy: Policy, now
     score = work + startup + idle + repeated + delay
     late = None
     if group.deadline_ms is not None:
-        late = max(0, now_ms + last_wait + round(guess.high_ms * stretch) + group.tail_ms + policy.margin_ms - group.deadline_ms)
+        late = max(
+            0,
+            now_ms + last_wait + round(guess.high_ms * stretch) + group.tail_ms + policy.margin_ms - group.deadline_ms,
+        )
     return Option(
-        pool=pool.name, kind=pool.shown_kind, estimate=guess, room=fits, wait_ms=wait, run_ms=run, work_usd_micros=work,
-        startup_usd_micros=startup, idle_usd_micros=idle, interruption_usd_micros=repeated, delay_usd_micros=delay, preferred_by=preferred,
-        score_usd_micros=score * policy.prefer_percent // 100 if preferred else score, late_ms=late, launch=launch, waits_for=waits_for,
-    )  # fmt: skip
+        pool=pool.name,
+        kind=pool.shown_kind,
+        estimate=guess,
+        room=fits,
+        wait_ms=wait,
+        run_ms=run,
+        work_usd_micros=work,
+        startup_usd_micros=startup,
+        idle_usd_micros=idle,
+        interruption_usd_micros=repeated,
+        delay_usd_micros=delay,
+        preferred_by=preferred,
+        score_usd_micros=score * policy.prefer_percent // 100 if preferred else score,
+        late_ms=late,
+        launch=launch,
+        waits_for=waits_for,
+    )
 
 
 def order(entry: Option) -> tuple[bool, bool, int, int, str]:
@@ -63,7 +81,9 @@ def tasks_ahead(group: Group, room: Room, median_ms: int, n: int, policy: Policy
     return min(policy.max_ahead, policy.ahead_ms // max(1, median_ms))
 
 
-def _queue(group: Group, room: Room, policy: Policy, now_ms: int, remaining: int, mean_ms: int, high_ms: int) -> tuple[int, int, int, HoldReason]:
+def _queue(
+    group: Group, room: Room, policy: Policy, now_ms: int, remaining: int, mean_ms: int, high_ms: int
+) -> tuple[int, int, int, HoldReason]:
     """Workers to launch, the mean and the last wait of the tasks, and what they wait for, when no slot is free.
 
     The number of workers W balances their fixed cost b against the price of waiting: n tasks of m ms on L + W workers
@@ -101,5 +121,10 @@ def _first(room: Room, now_ms: int, launch: int, mean_ms: int) -> tuple[int, Hol
     if not waits:
         # refused for t ms so far: expect as long again (Lindy), at least until the next attempt
         refused = now_ms - state.refused_since_ms if state.refused_since_ms is not None else 0
-        waits.append((max(refused, state.retry_ms - now_ms, 0) + state.startup_ms, "spot" if state.pool.market == "spot" else "launch"))
+        waits.append(
+            (
+                max(refused, state.retry_ms - now_ms, 0) + state.startup_ms,
+                "spot" if state.pool.market == "spot" else "launch",
+            )
+        )
     return min(waits)

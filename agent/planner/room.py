@@ -86,7 +86,9 @@ class Room:
         memory = group.needs.memory_mib or pool.memory_mib // pool.slots
         if ahead and small(group, self.state):
             return max(0, min(limit, worker.slots + ahead * worker.total_slots))
-        fits = min(worker.slots, worker.cpus // group.needs.cpus, worker.memory_mib // memory if memory else limit, limit)
+        fits = min(
+            worker.slots, worker.cpus // group.needs.cpus, worker.memory_mib // memory if memory else limit, limit
+        )
         if gpus := gpus_taken(group, pool):
             fits = min(fits, worker.gpus // gpus)
         return max(0, fits)
@@ -95,7 +97,11 @@ class Room:
 def small(group: Group, state: PoolState) -> bool:
     """Whether a worker's every slot may run a task of the group at the same time, so that it may be sent ahead."""
     pool = state.pool
-    return group.needs.cpus * pool.slots <= pool.cpus and (group.needs.memory_mib or 0) * pool.slots <= pool.memory_mib and not gpus_taken(group, pool)
+    return (
+        group.needs.cpus * pool.slots <= pool.cpus
+        and (group.needs.memory_mib or 0) * pool.slots <= pool.memory_mib
+        and not gpus_taken(group, pool)
+    )
 
 
 def share(group: Group, state: PoolState) -> float:
@@ -109,5 +115,9 @@ def share(group: Group, state: PoolState) -> float:
 
 def _free(worker: Worker) -> Free:
     return Free(
-        slots=worker.slots - worker.bound, total_slots=worker.slots, cpus=worker.cpus_free, memory_mib=worker.memory_free_mib, gpus=worker.gpus_free
+        slots=worker.slots - worker.bound,
+        total_slots=worker.slots,
+        cpus=worker.cpus_free,
+        memory_mib=worker.memory_free_mib,
+        gpus=worker.gpus_free,
     )

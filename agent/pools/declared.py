@@ -94,13 +94,17 @@ class _Pool(_Strict):
     @model_validator(mode="after")
     def _whole(self) -> _Pool:
         if self.price is None and self.weather is None:
-            raise ValueError("price is missing: say dollars per hour of one worker (0 when it is free), or steps over time")
+            raise ValueError(
+                "price is missing: say dollars per hour of one worker (0 when it is free), or steps over time"
+            )
         if isinstance(self.price, list) and not self.price:
             raise ValueError("price has no step")
         if self.workers.min > self.workers.max:
             raise ValueError(f"workers.min {self.workers.min} is above workers.max {self.workers.max}")
         if self.market == "on-demand" and (self.interruptions_per_hour or self.weather):
-            raise ValueError("an on-demand pool is not interrupted: interruptions_per_hour and weather belong to market: spot")
+            raise ValueError(
+                "an on-demand pool is not interrupted: interruptions_per_hour and weather belong to market: spot"
+            )
         if self.weather is not None and self.provider != "local":
             raise ValueError("weather is played by provider: local")
         return self
@@ -139,23 +143,43 @@ def read(path: Path) -> Declared:
         raise PoolError(f"{path} cannot be read: {error.strerror}; set ORC_POOLS to your pools.yaml") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise PoolError(f"{path}:{mark.line + 1 if mark else '?'}: not YAML: {getattr(error, 'problem', error)}") from error
+        raise PoolError(
+            f"{path}:{mark.line + 1 if mark else '?'}: not YAML: {getattr(error, 'problem', error)}"
+        ) from error
     try:
         file = _File.model_validate(raw or {})
     except ValidationError as error:
         raise PoolError("\n".join(_say(path, e) for e in error.errors())) from error
-    skies = {name: weather.read(path.parent / said.weather) for name, said in file.pools.items() if said.weather is not None}
+    skies = {
+        name: weather.read(path.parent / said.weather) for name, said in file.pools.items() if said.weather is not None
+    }
     pools = tuple(_pool(path, name, said, skies.get(name)) for name, said in file.pools.items())
-    budgets = tuple(Budget(name=name, limit_usd_micros=b.usd, max_runtime_ms=b.max_runtime) for name, b in file.budgets.items())
+    budgets = tuple(
+        Budget(name=name, limit_usd_micros=b.usd, max_runtime_ms=b.max_runtime) for name, b in file.budgets.items()
+    )
     return Declared(pools=pools, budgets=budgets, weather=skies)
 
 
 def _say(path: Path, error: Any) -> str:
-    where = [str(part) for part in error["loc"] if part not in ("list[_Step]", "int") and not str(part).startswith("function-")]
-    place = f"pool {where[1]!r}: {'.'.join(where[2:])}" if where[:1] == ["pools"] and len(where) > 1 else ".".join(where) or "the file"
+    where = [
+        str(part)
+        for part in error["loc"]
+        if part not in ("list[_Step]", "int") and not str(part).startswith("function-")
+    ]
+    place = (
+        f"pool {where[1]!r}: {'.'.join(where[2:])}"
+        if where[:1] == ["pools"] and len(where) > 1
+        else ".".join(where) or "the file"
+    )
     text = error["msg"].removeprefix("Value error, ")
-    text = "unknown field; see docs/reference/pools.md for the fields of a pool" if error["type"] == "extra_forbidden" else text
-    return f"{path}: {place.rstrip(': ')}: {text}" + (f" (it says {error['input']!r})" if error["type"] not in ("missing", "value_error", "extra_forbidden") else "")
+    text = (
+        "unknown field; see docs/reference/pools.md for the fields of a pool"
+        if error["type"] == "extra_forbidden"
+        else text
+    )
+    return f"{path}: {place.rstrip(': ')}: {text}" + (
+        f" (it says {error['input']!r})" if error["type"] not in ("missing", "value_error", "extra_forbidden") else ""
+    )
 
 
 def _pool(path: Path, name: str, said: _Pool, sky: Weather | None) -> Pool:
@@ -166,20 +190,51 @@ def _pool(path: Path, name: str, said: _Pool, sky: Weather | None) -> Pool:
         emulated = not real_gpus()
     steps = said.price if isinstance(said.price, list) else None
     if steps is not None:
-        price = tuple(sorted((PriceStep(since_ms=round(s.since.timestamp() * 1000), usd_micros_per_hour=s.usd_per_hour) for s in steps), key=lambda s: s.since_ms))
+        price = tuple(
+            sorted(
+                (
+                    PriceStep(since_ms=round(s.since.timestamp() * 1000), usd_micros_per_hour=s.usd_per_hour)
+                    for s in steps
+                ),
+                key=lambda s: s.since_ms,
+            )
+        )
     else:
         flat = said.price if isinstance(said.price, int) else sky.at(0)[1] if sky is not None else 0
         price = (PriceStep(since_ms=0, usd_micros_per_hour=flat),)
     slots = said.worker.slots or said.worker.cpus
     return Pool(
-        name=name, market=said.market, cpus=said.worker.cpus, memory_mib=said.worker.memory, slots=slots, gpus=gpus.count if gpus else 0,
-        gpu_model=gpus.model if gpus else None, emulated=emulated, price=price, min_workers=said.workers.min, max_workers=said.workers.max,
-        startup_ms=said.startup, min_billing_ms=said.min_billing, idle_ms=said.idle,
-        interruptions_per_1000_hours=round(1000 * (said.interruptions_per_hour if said.interruptions_per_hour is not None else 0.1 if said.market == "spot" else 0)),
-        labels=tuple(sorted(said.labels.items())), resources=tuple(sorted((k, round(v * 1000)) for k, v in said.resources.items())),
+        name=name,
+        market=said.market,
+        cpus=said.worker.cpus,
+        memory_mib=said.worker.memory,
+        slots=slots,
+        gpus=gpus.count if gpus else 0,
+        gpu_model=gpus.model if gpus else None,
+        emulated=emulated,
+        price=price,
+        min_workers=said.workers.min,
+        max_workers=said.workers.max,
+        startup_ms=said.startup,
+        min_billing_ms=said.min_billing,
+        idle_ms=said.idle,
+        interruptions_per_1000_hours=round(
+            1000
+            * (
+                said.interruptions_per_hour
+                if said.interruptions_per_hour is not None
+                else 0.1
+                if said.market == "spot"
+                else 0
+            )
+        ),
+        labels=tuple(sorted(said.labels.items())),
+        resources=tuple(sorted((k, round(v * 1000)) for k, v in said.resources.items())),
         selector=Selector(
-            name=said.selector.name or (f"{name}-*" if said.provider else None), host=said.selector.host,
-            resources=tuple(sorted(said.selector.resources.items())), nthreads=said.selector.nthreads,
+            name=said.selector.name or (f"{name}-*" if said.provider else None),
+            host=said.selector.host,
+            resources=tuple(sorted(said.selector.resources.items())),
+            nthreads=said.selector.nthreads,
         ),
         provider=said.provider,
-    )  # fmt: skip
+    )

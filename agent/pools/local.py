@@ -37,7 +37,14 @@ class _Process:
 class LocalProvider:
     """Launches, watches and ends worker processes; they outlive the governor and are found again by their records."""
 
-    def __init__(self, scheduler: str, home: Path, pools: Mapping[str, Pool], weather: Mapping[str, Weather], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        scheduler: str,
+        home: Path,
+        pools: Mapping[str, Pool],
+        weather: Mapping[str, Weather],
+        environment: Mapping[str, str],
+    ) -> None:
         self.scheduler, self.pools, self.weather, self.environment = scheduler, pools, weather, dict(environment)
         self.records, self.logs, self.scratch = home / "workers", home / "logs", home / "scratch"
         for folder in (self.records, self.logs, self.scratch):
@@ -77,21 +84,54 @@ class LocalProvider:
         if delay:
             await asyncio.sleep(delay)
         command = [
-            sys.executable, "-m", "distributed.cli.dask_worker", self.scheduler, "--name", worker, "--nthreads", str(pool.slots), "--no-nanny", "--no-dashboard",
-            "--memory-limit", f"{pool.memory_mib}MiB", "--death-timeout", "30", "--local-directory", str(self.scratch), "--preload", "agent.worker.preload",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "distributed.cli.dask_worker",
+            self.scheduler,
+            "--name",
+            worker,
+            "--nthreads",
+            str(pool.slots),
+            "--no-nanny",
+            "--no-dashboard",
+            "--memory-limit",
+            f"{pool.memory_mib}MiB",
+            "--death-timeout",
+            "30",
+            "--local-directory",
+            str(self.scratch),
+            "--preload",
+            "agent.worker.preload",
+        ]
         if pool.resources:
             command += ["--resources", " ".join(f"{name}={amount / 1000:g}" for name, amount in pool.resources)]
-        environment = {**os.environ, **self.environment, "OMP_NUM_THREADS": str(pool.cpus), "ORC_WORKER_POOL": pool.name, "ORC_WORKER_GPUS": str(0 if pool.emulated else pool.gpus)}
+        environment = {
+            **os.environ,
+            **self.environment,
+            "OMP_NUM_THREADS": str(pool.cpus),
+            "ORC_WORKER_POOL": pool.name,
+            "ORC_WORKER_GPUS": str(0 if pool.emulated else pool.gpus),
+        }
         if not pool.gpus or pool.emulated:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         with (self.logs / f"worker-{worker}.log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL, env=environment, start_new_session=True)
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdout=log,
+                stderr=log,
+                stdin=asyncio.subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
         entry = _Process(pool.name, process.pid, psutil.Process(process.pid).create_time())
         self.processes[worker] = entry
-        (self.records / f"{worker}.json").write_text(json.dumps({"pool": pool.name, "pid": entry.pid, "created": entry.created}))
+        (self.records / f"{worker}.json").write_text(
+            json.dumps({"pool": pool.name, "pid": entry.pid, "created": entry.created})
+        )
         # reaps the child; its end is seen by the watcher
-        self._reapers = {t for t in getattr(self, "_reapers", set()) if not t.done()} | {asyncio.create_task(process.wait())}
+        self._reapers = {t for t in getattr(self, "_reapers", set()) if not t.done()} | {
+            asyncio.create_task(process.wait())
+        }
 
     async def end(self, worker: str) -> None:
         """See `Provider`."""

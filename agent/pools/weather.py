@@ -35,7 +35,9 @@ class Weather(BaseModel):
     @model_validator(mode="after")
     def _same_length(self) -> Weather:
         if len(self.available) != len(self.usd_per_hour):
-            raise ValueError(f"available has {len(self.available)} ticks and usd_per_hour {len(self.usd_per_hour)}; they must be as many")
+            raise ValueError(
+                f"available has {len(self.available)} ticks and usd_per_hour {len(self.usd_per_hour)}; they must be as many"
+            )
         if not any(self.available):
             raise ValueError("available is 0 at every tick: no worker could ever be launched")
         return self
@@ -56,4 +58,6 @@ def read(path: Path) -> Weather:
         raise PoolError(f"weather file {path}:{error.lineno}: not JSON: {error.msg}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        raise PoolError(f"weather file {path}: {'.'.join(str(p) for p in first['loc']) or 'the file'}: {first['msg']}") from error
+        raise PoolError(
+            f"weather file {path}: {'.'.join(str(p) for p in first['loc']) or 'the file'}: {first['msg']}"
+        ) from error

@@ -39,5 +39,8 @@ def packed(executions: Sequence[tuple[int, int]], on: OnDemand) -> tuple[int, in
         else:
             workers.append([start + run, *([start] * (on.slots - 1))])
             spans.append([start, start + run])
-    total = sum(cost_micros(on.usd_micros_per_hour, max(on.min_billing_ms, on.startup_ms + stop - start + on.idle_ms)) for start, stop in spans)
+    total = sum(
+        cost_micros(on.usd_micros_per_hour, max(on.min_billing_ms, on.startup_ms + stop - start + on.idle_ms))
+        for start, stop in spans
+    )
     return total, len(spans)

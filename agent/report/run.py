@@ -92,16 +92,34 @@ def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
     """The report of a flow run or of the root run it belongs to; None when nothing of it was placed."""
     with ledger.engine.connect() as db:
         r = t.run.c
-        found = db.execute(select(t.run).where(r.chain == ledger.chain, (r.flow_run == run) | (r.root_run == run))).all()
+        found = db.execute(
+            select(t.run).where(r.chain == ledger.chain, (r.flow_run == run) | (r.root_run == run))
+        ).all()
         if not found:
             return None
         whole = any(row.root_run == run for row in found)
         numbers = [row.no for row in found]
         p, d, o = t.placement, t.decision, t.outcome
-        joined = p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)).outerjoin(o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id))
-        query = select(p.c.id, p.c.key, p.c.decision, d.c.pool, d.c.task_class, d.c.body, o.c.result, o.c.lease, o.c.start_ms, o.c.run_ms, o.c.usd_micros).select_from(joined)
+        joined = p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)).outerjoin(
+            o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id)
+        )
+        query = select(
+            p.c.id,
+            p.c.key,
+            p.c.decision,
+            d.c.pool,
+            d.c.task_class,
+            d.c.body,
+            o.c.result,
+            o.c.lease,
+            o.c.start_ms,
+            o.c.run_ms,
+            o.c.usd_micros,
+        ).select_from(joined)
         placed = db.execute(query.where(p.c.chain == ledger.chain, d.c.run.in_(numbers)).order_by(p.c.id)).all()
-        asked = db.execute(select(t.decision.c.id).where(t.decision.c.chain == ledger.chain, t.decision.c.run.in_(numbers))).all()
+        asked = db.execute(
+            select(t.decision.c.id).where(t.decision.c.chain == ledger.chain, t.decision.c.run.in_(numbers))
+        ).all()
     if not placed and not asked:
         return None
     pools = declared_pools(ledger)
@@ -120,9 +138,15 @@ def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
         if result in ("not sent", "withdrawn", "unknown"):
             continue
         option = next((entry for entry in decision.options if entry.pool == x.pool), None)
-        row = rows.setdefault((x.task_class, x.pool), Row(name=decision.name, task_class=x.task_class, pool=x.pool, kind=option.kind if option else x.pool))
+        row = rows.setdefault(
+            (x.task_class, x.pool),
+            Row(name=decision.name, task_class=x.task_class, pool=x.pool, kind=option.kind if option else x.pool),
+        )
         row.decision, row.reason = x.decision, decision.reason
-        row.considered = tuple(f"{entry.pool}{'' if not entry.why_not else ' (no)'}" for entry in sorted(decision.options, key=lambda e: e.pool))
+        row.considered = tuple(
+            f"{entry.pool}{'' if not entry.why_not else ' (no)'}"
+            for entry in sorted(decision.options, key=lambda e: e.pool)
+        )
         if row.estimated_ms is None and option is not None and option.estimate is not None:
             row.estimated_ms, row.source = option.estimate.median_ms, option.estimate.source
         if (before := last.pop(x.key, None)) is not None:
@@ -132,7 +156,15 @@ def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
         busy[x.lease or 0] += x.usd_micros or 0
         if result in ("preempted", "lost"):
             row.moved, row.moved_usd_micros = row.moved + 1, row.moved_usd_micros + (x.usd_micros or 0)
-            move = Move(name=decision.name, key=x.key, from_pool=x.pool, to_pool=None, result=result, lost_ms=x.run_ms, usd_micros=x.usd_micros or 0)
+            move = Move(
+                name=decision.name,
+                key=x.key,
+                from_pool=x.pool,
+                to_pool=None,
+                result=result,
+                lost_ms=x.run_ms,
+                usd_micros=x.usd_micros or 0,
+            )
             moves.append(move)
             last[x.key] = move
             continue
@@ -147,15 +179,28 @@ def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
     reference = _reference(pools)
     usd, count = packed(executions, reference) if reference is not None else (0, 0)
     return RunReport(
-        root_run=run if whole else found[0].root_run, start_ms=begin, stop_ms=end, rows=list(rows.values()), leases=leases, refused=refused, moves=moves,
-        on_demand_usd_micros=usd if reference is not None else None, on_demand_leases=count, on_demand_pool=reference.pool if reference is not None else "",
-    )  # fmt: skip
+        root_run=run if whole else found[0].root_run,
+        start_ms=begin,
+        stop_ms=end,
+        rows=list(rows.values()),
+        leases=leases,
+        refused=refused,
+        moves=moves,
+        on_demand_usd_micros=usd if reference is not None else None,
+        on_demand_leases=count,
+        on_demand_pool=reference.pool if reference is not None else "",
+    )
 
 
 def declared_pools(ledger: Ledger) -> dict[str, Pool]:
     """The pools as the newest governor had them."""
     with ledger.engine.connect() as db:
-        seq = db.execute(select(t.record.c.seq).where(t.record.c.chain == ledger.chain, t.record.c.kind == "start").order_by(t.record.c.seq.desc()).limit(1)).scalar()
+        seq = db.execute(
+            select(t.record.c.seq)
+            .where(t.record.c.chain == ledger.chain, t.record.c.kind == "start")
+            .order_by(t.record.c.seq.desc())
+            .limit(1)
+        ).scalar()
     if seq is None:
         return {}
     said = ledger.records(after=seq - 1, limit=1)[0].body["pools"]
@@ -163,7 +208,9 @@ def declared_pools(ledger: Ledger) -> dict[str, Pool]:
     return {pool.name: pool for pool in pools}
 
 
-def _leases(ledger: Ledger, pools: dict[str, Pool], begin: int, end: int, busy: dict[int, int]) -> tuple[list[LeaseRow], int]:
+def _leases(
+    ledger: Ledger, pools: dict[str, Pool], begin: int, end: int, busy: dict[int, int]
+) -> tuple[list[LeaseRow], int]:
     """Leases alive in the run's time: from their grant, or the run's begin, to their end, or the run's end."""
     out, refused = [], 0
     first_ask = begin - max((pool.startup_ms for pool in pools.values()), default=0) - 5_000
@@ -178,7 +225,14 @@ def _leases(ledger: Ledger, pools: dict[str, Pool], begin: int, end: int, busy: 
             continue
         ready = max(start, min(lease.ready_ms or stop, stop))
         price = _price(lease, start, stop)
-        out.append(LeaseRow(lease=lease, usd_micros=price, startup_usd_micros=_price(lease, start, ready), busy_usd_micros=min(busy.get(lease.id, 0), price)))
+        out.append(
+            LeaseRow(
+                lease=lease,
+                usd_micros=price,
+                startup_usd_micros=_price(lease, start, ready),
+                busy_usd_micros=min(busy.get(lease.id, 0), price),
+            )
+        )
     return out, refused
 
 
@@ -191,10 +245,18 @@ def _price(lease: Lease, start: int, stop: int) -> int:
 
 def _reference(pools: dict[str, Pool]) -> OnDemand | None:
     """The cheapest on-demand pool without GPUs, else the cheapest on-demand one."""
-    found = sorted((p for p in pools.values() if p.market == "on-demand"), key=lambda p: (p.gpus > 0, p.price[-1].usd_micros_per_hour, p.name))
+    found = sorted(
+        (p for p in pools.values() if p.market == "on-demand"),
+        key=lambda p: (p.gpus > 0, p.price[-1].usd_micros_per_hour, p.name),
+    )
     if not found:
         return None
     pool = found[0]
     return OnDemand(
-        pool=pool.name, usd_micros_per_hour=pool.price[-1].usd_micros_per_hour, slots=pool.slots, startup_ms=pool.startup_ms, idle_ms=pool.idle_ms, min_billing_ms=pool.min_billing_ms
+        pool=pool.name,
+        usd_micros_per_hour=pool.price[-1].usd_micros_per_hour,
+        slots=pool.slots,
+        startup_ms=pool.startup_ms,
+        idle_ms=pool.idle_ms,
+        min_billing_ms=pool.min_billing_ms,
     )

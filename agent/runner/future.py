@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import distributed
 from distributed.client import FutureCancelledError
@@ -32,7 +33,7 @@ class GovernedFuture(PrefectDaskFuture[Any]):
             self._cancelled(error)
         except (distributed.KilledWorker, OrcError) as error:
             self._never_ran(error)
-        except Exception:  # noqa: BLE001 - as in the class above: the task failed, or the time is up
+        except Exception:
             return
         else:
             if isinstance(result, State):
@@ -54,7 +55,9 @@ class GovernedFuture(PrefectDaskFuture[Any]):
     def _cancelled(self, error: BaseException) -> None:
         client = self._wrapped_future.client
         if client.status not in ("running", "connecting") or "connection" in str(error) or not _reachable(client):
-            raise InfrastructureLostError(f"the Dask scheduler {client.scheduler.address if client.scheduler else ''} is gone: {error}") from error
+            raise InfrastructureLostError(
+                f"the Dask scheduler {client.scheduler.address if client.scheduler else ''} is gone: {error}"
+            ) from error
         self._end(Crashed(message=f"cancelled in Dask: {error}", data=error))
 
     def _never_ran(self, error: Exception) -> None:
@@ -68,10 +71,14 @@ class GovernedFuture(PrefectDaskFuture[Any]):
         try:
             with get_client(sync_client=True) as client:
                 client.create_task_run(
-                    task=self._task, id=self.task_run_id, flow_run_id=self._flow_run_id or None, dynamic_key=str(self.task_run_id), name=f"{self._task.name}-refused"
-                )  # type: ignore[arg-type]  # fmt: skip
+                    task=self._task,
+                    id=self.task_run_id,
+                    flow_run_id=UUID(self._flow_run_id) if self._flow_run_id else None,
+                    dynamic_key=str(self.task_run_id),
+                    name=f"{self._task.name}-refused",
+                )
                 client.set_task_run_state(self.task_run_id, state.model_copy(update={"data": None}), force=True)
-        except Exception as error:  # noqa: BLE001 - the flow still gets the true state; only the UI lacks it
+        except Exception as error:
             get_logger("orc").warning("the state of task run %s could not be written: %s", self.task_run_id, error)
 
 

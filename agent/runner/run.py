@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -16,34 +14,9 @@ from prefect.logging import get_logger
 
 from agent.model.units import show_ms
 from agent.runner.said import said_by
+from agent.worker.carried import RunInfo, carried
 
 _ROOT, _DEADLINE = "orc.root", "orc.deadline_ms"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunInfo:
-    """Identity of a flow run, as it travels with its tasks."""
-
-    flow_run: str = ""
-    root_run: str = ""
-    flow: str = ""
-    deployment: str = ""
-    team: str = ""
-    trace: str = ""
-    expected_start_ms: int = 0
-    deadline_ms: int | None = None
-    #: the flow's own needs, the default of its tasks
-    defaults: dict[str, Any] = field(default_factory=dict)
-
-    def travels(self) -> dict[str, Any]:
-        """What the annotation carries."""
-        out = asdict(self)
-        del out["defaults"]
-        return out
-
-
-#: set on a worker by the task body, so that nested tasks know their run without asking the server
-carried: ContextVar[RunInfo | None] = ContextVar("orc_run", default=None)
 
 
 def current() -> RunInfo:
@@ -65,9 +38,15 @@ def current() -> RunInfo:
         deployment = client.read_deployment(run.deployment_id).name if run.deployment_id else ""
     said.pop("deadline_ms", None)
     return RunInfo(
-        flow_run=str(run.id), root_run=root, flow=context.flow.name if context.flow is not None else "", deployment=deployment, team=said.get("team", ""),
-        expected_start_ms=_ms(run.expected_start_time), deadline_ms=deadline, defaults=said,
-    )  # fmt: skip
+        flow_run=str(run.id),
+        root_run=root,
+        flow=context.flow.name if context.flow is not None else "",
+        deployment=deployment,
+        team=said.get("team", ""),
+        expected_start_ms=_ms(run.expected_start_time),
+        deadline_ms=deadline,
+        defaults=said,
+    )
 
 
 def _ms(at: datetime | None) -> int:
@@ -81,7 +60,9 @@ def _own(run: FlowRun, relative: int | None, above: int | None) -> int | None:
     own, now = _ms(run.expected_start_time) + relative, _ms(None)
     if run.run_count > 1 and own < now:
         own = now + relative
-        get_logger("orc").warning("this retry began after the deadline: it counts as a new start and has %s from now", show_ms(relative))
+        get_logger("orc").warning(
+            "this retry began after the deadline: it counts as a new start and has %s from now", show_ms(relative)
+        )
     return own if above is None else min(own, above)
 
 

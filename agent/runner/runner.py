@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any, Set
+from typing import Any
 from uuid import uuid4
 
 import dask
 import distributed
 from distributed import Future
-from prefect.client.schemas.objects import RunInput
 from prefect.context import AssetContext, EngineContext, SettingsContext, TagsContext, TaskRunContext, serialize_context
 from prefect.futures import PrefectFutureList
 from prefect.tasks import Task
@@ -26,8 +25,11 @@ from agent.runner.said import overrides, said_by
 from agent.scheduler import protocol as p
 from agent.settings import Settings, load
 from agent.worker.body import run_task
+from agent.worker.carried import RunInfo
 
-_ADAPT = "adapt_kwargs cannot scale a governed scheduler: set workers.min and workers.max of its pools in pools.yaml instead"
+_ADAPT = (
+    "adapt_kwargs cannot scale a governed scheduler: set workers.min and workers.max of its pools in pools.yaml instead"
+)
 
 
 class GovernedTaskRunner(DaskTaskRunner):
@@ -42,8 +44,9 @@ class GovernedTaskRunner(DaskTaskRunner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.address: str | None
         # the environment is not read here: runners are built when a flow's module is imported
-        self._run: runs.RunInfo | None = None
+        self._run: RunInfo | None = None
         self._context: dict[str, Any] | None = None
         self._specs: dict[Any, dict[str, Any]] = {}
         self._mode: str | None = None
@@ -56,7 +59,11 @@ class GovernedTaskRunner(DaskTaskRunner):
     @property
     def client(self) -> PrefectDaskClient:
         """The Dask client; connected on first access."""
-        if self._client is None and not (self.address or self._cluster or self.cluster_class or self.cluster_kwargs) and self._settings.scheduler:
+        if (
+            self._client is None
+            and not (self.address or self._cluster or self.cluster_class or self.cluster_kwargs)
+            and self._settings.scheduler
+        ):
             if self.adapt_kwargs:
                 raise SettingError(_ADAPT)
             self.address = self._settings.scheduler
@@ -66,12 +73,22 @@ class GovernedTaskRunner(DaskTaskRunner):
     def duplicate(self) -> GovernedTaskRunner:
         """A new runner with the same settings, for another flow run."""
         return type(self)(
-            address=self.address, cluster_class=self.cluster_class, cluster_kwargs=self.cluster_kwargs, adapt_kwargs=self.adapt_kwargs,
-            client_kwargs=self.client_kwargs, performance_report_path=self.performance_report_path,
-        )  # fmt: skip
+            address=self.address,
+            cluster_class=self.cluster_class,
+            cluster_kwargs=self.cluster_kwargs,
+            adapt_kwargs=self.adapt_kwargs,
+            client_kwargs=self.client_kwargs,
+            performance_report_path=self.performance_report_path,
+        )
 
     # ------------------------------------------------------------------ submitting
-    def submit(self, task: Task[Any, Any], parameters: dict[str, Any], wait_for: Iterable[Any] | None = None, dependencies: dict[str, Set[RunInput]] | None = None) -> Any:
+    def submit(
+        self,
+        task: Task[Any, Any],
+        parameters: dict[str, Any],
+        wait_for: Iterable[Any] | None = None,
+        dependencies: dict[str, set[Any]] | None = None,
+    ) -> Any:
         """Send one task to Dask, held until it is bound."""
         if self._governed_mode() == "off":
             with dask.annotate(**{p.ANNOTATION: {p.MODE: "off"}}):
@@ -84,16 +101,32 @@ class GovernedTaskRunner(DaskTaskRunner):
         task_run_id = uuid4()
         inputs = {name: collect_task_run_inputs_sync(value, future_cls=Future) for name, value in parameters.items()}
         if dependencies:
-            inputs = {name: found.union(dependencies.get(name, set())) for name, found in inputs.items()}
+            inputs = {name: {*found, *dependencies.get(name, set())} for name, found in inputs.items()}
         says = self._says(task)
         with dask.annotate(**{p.ANNOTATION: says}):
             future = self.client.submit(
-                run_task, task=task, task_run_id=task_run_id, parameters=parameters, wait_for=waits, dependencies=inputs, return_type="state",
-                context=self._serialized(task, task_run_id, inputs), run=self._run, key=f"{task.name}-{task_run_id.hex}", pure=False,
-            )  # fmt: skip
-        return GovernedFuture(wrapped_future=future, task_run_id=task_run_id, task=task, flow_run_id=self._run.flow_run if self._run else "")
+                run_task,
+                task=task,
+                task_run_id=task_run_id,
+                parameters=parameters,
+                wait_for=waits,
+                dependencies=inputs,
+                return_type="state",
+                context=self._serialized(task, task_run_id, inputs),
+                run=self._run,
+                key=f"{task.name}-{task_run_id.hex}",
+                pure=False,
+            )
+        return GovernedFuture(
+            wrapped_future=future,
+            task_run_id=task_run_id,
+            task=task,
+            flow_run_id=self._run.flow_run if self._run else "",
+        )
 
-    def map(self, task: Task[Any, Any], parameters: dict[str, Any], wait_for: Iterable[Any] | None = None) -> PrefectFutureList[Any]:
+    def map(
+        self, task: Task[Any, Any], parameters: dict[str, Any], wait_for: Iterable[Any] | None = None
+    ) -> PrefectFutureList[Any]:
         """Send one task for each item."""
         return super().map(task, parameters, wait_for)
 
@@ -107,7 +140,13 @@ class GovernedTaskRunner(DaskTaskRunner):
         if key not in self._specs:
             needs = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
             run = self._run.travels()
-            body = {p.NEEDS: needs, p.RUN: run, p.NAME: task.name, "task_class": task.task_key, p.MODE: self._governed_mode()}
+            body = {
+                p.NEEDS: needs,
+                p.RUN: run,
+                p.NAME: task.name,
+                "task_class": task.task_key,
+                p.MODE: self._governed_mode(),
+            }
             self._specs[key] = {p.SPEC: runs.fingerprint(body), **body}
         return self._specs[key]
 
@@ -116,8 +155,14 @@ class GovernedTaskRunner(DaskTaskRunner):
         if self._context is None:
             self._context = serialize_context()
         tags, parent, flow = TagsContext.get(), TaskRunContext.get(), EngineContext.get()
-        assets = AssetContext.from_task_and_inputs(task=task, task_run_id=task_run_id, task_inputs=inputs, copy_to_child_ctx=True)
-        fresh = {"tags_context": tags.serialize() if tags else {}, "task_run_context": parent.serialize() if parent else {}, "asset_context": assets.serialize()}
+        assets = AssetContext.from_task_and_inputs(
+            task=task, task_run_id=task_run_id, task_inputs=inputs, copy_to_child_ctx=True
+        )
+        fresh = {
+            "tags_context": tags.serialize() if tags else {},
+            "task_run_context": parent.serialize() if parent else {},
+            "asset_context": assets.serialize(),
+        }
         if flow is None or SettingsContext.get() is None:
             return {**serialize_context(), **fresh}
         return {**self._context, **fresh}
@@ -145,18 +190,25 @@ class GovernedTaskRunner(DaskTaskRunner):
         temporary = not self.address and (self._cluster is None)
         try:
             state = self.client.sync(self.client.scheduler.orc_state)
-        except Exception as error:  # noqa: BLE001 - an unknown handler is a plain Exception
-            return self._ungoverned(f"the Dask scheduler at {self.client.scheduler.address} has no ORC extension ({error})", temporary)
+        except Exception as error:
+            return self._ungoverned(
+                f"the Dask scheduler at {self.client.scheduler.address} has no ORC extension ({error})", temporary
+            )
         if state["degraded"]:
             return self._ungoverned("; ".join(state["degraded"]), temporary)
         if self.adapt_kwargs:
             raise SettingError(_ADAPT)
         if not state["epoch"]:
-            self.logger.warning("no governor follows %s yet; tasks are held until one does (orc up, or orc status)", self.client.scheduler.address)
+            self.logger.warning(
+                "no governor follows %s yet; tasks are held until one does (orc up, or orc status)",
+                self.client.scheduler.address,
+            )
         return state["mode"] if state["mode"] != "govern" else self._settings.mode
 
     def _ungoverned(self, why: str, temporary: bool) -> str:
         if self._settings.governed == "required" and not temporary:
-            raise SchedulerError(f"{why}; start it with --preload agent.scheduler.preload, or set ORC_GOVERNED=optional or ORC_MODE=off to run ungoverned")
+            raise SchedulerError(
+                f"{why}; start it with --preload agent.scheduler.preload, or set ORC_GOVERNED=optional or ORC_MODE=off to run ungoverned"
+            )
         self.logger.warning("this run is not governed: %s", why)
         return "off"

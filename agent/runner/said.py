@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from agent.model.needs import merged, read
 
 T = TypeVar("T")
 _ATTRIBUTE = "__orc_needs__"
-_overrides: ContextVar[Mapping[str, Any]] = ContextVar("orc_needs", default={})
+_overrides: ContextVar[Mapping[str, Any]] = ContextVar("orc_needs", default=MappingProxyType({}))
 
 
 class needs:

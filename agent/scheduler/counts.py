@@ -24,7 +24,13 @@ class Size:
         """From the governor's instruction."""
         chosen = dict(said["selector"])
         chosen["resources"] = tuple((str(k), float(v)) for k, v in chosen.get("resources") or ())
-        return cls(name=said["name"], selector=Selector(**chosen), cpus=said["cpus"], memory_mib=said["memory_mib"], gpus=said["gpus"])
+        return cls(
+            name=said["name"],
+            selector=Selector(**chosen),
+            cpus=said["cpus"],
+            memory_mib=said["memory_mib"],
+            gpus=said["gpus"],
+        )
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from distributed import SchedulerPlugin
 
-from agent.model.pools import DEFAULT, pool_of
+from agent.model.pools import pool_of
 from agent.scheduler import probe
 from agent.scheduler import protocol as p
 from agent.scheduler.counts import Counts, Size
@@ -71,7 +71,9 @@ class Extension(SchedulerPlugin):
         self.longest_ms = 0.0
         self.withdrawals = 0
         self.inner = Inner(self)
-        scheduler.handlers.update({p.FOLLOW: self.follow, p.INSTRUCT: self.instruct, p.SNAPSHOT: self.snapshot, p.STATE: self.state})
+        scheduler.handlers.update(
+            {p.FOLLOW: self.follow, p.INSTRUCT: self.instruct, p.SNAPSHOT: self.snapshot, p.STATE: self.state}
+        )
         self.degraded = probe.problems(scheduler, self.allow_untested)
         if self.degraded:
             self.mode = "off"
@@ -131,7 +133,13 @@ class Extension(SchedulerPlugin):
         number = self.specs.get(key)
         if number is None:
             number = self.specs[key] = len(self.spec_says)
-            self.spec_says.append({"prefix": ts.prefix.name, "says": dict(says) if says else {}, "resources": dict(asked) if asked else {}})
+            self.spec_says.append(
+                {
+                    "prefix": ts.prefix.name,
+                    "says": dict(says) if says else {},
+                    "resources": dict(asked) if asked else {},
+                }
+            )
             self.tell((p.SPECIFIED, number, self.spec_says[number]))
         return number
 
@@ -178,7 +186,9 @@ class Extension(SchedulerPlugin):
         ts = self.scheduler.tasks[task.key]
         task.on = ts.processing_on.address
         if not self._governs(task):
-            self.tell((p.BOUND_ELSEWHERE, task.key, task.spec, self._input_bytes(ts), round(time.time() * 1000), task.on))
+            self.tell(
+                (p.BOUND_ELSEWHERE, task.key, task.spec, self._input_bytes(ts), round(time.time() * 1000), task.on)
+            )
 
     @staticmethod
     def _input_bytes(ts: Any) -> int:
@@ -212,9 +222,11 @@ class Extension(SchedulerPlugin):
         for span in kwargs.get("startstops") or ():
             if span["action"] == "compute":
                 begin, stop = round(span["start"] * 1000), round(span["stop"] * 1000)
-        # a Prefect task that failed is a State in Dask's memory; the body says so in the task's metadata
-        failed = result == "done" and ts is not None and (ts.metadata or {}).get("orc_failed")
-        self.tell((p.ENDED, task.key, "failed" if failed else result, kwargs.get("worker") or where, begin, stop, kwargs.get("nbytes") or 0))
+        # a Prefect task that failed, or found its result stored, is a State in Dask's memory; the body says so in the metadata
+        said = (ts.metadata or {}).get("orc") if result == "done" and ts is not None else None
+        self.tell(
+            (p.ENDED, task.key, said or result, kwargs.get("worker") or where, begin, stop, kwargs.get("nbytes") or 0)
+        )
 
     def _let_through(self, key: Any) -> None:
         task, ts = self.tasks.get(key), self.scheduler.tasks.get(key)
@@ -244,9 +256,14 @@ class Extension(SchedulerPlugin):
         size = self.sizes.get(pool)
         memory = (ws.memory_limit or 0) // 2**20
         self.counts[address] = Counts(
-            address, str(ws.name), pool, ws.nthreads,
-            size.cpus if size else ws.nthreads, size.memory_mib if size else memory or 2**40, size.gpus if size else 0,
-        )  # fmt: skip
+            address,
+            str(ws.name),
+            pool,
+            ws.nthreads,
+            size.cpus if size else ws.nthreads,
+            size.memory_mib if size else memory or 2**40,
+            size.gpus if size else 0,
+        )
         self.tell((p.JOINED, self.worker(address)))
 
     def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
@@ -259,9 +276,15 @@ class Extension(SchedulerPlugin):
         """A worker as the governor sees it."""
         ws, counts = self.scheduler.workers[address], self.counts[address]
         return {
-            "address": address, "name": counts.name, "host": ws.host, "pool": counts.pool, "slots": counts.slots,
-            "memory_mib": (ws.memory_limit or 0) // 2**20, "resources": dict(ws.resources), "draining": counts.draining,
-        }  # fmt: skip
+            "address": address,
+            "name": counts.name,
+            "host": ws.host,
+            "pool": counts.pool,
+            "slots": counts.slots,
+            "memory_mib": (ws.memory_limit or 0) // 2**20,
+            "resources": dict(ws.resources),
+            "draining": counts.draining,
+        }
 
     def restart(self, scheduler: Any) -> None:
         """`client.restart`: Dask has forgotten every task."""
@@ -277,7 +300,12 @@ class Extension(SchedulerPlugin):
         """A task left its thread to wait for work of its own: its slot is lent to that work."""
         answer = theirs(**message)
         task = self.tasks.get(message.get("key"))
-        if task is not None and task.on is not None and (counts := self.counts.get(task.on)) is not None and task.key in counts.bound:
+        if (
+            task is not None
+            and task.on is not None
+            and (counts := self.counts.get(task.on)) is not None
+            and task.key in counts.bound
+        ):
             counts.lent.add(task.key)
             self.tell((p.LENT, task.key))
         return answer
@@ -298,7 +326,9 @@ class Extension(SchedulerPlugin):
         self.epoch = epoch
         return None
 
-    async def follow(self, comm: Any = None, *, epoch: int, ack: int, wait: float = 1.0, gather: float = 0.001, most: int = 4000) -> dict[str, Any]:
+    async def follow(
+        self, comm: Any = None, *, epoch: int, ack: int, wait: float = 1.0, gather: float = 0.001, most: int = 4000
+    ) -> dict[str, Any]:
         """Deltas after `ack`, which the governor has on record; waits up to `wait` seconds for one, then `gather` for company."""
         if fenced := self._fenced(epoch):
             return fenced
@@ -316,7 +346,11 @@ class Extension(SchedulerPlugin):
             return {"gap": True}
         for _ in range(ack - first):
             self.deltas.popleft()
-        out = [self.deltas[at] for at in range(min(most, len(self.deltas)))] if len(self.deltas) > most else list(self.deltas)
+        out = (
+            [self.deltas[at] for at in range(min(most, len(self.deltas)))]
+            if len(self.deltas) > most
+            else list(self.deltas)
+        )
         return {"ack": ack + len(out), "deltas": out}
 
     async def snapshot(self, comm: Any = None, *, epoch: int) -> dict[str, Any]:
@@ -331,26 +365,59 @@ class Extension(SchedulerPlugin):
             elif task.ready and (ts := self.scheduler.tasks.get(task.key)) is not None and ts.state == "no-worker":
                 ready.append((task.key, task.spec, self._input_bytes(ts), now))
         return {
-            "ack": self.seq, "mode": self.mode, "degraded": self.degraded, "warnings": probe.warnings(), "specs": list(self.spec_says),
-            "workers": [self.worker(address) for address in self.counts], "ready": ready, "bound": bound,
+            "ack": self.seq,
+            "mode": self.mode,
+            "degraded": self.degraded,
+            "warnings": probe.warnings(),
+            "specs": list(self.spec_says),
+            "workers": [self.worker(address) for address in self.counts],
+            "ready": ready,
+            "bound": bound,
             "ended": [delta for delta in self.deltas if delta[0] == p.ENDED],
-        }  # fmt: skip
+        }
 
     async def state(self, comm: Any = None, *, flow_run: str = "", most: int = 200) -> dict[str, Any]:
         """Figures for people, and the tasks of a run that wait for their inputs."""
-        waiting = []
+        waiting: list[tuple[str, int, list[str], int]] = []
         for task in self.tasks.values():
             if task.on is None and not task.ready and len(waiting) < most:
                 ts = self.scheduler.tasks.get(task.key)
-                if ts is not None and ts.state == "waiting" and self.spec_says[task.spec]["says"].get(p.RUN, {}).get("flow_run", "") == flow_run:
-                    waiting.append((str(task.key), task.since_ms, [str(d.key) for d in list(ts.waiting_on or ())[:3]], len(ts.waiting_on or ())))
-        return {"mode": self.mode, "degraded": self.degraded, "epoch": self.epoch, "longest_ms": self.longest_ms, "tasks": len(self.tasks), "waiting": waiting}
+                if (
+                    ts is not None
+                    and ts.state == "waiting"
+                    and self.spec_says[task.spec]["says"].get(p.RUN, {}).get("flow_run", "") == flow_run
+                ):
+                    waiting.append(
+                        (
+                            str(task.key),
+                            task.since_ms,
+                            [str(d.key) for d in list(ts.waiting_on or ())[:3]],
+                            len(ts.waiting_on or ()),
+                        )
+                    )
+        return {
+            "mode": self.mode,
+            "degraded": self.degraded,
+            "epoch": self.epoch,
+            "longest_ms": self.longest_ms,
+            "tasks": len(self.tasks),
+            "waiting": waiting,
+        }
 
     # ------------------------------------------------------------------ doing what the governor says
     async def instruct(
-        self, comm: Any = None, *, epoch: int, pools: Iterable[Mapping[str, Any]] | None = None, mode: str | None = None,
-        binds: Sequence[Mapping[str, Any]] = (), drain: Sequence[str] = (), undrain: Sequence[str] = (), withdraw: Sequence[str] = (), refuse: Sequence[tuple[Any, str, str]] = (),
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        comm: Any = None,
+        *,
+        epoch: int,
+        pools: Iterable[Mapping[str, Any]] | None = None,
+        mode: str | None = None,
+        binds: Sequence[Mapping[str, Any]] = (),
+        drain: Sequence[str] = (),
+        undrain: Sequence[str] = (),
+        withdraw: Sequence[str] = (),
+        refuse: Sequence[tuple[Any, str, str]] = (),
+    ) -> dict[str, Any]:
         """Apply instructions that are still true. Answers with the worker of each bound key, None where it could not be bound."""
         if fenced := self._fenced(epoch):
             return fenced
@@ -401,7 +468,13 @@ class Extension(SchedulerPlugin):
         return out
 
     def _bind_one(
-        self, key: Any, workers: Sequence[Counts], load: tuple[int, int, int], ahead: int, client_msgs: dict[str, Any], worker_msgs: dict[str, Any]
+        self,
+        key: Any,
+        workers: Sequence[Counts],
+        load: tuple[int, int, int],
+        ahead: int,
+        client_msgs: dict[str, Any],
+        worker_msgs: dict[str, Any],
     ) -> str | None:
         """Send one held task to a worker with room; Dask picks among them by locality."""
         task, ts = self.tasks.get(key), self.scheduler.tasks.get(key)
@@ -410,7 +483,9 @@ class Extension(SchedulerPlugin):
         if not (load[1] or load[2]) and ahead and len(workers) == 1:
             room = workers if workers[0].fits(load, ahead) and not workers[0].draining else ()
         else:
-            room = [c for c in workers if not c.draining and c.address in self.scheduler.workers and c.fits(load, ahead)]
+            room = [
+                c for c in workers if not c.draining and c.address in self.scheduler.workers and c.fits(load, ahead)
+            ]
         if not room:
             return None
         if ahead:
@@ -449,7 +524,13 @@ class Extension(SchedulerPlugin):
             return theirs(**message)
         task, ts = self.tasks.get(message["key"]), self.scheduler.tasks.get(message["key"])
         given = message.get("state") in ("ready", "constrained", "waiting")
-        if given and task is not None and ts is not None and ts.state == "processing" and ts.processing_on.address == message.get("worker"):
+        if (
+            given
+            and task is not None
+            and ts is not None
+            and ts.state == "processing"
+            and ts.processing_on.address == message.get("worker")
+        ):
             task.withdrawing = True
             self.scheduler.transitions({message["key"]: "released"}, stimulus_id=message["stimulus_id"])
         return None
@@ -465,5 +546,7 @@ class Extension(SchedulerPlugin):
             error: Exception = getattr(errors, kind)(why)
         except ImportError:  # a scheduler without ORC installed, which got this module by value
             error = RuntimeError(why)
-        found = self.scheduler.transition(key, "erred", exception=pickle.dumps(error), cause=key, stimulus_id="orc-refuse")
+        found = self.scheduler.transition(
+            key, "erred", exception=pickle.dumps(error), cause=key, stimulus_id="orc-refuse"
+        )
         self.scheduler.transitions(found, stimulus_id="orc-refuse")

@@ -10,6 +10,9 @@ from agent.scheduler.extension import Extension
 
 async def dask_setup(scheduler: Any) -> None:
     """Dask's hook for preloaded modules."""
-    extension = Extension(mode=os.environ.get("ORC_MODE", "govern"), allow_untested=os.environ.get("ORC_ALLOW_UNTESTED", "").lower() in ("1", "true"))
+    extension = Extension(
+        mode=os.environ.get("ORC_MODE", "govern"),
+        allow_untested=os.environ.get("ORC_ALLOW_UNTESTED", "").lower() in ("1", "true"),
+    )
     await extension.start(scheduler)
     scheduler.add_plugin(extension, name=extension.name)

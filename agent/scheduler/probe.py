@@ -13,7 +13,18 @@ TESTED = ("2026.8",)
 
 _METHODS = ("_transitions", "transitions", "transition", "send_all", "valid_workers", "handle_long_running")
 _ATTRIBUTES = ("unrunnable", "tasks", "workers", "running", "stream_handlers", "stream_comms", "handlers", "extensions")
-_TASK = ("state", "run_spec", "actor", "worker_restrictions", "host_restrictions", "resource_restrictions", "annotations", "priority", "processing_on", "suspicious")
+_TASK = (
+    "state",
+    "run_spec",
+    "actor",
+    "worker_restrictions",
+    "host_restrictions",
+    "resource_restrictions",
+    "annotations",
+    "priority",
+    "processing_on",
+    "suspicious",
+)
 
 
 def problems(scheduler: Any, allow_untested: bool = False) -> list[str]:
@@ -23,7 +34,9 @@ def problems(scheduler: Any, allow_untested: bool = False) -> list[str]:
     out += [f"distributed's TaskState has no {name}" for name in _TASK if not hasattr(TaskState, name)]
     version = ".".join(distributed.__version__.split(".")[:2])
     if version not in TESTED and not allow_untested:
-        out.append(f"distributed {distributed.__version__} is untested (tested: {', '.join(TESTED)}); set ORC_ALLOW_UNTESTED=true to govern it all the same")
+        out.append(
+            f"distributed {distributed.__version__} is untested (tested: {', '.join(TESTED)}); set ORC_ALLOW_UNTESTED=true to govern it all the same"
+        )
     return out
 
 
@@ -31,5 +44,7 @@ def warnings() -> list[str]:
     """Settings of Dask that mean something else on a governed scheduler."""
     out = []
     if timeout := dask.config.get("distributed.scheduler.no-workers-timeout", None):
-        out.append(f"distributed.scheduler.no-workers-timeout={timeout} does not count the time a task is held by ORC; use deadlines or `orc why` instead")
+        out.append(
+            f"distributed.scheduler.no-workers-timeout={timeout} does not count the time a task is held by ORC; use deadlines or `orc why` instead"
+        )
     return out

@@ -24,7 +24,9 @@ def up(settings: Settings, say: Callable[[str], None]) -> State:
     old = states.read(settings)
     if old is not None and old.alive():
         if old.ready:
-            raise ServiceError(f"ORC is already up in {settings.home} (process {old.pid}); `orc status` shows it, `orc down` ends it")
+            raise ServiceError(
+                f"ORC is already up in {settings.home} (process {old.pid}); `orc status` shows it, `orc down` ends it"
+            )
         raise ServiceError(f"ORC is just starting in {settings.home} (process {old.pid}: {old.doing})")
     # refused before anything starts
     declared.read(settings.pools)
@@ -36,7 +38,13 @@ def up(settings: Settings, say: Callable[[str], None]) -> State:
     states.ports(settings, {})
     log = settings.home / "logs" / "supervisor.log"
     with log.open("ab") as out:
-        process = subprocess.Popen([sys.executable, "-m", "agent.services.supervisor"], stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agent.services.supervisor"],
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
     shown = ""
     while True:
         state = states.read(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,16 @@ def main() -> None:
     """Exit code of `prefect deploy`; 0 when there is no prefect.yaml."""
     settings = load()
     with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=settings.work_pool, type="process", description="flow runs as processes of this machine"))
-        except ObjectAlreadyExists:
-            pass
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_pool(
+                WorkPoolCreate(
+                    name=settings.work_pool, type="process", description="flow runs as processes of this machine"
+                )
+            )
     if Path("prefect.yaml").exists():
-        sys.exit(subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], check=False).returncode)
+        sys.exit(
+            subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], check=False).returncode
+        )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,10 @@ class State:
     def alive(self) -> bool:
         """Whether its supervisor runs."""
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.created) < 1 and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+            return (
+                abs(psutil.Process(self.pid).create_time() - self.created) < 1
+                and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+            )
         except psutil.NoSuchProcess:
             return False
 
@@ -67,7 +70,9 @@ def ports(settings: Settings, old: Mapping[str, int]) -> dict[str, int]:
     for name in ("prefect", "scheduler", "dashboard"):
         wanted = getattr(settings, f"{name}_port")
         if wanted and not _free(settings.host, wanted):
-            raise ServiceError(f"port {wanted} (ORC_{name.upper()}_PORT) is in use{_owner(wanted)}; end that, or set another port (0: any free one)")
+            raise ServiceError(
+                f"port {wanted} (ORC_{name.upper()}_PORT) is in use{_owner(wanted)}; end that, or set another port (0: any free one)"
+            )
         if not wanted and old.get(name) and _free(settings.host, old[name]):
             wanted = old[name]
         out[name] = wanted or _any(settings.host, set(out.values()))
@@ -106,14 +111,27 @@ def environment(settings: Settings, state: State) -> dict[str, str]:
     api = f"http://{settings.host}:{state.ports['prefect']}/api"
     return {
         INSTANCE: state.instance,
-        "ORC_HOME": str(home), "ORC_SCHEDULER": f"tcp://{settings.host}:{state.ports['scheduler']}", "ORC_POOLS": str(settings.pools.absolute()),
-        "ORC_RULES": str(settings.rules.absolute()), "ORC_WORK_POOL": settings.work_pool, "ORC_CHAIN": settings.chain or "local",
-        "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api, "PREFECT_HOME": str(home / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(home / "results"), "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_CLI_PROMPT": "false", "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore", "DO_NOT_TRACK": "1",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(p for p in (root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)) if p)),
+        "ORC_HOME": str(home),
+        "ORC_SCHEDULER": f"tcp://{settings.host}:{state.ports['scheduler']}",
+        "ORC_POOLS": str(settings.pools.absolute()),
+        "ORC_RULES": str(settings.rules.absolute()),
+        "ORC_WORK_POOL": settings.work_pool,
+        "ORC_CHAIN": settings.chain or "local",
+        "PREFECT_API_URL": api,
+        "PREFECT_UI_API_URL": api,
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+        "PREFECT_LOCAL_STORAGE_PATH": str(home / "results"),
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "DO_NOT_TRACK": "1",
+        "PYTHONPATH": os.pathsep.join(
+            dict.fromkeys(p for p in (root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)) if p)
+        ),
         "PYTHONUNBUFFERED": "1",
-    }  # fmt: skip
+    }
 
 
 def family(instance: str) -> list[psutil.Process]:

@@ -47,7 +47,12 @@ class Supervisor:
         self.settings = settings
         old = states.read(settings)
         me = psutil.Process()
-        self.state = State(instance=uuid.uuid4().hex, pid=os.getpid(), created=me.create_time(), ports=states.ports(settings, old.ports if old else {}))
+        self.state = State(
+            instance=uuid.uuid4().hex,
+            pid=os.getpid(),
+            created=me.create_time(),
+            ports=states.ports(settings, old.ports if old else {}),
+        )
         self.environment = {**os.environ, **states.environment(settings, self.state)}
         self.stopping = asyncio.Event()
         self.watchers: list[asyncio.Task[None]] = []
@@ -55,16 +60,34 @@ class Supervisor:
         self.scheduler = self.environment["ORC_SCHEDULER"]
         python = [sys.executable, "-m"]
         self.server = Service(
-            "prefect-server", [*python, "prefect", "server", "start", "--host", host, "--port", str(ports["prefect"])],
+            "prefect-server",
+            [*python, "prefect", "server", "start", "--host", host, "--port", str(ports["prefect"])],
             lambda: _answers(f"{self.environment['PREFECT_API_URL']}/health"),
-        )  # fmt: skip
+        )
         self.dask = Service(
-            "dask-scheduler", [*python, "distributed.cli.dask_scheduler", "--host", host, "--port", str(ports["scheduler"]), "--dashboard-address", f"{host}:{ports['dashboard']}", "--preload", "agent.scheduler.preload"],
+            "dask-scheduler",
+            [
+                *python,
+                "distributed.cli.dask_scheduler",
+                "--host",
+                host,
+                "--port",
+                str(ports["scheduler"]),
+                "--dashboard-address",
+                f"{host}:{ports['dashboard']}",
+                "--preload",
+                "agent.scheduler.preload",
+            ],
             lambda: _listens(host, ports["scheduler"]),
-        )  # fmt: skip
-        self.governor = Service("governor", [*python, "agent.governor.process", self.scheduler], lambda: self._governed())
+        )
+        self.governor = Service(
+            "governor", [*python, "agent.governor.process", self.scheduler], lambda: self._governed()
+        )
         self.mind = Service("mind", [*python, "agent.mind.process"])
-        self.worker = Service("prefect-worker", [*python, "prefect", "worker", "start", "--pool", settings.work_pool, "--type", "process", "--name", "orc"])
+        self.worker = Service(
+            "prefect-worker",
+            [*python, "prefect", "worker", "start", "--pool", settings.work_pool, "--type", "process", "--name", "orc"],
+        )
 
     # ------------------------------------------------------------------ up
     async def run(self) -> int:
@@ -74,7 +97,9 @@ class Supervisor:
             loop.add_signal_handler(number, self.stopping.set)
         try:
             starting = asyncio.ensure_future(self._start())
-            await asyncio.wait({starting, asyncio.ensure_future(self.stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {starting, asyncio.ensure_future(self.stopping.wait())}, return_when=asyncio.FIRST_COMPLETED
+            )
             if starting.done():
                 starting.result()
                 await self.stopping.wait()
@@ -109,7 +134,9 @@ class Supervisor:
         until = time.monotonic() + patience
         while service.ready is not None and not await asyncio.to_thread(service.ready):
             if service.process is not None and service.process.returncode is not None:
-                raise ServiceError(f"{service.name} ended with {service.process.returncode}: {self._last_line(service)} (see {self._log(service)})")
+                raise ServiceError(
+                    f"{service.name} ended with {service.process.returncode}: {self._last_line(service)} (see {self._log(service)})"
+                )
             if time.monotonic() > until:
                 raise ServiceError(f"{service.name} did not answer within {patience:.0f} s (see {self._log(service)})")
             await asyncio.sleep(0.2)
@@ -118,7 +145,12 @@ class Supervisor:
     async def _spawn(self, service: Service) -> None:
         with self._log(service).open("ab") as log:
             service.process = await asyncio.create_subprocess_exec(
-                *service.command, env=self.environment, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+                *service.command,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
             )
         self.state.processes[service.name] = service.process.pid
         states.write(self.settings, self.state)
@@ -145,12 +177,19 @@ class Supervisor:
         if mark.exists() and mark.read_text() == digest and (self.settings.home / "prefect").exists():
             return
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agent.services.register", env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            sys.executable,
+            "-m",
+            "agent.services.register",
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
         out, _ = await process.communicate()
         (self.settings.home / "logs" / "register.log").write_bytes(out)
         if process.returncode:
-            raise ServiceError(f"the deployments could not be registered: {out.decode(errors='replace').strip().splitlines()[-1]} (see logs/register.log in {self.settings.home})")
+            raise ServiceError(
+                f"the deployments could not be registered: {out.decode(errors='replace').strip().splitlines()[-1]} (see logs/register.log in {self.settings.home})"
+            )
         mark.write_text(digest)
 
     def _governed(self) -> bool:

@@ -20,9 +20,13 @@ def schema(columns: Mapping[str, Mapping[str, Any]]) -> pa.DataFrameSchema:
     out = {}
     for name, said in columns.items():
         if said.get("type") not in DTYPES:
-            raise ContractError(f"column {name!r}: type {said.get('type')!r} is unknown; allowed are {', '.join(DTYPES)}")
+            raise ContractError(
+                f"column {name!r}: type {said.get('type')!r} is unknown; allowed are {', '.join(DTYPES)}"
+            )
         if unknown := sorted(set(said) - {"type", "nullable", "min", "max", "in"}):
-            raise ContractError(f"column {name!r}: unknown field {unknown[0]!r}; allowed are type, nullable, min, max, in")
+            raise ContractError(
+                f"column {name!r}: unknown field {unknown[0]!r}; allowed are type, nullable, min, max, in"
+            )
         checks = [pa.Check.ge(said["min"])] if "min" in said else []
         checks += [pa.Check.le(said["max"])] if "max" in said else []
         checks += [pa.Check.isin(said["in"])] if "in" in said else []
@@ -54,5 +58,7 @@ def check(table: str, frame: pd.DataFrame, contract: pa.DataFrameSchema) -> pd.D
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases
         first = cases.iloc[0]
-        raise ContractError(f"table {table}: column {first['column']!r} breaks {first['check']} with {first['failure_case']!r}; {len(cases)} failures in all") from errors
+        raise ContractError(
+            f"table {table}: column {first['column']!r} breaks {first['check']} with {first['failure_case']!r}; {len(cases)} failures in all"
+        ) from errors
     return checked

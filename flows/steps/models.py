@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -35,7 +36,9 @@ def _split(table: str, spec: Mapping[str, Any], start: float) -> tuple[pd.DataFr
         frame[name] = frame[name].astype("category")
     seen, unseen = frame[frame[column] < start], frame[frame[column] >= start]
     if seen.empty or unseen.empty:
-        raise contract.ContractError(f"table {table}: the hold-out of {column!r} from {start} leaves {len(seen)} rows to learn from and {len(unseen)} to test on; both need some")
+        raise contract.ContractError(
+            f"table {table}: the hold-out of {column!r} from {start} leaves {len(seen)} rows to learn from and {len(unseen)} to test on; both need some"
+        )
     return seen, unseen
 
 
@@ -43,7 +46,14 @@ def _boosted(seen: pd.DataFrame, spec: Mapping[str, Any], parameters: Mapping[st
     import xgboost as xgb
 
     data = xgb.QuantileDMatrix(seen.drop(columns=spec["target"]), seen[spec["target"]], enable_categorical=True)
-    said = {"objective": "reg:squarederror", "tree_method": "hist", "device": device(), "nthread": int(os.environ.get("OMP_NUM_THREADS", "1")), "seed": 0, **parameters}
+    said = {
+        "objective": "reg:squarederror",
+        "tree_method": "hist",
+        "device": device(),
+        "nthread": int(os.environ.get("OMP_NUM_THREADS", "1")),
+        "seed": 0,
+        **parameters,
+    }
     return xgb.train(said, data, num_boost_round=spec["rounds"])
 
 
@@ -58,9 +68,10 @@ def scores(truth: Any, guess: Any) -> dict[str, float]:
     """Mean absolute error, root mean squared error and R² (1: perfect, 0: as good as the mean)."""
     error = np.asarray(truth) - np.asarray(guess)
     return {
-        "mae": round(float(np.abs(error).mean()), 4), "rmse": round(float(np.sqrt((error**2).mean())), 4),
+        "mae": round(float(np.abs(error).mean()), 4),
+        "rmse": round(float(np.sqrt((error**2).mean())), 4),
         "r2": round(float(1 - (error**2).sum() / ((truth - np.mean(truth)) ** 2).sum()), 4),
-    }  # fmt: skip
+    }
 
 
 @needs(interruptible=True, gpu="helps", runtime="10s", memory="1 GiB")
@@ -82,17 +93,30 @@ def fit(table: str, spec: dict[str, Any], parameters: dict[str, Any], folder: st
     truth = unseen[spec["target"]].to_numpy()
     guess = _predicted(model, unseen, spec)
     metrics = {
-        "rows": {"trained": len(seen), "held out": len(unseen)}, "parameters": parameters, "rounds": spec["rounds"], "device": device(),
-        "model": scores(truth, guess), f"baseline: {spec['baseline']}": scores(truth, unseen[spec["baseline"]].to_numpy()),
+        "rows": {"trained": len(seen), "held out": len(unseen)},
+        "parameters": parameters,
+        "rounds": spec["rounds"],
+        "device": device(),
+        "model": scores(truth, guess),
+        f"baseline: {spec['baseline']}": scores(truth, unseen[spec["baseline"]].to_numpy()),
         "baseline: mean": scores(truth, np.full(len(truth), seen[spec["target"]].mean())),
-        "importance": dict(sorted(((k, round(float(v), 4)) for k, v in model.get_score(importance_type="gain").items()), key=lambda kv: -kv[1])[:8]),
-    }  # fmt: skip
+        "importance": dict(
+            sorted(
+                ((k, round(float(v), 4)) for k, v in model.get_score(importance_type="gain").items()),
+                key=lambda kv: -kv[1],
+            )[:8]
+        ),
+    }
     into = Path(folder)
     into.mkdir(parents=True, exist_ok=True)
     model.save_model(into / "model.json.new.json")
     (into / "model.json.new.json").replace(into / "model.json")
     (into / "metrics.json").write_text(json.dumps(metrics, indent=1))
-    return {**metrics, "path": str(into / "model.json"), "chart": chart(truth, guess, unseen[spec["baseline"]].to_numpy(), spec)}
+    return {
+        **metrics,
+        "path": str(into / "model.json"),
+        "chart": chart(truth, guess, unseen[spec["baseline"]].to_numpy(), spec),
+    }
 
 
 def chart(truth: Any, guess: Any, baseline: Any, spec: Mapping[str, Any]) -> str:
@@ -102,7 +126,7 @@ def chart(truth: Any, guess: Any, baseline: Any, spec: Mapping[str, Any]) -> str
 
     edges = np.quantile(truth, np.linspace(0, 1, 21))
     middle, ours, theirs = [], [], []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         rows = (truth >= low) & (truth <= high)
         if rows.any():
             middle.append(float(truth[rows].mean()))

