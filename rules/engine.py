@@ -67,7 +67,8 @@ class Engine:
                 finally:
                     self._host.delete_state(name, sid)
             order = {rule.name: at for at, rule in enumerate(self.rules.rules)}
-            return tuple(sorted(self._said, key=lambda said: order[said.rule]))
+            # a fact that satisfies two alternatives of a rule fires it twice
+            return tuple(sorted(dict.fromkeys(self._said), key=lambda said: order[said.rule]))
 
     def _definition(self, rules: tuple[Rule, ...]) -> dict[str, Any]:
         out: dict[str, Any] = {}

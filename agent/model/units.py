@@ -15,10 +15,17 @@ MS_PER_HOUR = 3_600_000
 MICROS = 1_000_000
 
 
+def _numbered(value: str) -> str:
+    """The text, when it has a number in it: Dask reads "" and "MiB" as one."""
+    if not any(letter.isdigit() for letter in value):
+        raise ValueError("no number")
+    return value.strip()
+
+
 def memory_mib(value: str | int) -> int:
     """MiB of `"16 GiB"`; an integer counts MiB already. Raises UnitError unless positive."""
     try:
-        mib = value if isinstance(value, int) else math.ceil(parse_bytes(value) / MIB)
+        mib = value if isinstance(value, int) else math.ceil(parse_bytes(_numbered(value)) / MIB)
     except (ValueError, TypeError, AttributeError) as error:
         raise UnitError(f"memory {value!r} cannot be read; write for example '16 GiB' or 512 (MiB)") from error
     if isinstance(mib, bool) or mib <= 0:
@@ -32,7 +39,7 @@ def duration_ms(value: str | int | float) -> int:
         seconds = (
             float(value)
             if isinstance(value, int | float)
-            else float(parse_timedelta(re.sub(r"\s*mins?$", "m", value.strip())))
+            else float(parse_timedelta(re.sub(r"\s*mins?$", "m", _numbered(value))))
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UnitError(

@@ -29,12 +29,7 @@ def current() -> RunInfo:
         return RunInfo()
     said = dict(said_by(context.flow)) if context.flow is not None else {}
     with get_client(sync_client=True) as client:
-        root, deadline = _above(client, run)
-        deadline = _own(run, said.get("deadline_ms"), deadline)
-        labels: dict[str, Any] = {_ROOT: root}
-        if deadline is not None:
-            labels[_DEADLINE] = deadline
-        client.request("PATCH", "/flow_runs/{id}/labels", path_params={"id": run.id}, json=labels)
+        root, deadline = _marked(client, context.flow, run)
         deployment = client.read_deployment(run.deployment_id).name if run.deployment_id else ""
     said.pop("deadline_ms", None)
     return RunInfo(
@@ -47,6 +42,34 @@ def current() -> RunInfo:
         deadline_ms=deadline,
         defaults=said,
     )
+
+
+def mark(flow: Any, run: FlowRun, _: Any) -> None:
+    """Hook of a flow with needs, called as it begins: its root and deadline go into its labels, for the flows below it."""
+    with get_client(sync_client=True) as client:
+        _label(client, run, *_found(client, flow, run))
+
+
+def _marked(client: SyncPrefectClient, flow: Any, run: FlowRun) -> tuple[str, int | None]:
+    """Root and deadline: as the hook wrote them, else found and written now."""
+    if mark in getattr(flow, "on_running_hooks", ()):
+        labels = client.read_flow_run(run.id).labels
+        if _ROOT in labels:
+            return str(labels[_ROOT]), int(labels[_DEADLINE]) if _DEADLINE in labels else None
+    found = _found(client, flow, run)
+    _label(client, run, *found)
+    return found
+
+
+def _found(client: SyncPrefectClient, flow: Any, run: FlowRun) -> tuple[str, int | None]:
+    root, above = _above(client, run)
+    return root, _own(run, said_by(flow).get("deadline_ms") if flow is not None else None, above)
+
+
+def _label(client: SyncPrefectClient, run: FlowRun, root: str, deadline: int | None) -> None:
+    # Prefect does not hand labels down to child runs
+    labels: dict[str, Any] = {_ROOT: root} if deadline is None else {_ROOT: root, _DEADLINE: deadline}
+    client.request("PATCH", "/flow_runs/{id}/labels", path_params={"id": run.id}, json=labels)
 
 
 def _ms(at: datetime | None) -> int:

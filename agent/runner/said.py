@@ -17,8 +17,8 @@ _overrides: ContextVar[Mapping[str, Any]] = ContextVar("orc_needs", default=Mapp
 class needs:
     """What a task needs, in human units; what is not said is estimated, and not said to be interruptible means it is not.
 
-    On a task or a plain function, above or below `@task`; on a flow, where it is the default of all its tasks and
-    where `deadline` and `budget` belong; or as a context manager around `submit` and `map`, for that call alone.
+    On a task or a plain function, above or below `@task`; on a flow, above `@flow`, where it is the default of all its
+    tasks and where `deadline` and `budget` belong; or as a context manager around `submit` and `map`, for that call alone.
 
     Args:
         cpus: cores kept busy, ≥ 1.
@@ -44,6 +44,12 @@ class needs:
     def __call__(self, target: T) -> T:
         function = getattr(target, "fn", target)
         setattr(function, _ATTRIBUTE, merged(getattr(function, _ATTRIBUTE, {}), self.fields))
+        hooks = getattr(target, "on_running_hooks", None)
+        if hooks is not None:  # a flow: its runner may never be used, and the flows below it ask for its deadline
+            from agent.runner.run import mark
+
+            if mark not in hooks:
+                hooks.append(mark)
         return target
 
     def __enter__(self) -> needs:

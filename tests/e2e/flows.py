@@ -1,0 +1,119 @@
+"""Flows the end-to-end tests run, each in a process of its own: `python -m tests.e2e.flows NAME '{"…": …}'`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import INPUTS, TASK_SOURCE
+
+from agent import GovernedTaskRunner, needs
+
+
+def _ran(folder: str, name: Any) -> None:
+    """Leave a mark for each start of a body."""
+    with (Path(folder) / f"{name}.ran").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+@needs(interruptible=True, runtime="2s")
+@task(cache_policy=INPUTS + TASK_SOURCE)
+def work(folder: str, n: int, seconds: float) -> int:
+    """Mark, wait, return."""
+    _ran(folder, n)
+    time.sleep(seconds)
+    return n
+
+
+@needs(runtime="2s")
+@task
+def safe(folder: str, n: int, seconds: float) -> int:
+    """Like `work`, but never to be interrupted."""
+    _ran(folder, f"safe{n}")
+    time.sleep(seconds)
+    return n
+
+
+@task
+def add(numbers: list[int]) -> int:
+    """A dependent of all."""
+    return sum(numbers)
+
+
+@task
+def fail() -> None:
+    """Fails."""
+    raise ValueError("on purpose")
+
+
+@task
+def outer() -> int:
+    """Submits tasks of its own and waits for them."""
+    return sum(inner.map(range(3)).result())
+
+
+@task
+def inner(n: int) -> int:
+    """Of outer."""
+    return n
+
+
+@flow(task_runner=GovernedTaskRunner)
+def many(folder: str, count: int, seconds: float, kind: str = "work") -> int:
+    """Map and sum."""
+    mapped = (work if kind == "work" else safe).map([folder] * count, range(count), [seconds] * count)
+    result: int = add.submit(mapped).result()
+    return result
+
+
+@flow(task_runner=GovernedTaskRunner)
+def nested() -> int:
+    """A task that waits for tasks."""
+    result: int = outer.submit().result()
+    return result
+
+
+@flow(task_runner=GovernedTaskRunner)
+def failing() -> None:
+    """Ends as its task does."""
+    fail.submit().result()
+
+
+@flow(task_runner=GovernedTaskRunner)
+def needing(folder: str, said: dict[str, Any]) -> int:
+    """One task with needs said at the call."""
+    with needs(**said):
+        future = safe.submit(folder, 0, 0.2)
+    result: int = future.result()
+    return result
+
+
+@needs(team="labelled", labels={"ask": "yes"})
+@flow(task_runner=GovernedTaskRunner)
+def asking(folder: str) -> int:
+    """Its tasks carry a label that a rule escalates."""
+    result: int = safe.submit(folder, 0, 0.1).result()
+    return result
+
+
+@needs(budget="dollar", interruptible=True)
+@flow(task_runner=GovernedTaskRunner)
+def spending(folder: str, count: int) -> int:
+    """Charged to a budget."""
+    return sum(work.map([folder] * count, range(count), [0.2] * count).result())
+
+
+@needs(deadline="1 h")
+@flow(task_runner=GovernedTaskRunner)
+def above(folder: str) -> int:
+    """A flow in a flow."""
+    return many(folder, 2, 0.1)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"result": globals()[sys.argv[1]](**json.loads(sys.argv[2]))}))

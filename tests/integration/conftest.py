@@ -1,0 +1,104 @@
+"""A real Dask scheduler with the extension, real worker processes, and a test in the governor's place."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from distributed import Client, Future
+
+from agent.model.pools import Selector
+from tests.conftest import Processes, free_port, until
+
+_epochs = itertools.count(1)
+
+
+class Cluster:
+    """A scheduler process, and workers that come and go."""
+
+    def __init__(self, processes: Processes, name: str, **env: str) -> None:
+        self.processes, self.name = processes, name
+        port = free_port()
+        self.address = f"tcp://127.0.0.1:{port}"
+        self.scheduler = processes.start(
+            "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--preload", "agent.scheduler.preload",
+            name=f"{name}-scheduler", env={"ORC_MODE": "govern", **env},
+        )  # fmt: skip
+        self.workers: dict[str, Any] = {}
+        self.client = Client(self.address, timeout=30, set_as_default=False)
+
+    def add(self, name: str, nthreads: int = 1, memory: str = "1GiB", resources: str = "") -> None:
+        more = ["--resources", resources] if resources else []
+        self.workers[name] = self.processes.start(
+            "distributed.cli.dask_worker", self.address, "--name", name, "--nthreads", str(nthreads), "--memory-limit", memory, "--no-nanny",
+            "--no-dashboard", *more, name=f"{self.name}-{name}",
+        )  # fmt: skip
+        until(lambda: name in self.names(), 30)
+
+    def names(self) -> dict[str, str]:
+        """Worker name → address."""
+        return {w["name"]: a for a, w in self.client.scheduler_info(n_workers=-1)["workers"].items()}
+
+    def kill(self, name: str) -> None:
+        self.workers.pop(name).kill()
+        until(lambda: name not in self.names(), 30)
+
+    def ask(self, handler: str, **arguments: Any) -> Any:
+        return self.client.sync(getattr(self.client.scheduler, handler), **arguments)
+
+
+class Governor:
+    """The governor's side of the protocol, by hand."""
+
+    def __init__(self, cluster: Cluster, pools: dict[str, int]) -> None:
+        self.cluster, self.epoch, self.deltas = cluster, next(_epochs), []
+        sizes = [
+            {"name": n, "selector": asdict(Selector(name=f"{n}-*")), "cpus": slots, "memory_mib": 1024, "gpus": 0}
+            for n, slots in pools.items()
+        ]
+        cluster.ask("orc_instruct", epoch=self.epoch, pools=sizes, mode="govern")
+        self.ack = cluster.ask("orc_snapshot", epoch=self.epoch)["ack"]
+
+    def follow(self) -> list[tuple[Any, ...]]:
+        reply = self.cluster.ask("orc_follow", epoch=self.epoch, ack=self.ack, wait=0.2)
+        self.ack = reply["ack"]
+        self.deltas += [tuple(d) for d in reply["deltas"]]
+        return self.deltas
+
+    def keys(self, kind: str) -> list[Any]:
+        self.follow()
+        return [d[1] for d in self.deltas if d[0] == kind]
+
+    def ready(self, count: int) -> list[Any]:
+        until(lambda: len(set(self.keys("ready"))) >= count)
+        return list(dict.fromkeys(self.keys("ready")))
+
+    def bind(self, pool: str, *keys: Any, ahead: int = 0, memory: int = 0) -> list[Any]:
+        bind = {"pool": pool, "cpus": 1, "memory_mib": memory, "gpus": 0, "ahead": ahead, "keys": list(keys)}
+        return list(self.cluster.ask("orc_instruct", epoch=self.epoch, binds=[bind])["bound"][0])
+
+    def ended(self, key: Any) -> list[str]:
+        self.follow()
+        return [d[2] for d in self.deltas if d[0] == "end" and d[1] == key]
+
+
+@pytest.fixture(scope="session")
+def cluster(processes: Processes) -> Iterator[Cluster]:
+    """One scheduler for the session, with a spot and a safe worker."""
+    made = Cluster(processes, "shared")
+    made.add("spot-0")
+    made.add("safe-0")
+    yield made
+    made.client.close()
+
+
+@pytest.fixture
+def governor(cluster: Cluster) -> Iterator[Governor]:
+    """A new governor, and no tasks of another test left."""
+    yield Governor(cluster, {"spot": 1, "safe": 1})
+    for key in list(cluster.client.futures):  # a caught exception keeps its frame, and that its futures
+        Future(key, client=cluster.client).cancel()
+    until(lambda: not cluster.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)), 30)

@@ -1,0 +1,128 @@
+"""Counts, packing, learning, settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.errors import SettingError
+from agent.governor.learning import Learning
+from agent.model.pools import Selector
+from agent.report.pack import OnDemand, packed
+from agent.scheduler.counts import Counts, Size
+from agent.scheduler.unrunnable import Unrunnable
+from agent.settings import load
+
+HOUR = 3_600_000
+
+
+def test_a_worker_takes_what_fits_beside_what_is_bound():
+    counts = Counts("a", "w", "p", slots=4, cpus=4, memory_mib=8000, gpus=1)
+    counts.bound["big"] = (1, 6000, 1)
+    assert counts.fits((1, 2000, 0), 0)
+    assert not counts.fits((1, 2001, 0), 0)
+    assert not counts.fits((1, 1, 1), 0)
+    assert not counts.fits((4, 1, 0), 0)
+
+
+def test_a_parent_that_waits_lends_its_slot_but_not_its_memory():
+    counts = Counts("a", "w", "p", slots=1, cpus=1, memory_mib=8000, gpus=0)
+    counts.bound["parent"] = (0, 6000, 0)
+    assert not counts.fits((1, 1000, 0), 0)
+    counts.lent.add("parent")
+    assert counts.fits((1, 1000, 0), 0)
+    assert not counts.fits((1, 3000, 0), 0)
+
+
+def test_work_sent_ahead_counts_only_as_much_as_can_run_at_once():
+    counts = Counts("a", "w", "p", slots=2, cpus=2, memory_mib=4000, gpus=0)
+    counts.bound.update({n: (1, 2000, 0) for n in range(6)})
+    assert counts.free() == (-4, 0, 0, 0)
+    assert counts.fits((1, 2000, 0), ahead=3)
+    assert not counts.fits((1, 2000, 0), ahead=2)
+
+
+def test_a_size_is_read_from_the_governors_words():
+    said = {
+        "name": "p",
+        "selector": {"name": "p-*", "host": None, "resources": [["GPU", 1]], "nthreads": None},
+        "cpus": 1,
+        "memory_mib": 2,
+        "gpus": 0,
+    }
+    assert Size.read(said).selector == Selector(name="p-*", resources=(("GPU", 1.0),))
+
+
+class _Ts:
+    def __init__(self, held):
+        self.resource_restrictions = {"orc-hold": 1} if held else None
+
+
+def test_held_tasks_are_hidden_from_scans_and_still_counted():
+    held, other = _Ts(True), _Ts(False)
+    table = Unrunnable({held: 1.0, other: 2.0})
+    assert (list(table), len(table), held in table) == ([other], 2, True)
+    assert list(table.items()) == [(other, 2.0)]
+    table.reveal(held)
+    assert set(table) == {held, other}
+    table.pop(held)
+    table.pop(held, None)
+    assert (list(table), len(table)) == ([other], 1)
+
+
+def test_packing_reuses_a_worker_within_its_idle_time():
+    on = OnDemand(pool="od", usd_micros_per_hour=3_600_000, slots=1, startup_ms=1000, idle_ms=2000, min_billing_ms=0)
+    assert packed([(0, 1000), (2500, 1000)], on) == (1000 + 3500 + 2000, 1)
+    assert packed([(0, 1000), (3500, 1000)], on) == (2 * (1000 + 1000 + 2000), 2)
+    assert packed([(0, 1000), (500, 1000)], on)[1] == 2
+
+
+def test_packing_pays_the_minimum_billing():
+    on = OnDemand(pool="od", usd_micros_per_hour=3_600_000, slots=1, startup_ms=0, idle_ms=0, min_billing_ms=60_000)
+    assert packed([(0, 1000)], on) == (60_000, 1)
+
+
+def test_a_class_that_changes_is_learned_anew():
+    learning = Learning()
+    for ms in [100] * 400 + [10_000] * 800:
+        learning.ran("c", "p", 0, ms, "")
+    (statistic,) = [s for s in learning.statistics({"c"}) if s.pool == "p"]
+    assert abs(statistic.log_mean - 9.21) < 0.2
+    assert statistic.n <= 200
+
+
+def test_a_tail_is_the_time_from_a_class_to_the_end_of_its_root_run():
+    learning = Learning()
+    learning.ran("first", "p", 1000, 10, "r")
+    learning.ran("last", "p", 9000, 10, "r")
+    learning.quiet("r")
+    assert (learning.tails["first"], learning.tails["last"]) == (8000, 0)
+
+
+def test_interruptions_move_the_declared_hazard():
+    learning = Learning()
+    assert learning.hazard("spot", 500) == 0.5
+    learning.lived("spot", 2 * HOUR, interrupted=True)
+    assert learning.hazard("spot", 500) == 0.5
+    learning.lived("spot", 4 * HOUR, interrupted=False)
+    assert learning.hazard("spot", 500) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("MODE", "maybe", "ORC_MODE='maybe'"), ("SCHEDULER", "localhost:8786", "tcp://HOST:PORT"), ("DELAY_USD_PER_HOUR", "-1", "ORC_DELAY_USD_PER_HOUR"),
+        ("PREFECT_PORT", "70000", "ORC_PREFECT_PORT"), ("AHEAD", "soon", "ORC_AHEAD"), ("DEADLINE_QUANTILE_SIGMAS", "nan", "ORC_DEADLINE_QUANTILE_SIGMAS"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_refused_by_name(monkeypatch, name, value, says):
+    monkeypatch.setenv(f"ORC_{name}", value)
+    with pytest.raises(SettingError, match=says):
+        load()
+
+
+def test_env_example_names_every_setting():
+    from agent.settings import Settings
+    from tests.conftest import ROOT
+
+    said = (ROOT / ".env.example").read_text()
+    assert [name for name in Settings.model_fields if f"ORC_{name.upper()}=" not in said] == []

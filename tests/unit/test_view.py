@@ -1,0 +1,180 @@
+"""The governor's view: deltas in, groups, workers, leases and outcomes out."""
+
+from __future__ import annotations
+
+from agent.governor.view import Bound, View
+from agent.scheduler import protocol as p
+from tests.values import MINUTE, pool
+
+SPOT = pool("spot", "spot", 0.09)
+SAYS = {
+    "prefix": "work",
+    "says": {p.NEEDS: {"interruptible": True, "runtime_ms": MINUTE}, p.RUN: {"flow_run": "f", "root_run": "r"}},
+    "resources": {},
+}
+WORKER = {
+    "address": "tcp://1",
+    "name": "spot-0",
+    "host": "h",
+    "pool": "spot",
+    "slots": 1,
+    "memory_mib": 4096,
+    "resources": {},
+    "draining": False,
+}
+
+
+def view(judge=lambda facts: (), facts=frozenset()):
+    made = View((SPOT, pool()), judge, facts)
+    made.apply((p.SPECIFIED, 0, SAYS), 0)
+    made.apply((p.JOINED, WORKER), 0)
+    return made
+
+
+def ready(made, key="k", now=0, nbytes=0):
+    made.apply((p.READY, key, 0, nbytes, now), now)
+
+
+def send(made, key="k", now=100):
+    (group,) = [g for g in made.live_groups() if key in made.ready[g.id]]
+    task = made._unready(key)
+    made.sent(Bound(task, 7, group.id, "spot", "tcp://1", now, 1000, 90_000, made.load(group, "spot")))
+
+
+def test_tasks_that_say_the_same_are_one_group_and_inputs_of_another_size_another():
+    made = view()
+    for key, size in (("a", 0), ("b", 100), ("c", 2**30)):
+        ready(made, key, nbytes=size)
+    assert sorted(group.ready for group in made.live_groups()) == [1, 2]
+
+
+def test_a_delta_that_comes_twice_changes_nothing():
+    made = view()
+    for _ in range(2):
+        ready(made)
+    assert [group.ready for group in made.live_groups()] == [1]
+    send(made)
+    ready(made)  # late news of a task that is bound
+    assert made.live_groups() == ()
+    for _ in range(2):
+        made.apply((p.ENDED, "k", "done", "tcp://1", 200, 700, 0), 800)
+    assert [(e.placement, e.result, e.run_ms) for e in made.ended] == [(7, "done", 500)]
+
+
+def test_an_outcome_is_charged_its_part_of_the_worker():
+    made = view()
+    ready(made)
+    send(made)
+    made.apply((p.ENDED, "k", "done", "tcp://1", 0, 3_600_000, 0), 0)
+    # start 0 means that it never began
+    assert made.ended[0].usd_micros == 0
+    ready(made)
+    send(made)
+    made.apply((p.ENDED, "k", "done", "tcp://1", 1, 3_600_001, 0), 0)
+    assert made.ended[1].usd_micros == 90_000
+
+
+def test_a_task_lost_with_a_spot_worker_is_preempted_and_leaves_its_group():
+    made = view()
+    ready(made)
+    before = made.live_groups()[0].id
+    send(made)
+    made.apply((p.ENDED, "k", "lost", "tcp://1", 0, 0, 0), 5_000)
+    ready(made)
+    after = made.live_groups()[0]
+    assert (made.ended[0].result, after.preemptions, after.losses) == ("preempted", 1, 0)
+    assert after.id != before
+
+
+def test_history_is_learned_from_what_ran_and_not_from_what_was_found_stored():
+    made = view()
+    for result in ("done", "cached", "failed"):
+        ready(made)
+        send(made)
+        made.apply((p.ENDED, "k", result, "tcp://1", 1, 1001, 0), 0)
+    assert [s.n for s in made.learning.statistics({"work"})] == [1, 1]
+
+
+def test_a_worker_that_leaves_takes_its_bound_tasks_along():
+    made = view()
+    ready(made)
+    send(made)
+    made.apply((p.LEFT, "tcp://1"), 500)
+    assert [e.result for e in made.ended] == ["preempted"]
+    assert made.pool_states(500)[1].workers == ()
+
+
+def test_a_notice_takes_a_worker_out_of_the_plan():
+    made = view()
+    assert made.noticed("spot-0") == "tcp://1"
+    assert made.pool_states(0)[1].workers[0].draining
+
+
+def test_a_launch_that_is_refused_is_put_off_each_time_longer():
+    made, waits = view(), []
+    for _ in range(3):
+        now = made.pools["spot"].retry_ms + 1
+        lease = made.new_lease(SPOT, "spot-1", now, "why")
+        made.pools["spot"].starting["spot-1"] = now
+        made.refused(lease.id, now, "no capacity")
+        waits.append(made.pools["spot"].retry_ms - now)
+    assert waits == [2000, 4000, 8000]
+    assert made.pools["spot"].refused_since_ms == 1
+    assert not made.pools["spot"].starting
+
+
+def test_a_machine_that_dies_before_it_joins_is_not_launched_again_at_once():
+    made = view()
+    lease = made.new_lease(SPOT, "spot-1", 0, "why")
+    made.granted(lease.id, 10)
+    made.end_lease(lease.id, 500, "died")
+    assert made.pools["spot"].retry_ms > 500
+
+
+def test_a_lease_is_billed_from_its_grant_to_its_end():
+    made = view()
+    lease = made.new_lease(SPOT, "spot-1", 0, "why")
+    made.granted(lease.id, 1_000)
+    made.end_lease(lease.id, 3_601_000, "drained")
+    assert made.leases[lease.id].usd_micros == 90_000
+
+
+def test_rules_are_asked_once_for_a_group():
+    asked = []
+    made = view(judge=lambda facts: asked.append(facts) or ())
+    for n in range(50):
+        ready(made, f"k{n}")
+    assert len(asked) == 1
+    assert asked[0]["interruptible"] is True
+
+
+def test_a_restart_ends_what_was_bound():
+    made = view()
+    ready(made)
+    send(made)
+    ready(made, "other")
+    made.apply((p.RESTARTED,), 900)
+    assert ([e.result for e in made.ended], made.live_groups()) == (["cancelled by restart"], ())
+
+
+def test_needs_that_cannot_be_read_are_set_aside_with_the_reason():
+    made = view()
+    made.apply((p.SPECIFIED, 1, {"prefix": "bad", "says": {"memry": "1 GiB"}, "resources": {}}), 0)
+    made.apply((p.READY, "x", 1, 0, 0), 0)
+    ((key, why),) = made.wrong
+    assert (key, "unknown need 'memry'" in why) == ("x", True)
+    assert made.live_groups() == ()
+
+
+def test_workers_that_no_pool_selects_are_the_pool_default_and_count_as_the_dearest():
+    made = view()
+    made.apply((p.JOINED, {**WORKER, "address": "tcp://2", "name": "theirs", "pool": "default", "slots": 4}), 0)
+    default = made.pool_states(0)[-1]
+    assert (default.pool.name, default.pool.slots, default.pool.priced) == ("default", 4, False)
+    assert default.usd_micros_per_hour == 360_000
+
+
+def test_dask_asks_for_resources_in_thousandths():
+    made = view()
+    made.apply((p.SPECIFIED, 1, {"prefix": "x", "says": {}, "resources": {"GPU": 0.5}}), 0)
+    assert made.specs[1].needs.resources == (("GPU", 500),)
