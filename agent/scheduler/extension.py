@@ -376,9 +376,7 @@ class Extension(SchedulerPlugin):
             "ended": [delta for delta in self.deltas if delta[0] == p.ENDED],
         }
 
-    async def state(
-        self, comm: Any = None, *, epoch: int = 0, flow_run: str = "", most: int = 200
-    ) -> dict[str, Any]:
+    async def state(self, comm: Any = None, *, epoch: int = 0, flow_run: str = "", most: int = 200) -> dict[str, Any]:
         """Figures for people, and the tasks of a run that wait for their inputs."""
         waiting: list[tuple[str, int, list[str], int]] = []
         for task in self.tasks.values():
