@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -94,7 +95,8 @@ class _Status(_Handler):
                 "open_usd_micros": spend,
                 "scheduler": g.scheduler,
                 "through": g.view.through,
-                "plan_ms": sorted(g.plan_ms)[len(g.plan_ms) // 2] if g.plan_ms else 0.0,
+                "plan_ms": _quantiles(g.plan_ms),
+                "commit_ms": _quantiles(g.commit_ms),
             }
         )
 
@@ -215,3 +217,9 @@ class _Override(_Handler):
         g.command(override)
         await done
         self.finish({"groups": sorted(groups), "pool": pool})
+
+
+def _quantiles(values: Iterable[float]) -> dict[str, float]:
+    """Median, 99th percentile and largest."""
+    found = sorted(values)
+    return {"p50": found[len(found) // 2], "p99": found[int(len(found) * 0.99)], "max": found[-1]} if found else {}

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +38,8 @@ STALE_MS = 10_000
 REST = 0.5
 #: and renews its lease in the ledger, ms
 RENEW_MS = 3_000
+#: and folds SQLite's log back, ms
+FOLD_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,8 @@ class Governor:
         self.warnings: list[str] = []
         self.holds: dict[str, Held] = {}
         self.decisions: dict[int, Decision] = {}
-        self.plan_ms: list[float] = []
+        self.plan_ms: deque[float] = deque(maxlen=1_000)
+        self.commit_ms: deque[float] = deque(maxlen=1_000)
         self._last: dict[tuple[str, str], tuple[Any, int]] = {}
         self._runs: dict[str, int] = {}
         self._commands: list[Callable[[int], None]] = []
@@ -95,6 +99,7 @@ class Governor:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="orc-ledger")
         self._jobs: set[asyncio.Task[None]] = set()
         self._renewed_ms = 0
+        self._folded_ms = self.clock()
         self._asked: list[tuple[int, Pool, str]] = []
         self._poll: asyncio.Future[dict[str, Any]] | None = None
 
@@ -249,6 +254,9 @@ class Governor:
         now = self.clock()
         view = self.view
         view.forget_quiet(now)
+        if now - self._folded_ms > FOLD_MS:
+            self._folded_ms = now
+            self._job(asyncio.to_thread(self.ledger.checkpoint))
         await self._refuse_wrong()
         if not (view.dirty or view.ended or view.changed_leases or self._says or self._due(now)):
             if now - self._renewed_ms > RENEW_MS:
@@ -259,7 +267,7 @@ class Governor:
         begin = time.perf_counter()
         snapshot = await self._snapshot(now)
         made = plan(snapshot)
-        self.plan_ms = [*self.plan_ms[-999:], (time.perf_counter() - begin) * 1000]
+        self.plan_ms.append((time.perf_counter() - begin) * 1000)
         entry = self._entry(now)
         binds = self._decide(snapshot, made, entry)
         if entry.placements or entry.decisions or made.acts:
@@ -465,6 +473,7 @@ class Governor:
 
     async def _commit(self, entry: Entry) -> None:
         entry.outcomes = list({o.placement: o for o in entry.outcomes}.values())
+        begin = time.perf_counter()
         try:
             await self._write(self.ledger.append, entry)
         except BudgetTakenError:
@@ -472,6 +481,7 @@ class Governor:
             self.view.changed_leases.update(lease.id for lease in entry.leases)
             raise
         self._renewed_ms = entry.at_ms
+        self.commit_ms.append((time.perf_counter() - begin) * 1000)
         for lease in entry.leases:
             if lease.ended_ms is not None:
                 self.view.leases.pop(lease.id, None)
@@ -584,6 +594,11 @@ class Governor:
         except Refused as refused:
             logger.info("launch of %s refused: %s", worker, refused)
             self.view.refused(lease, self.clock(), str(refused))
+        except (
+            Exception
+        ) as error:  # a provider's own failure is a refusal that is told loudly, or its lease would stay open
+            logger.exception("launch of %s failed", worker)
+            self.view.refused(lease, self.clock(), f"failed: {error!r}")
         else:
             self.view.granted(lease, self.clock())
         self._wake.set()

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import orjson
+
 from agent.model import codec
 from agent.model.snapshot import Budget, Group, Policy, PoolState, Snapshot, Statistic
 
@@ -13,7 +15,10 @@ from agent.model.snapshot import Budget, Group, Policy, PoolState, Snapshot, Sta
 def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What changes in every round, as JSON, and the rest as named parts."""
     parts = {"policy": codec.encode(snapshot.policy)}
-    parts.update({f"pool/{state.pool.name}": codec.encode(state) for state in snapshot.pools})
+    for state in snapshot.pools:
+        live = orjson.loads(codec.encode(state))
+        parts[f"pool/{state.pool.name}"] = codec.encode(live.pop("pool"))
+        parts[f"live/{state.pool.name}"] = codec.encode(live)
     parts.update({f"group/{group.id}": codec.encode(replace(group, ready=0, since_ms=0)) for group in snapshot.groups})
     parts.update({f"stat/{s.pool}/{s.task_class}": codec.encode(s) for s in snapshot.statistics})
     parts.update({f"budget/{budget.name}": codec.encode(budget) for budget in snapshot.budgets})
@@ -38,8 +43,14 @@ def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
         rules_digest=head["rules"],
         seed=head["seed"],
         policy=codec.decode(Policy, parts["policy"]),
-        pools=tuple(codec.decode(PoolState, body) for name, body in parts.items() if name.startswith("pool/")),
+        pools=tuple(_state(parts, name.removeprefix("live/")) for name in parts if name.startswith("live/")),
         groups=tuple(groups),
         statistics=tuple(codec.decode(Statistic, body) for name, body in parts.items() if name.startswith("stat/")),
         budgets=tuple(codec.decode(Budget, body) for name, body in parts.items() if name.startswith("budget/")),
     )
+
+
+def _state(parts: Mapping[str, bytes], name: str) -> PoolState:
+    whole = orjson.loads(parts[f"live/{name}"])
+    whole["pool"] = orjson.loads(parts[f"pool/{name}"])
+    return codec.decode(PoolState, codec.encode(whole))

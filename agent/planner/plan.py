@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from agent.model.needs import PRIORITY_RANK
-from agent.model.plans import Bind, Decision, Drain, HoldReason, Launch, Option, Plan, Refuse, Verb, Wait, Withdraw
-from agent.model.snapshot import Budget, Group, Snapshot
+from agent.model.plans import (
+    Bind,
+    Decision,
+    Drain,
+    Estimate,
+    HoldReason,
+    Launch,
+    Option,
+    Plan,
+    Refuse,
+    Verb,
+    Wait,
+    Withdraw,
+)
+from agent.model.pools import Pool
+from agent.model.snapshot import Budget, Group, Snapshot, Worker
 from agent.model.units import cost_micros, show_ms, show_usd
+from agent.planner.estimate import estimate
 from agent.planner.explain import in_short, nearest
 from agent.planner.feasible import PHYSICAL, why_not
 from agent.planner.rank import option, order, tasks_ahead
@@ -52,6 +67,7 @@ class _Draft:
         self.statistics = {(s.task_class, s.pool): s for s in snapshot.statistics}
         self.budgets = {budget.name: budget for budget in snapshot.budgets}
         self.left = {budget.name: budget.left_usd_micros for budget in snapshot.budgets}
+        self.guesses: dict[tuple[str, str], Estimate] = {}
         self.decisions: list[Decision] = []
         self.binds: list[Bind] = []
         self.drains: list[Drain] = []
@@ -94,11 +110,21 @@ class _Draft:
             ranked = self._ranked(group, remaining) if remaining else ranked
 
     def _ranked(self, group: Group, remaining: int) -> list[Option]:
-        shot = self.snapshot
+        policy, now = self.snapshot.policy, self.snapshot.now_ms
         return sorted(
-            (option(group, room, self.statistics, shot.policy, shot.now_ms, remaining) for room in self.rooms.values()),
+            (
+                option(group, room, self._guess(group, name), policy, now, remaining)
+                for name, room in self.rooms.items()
+            ),
             key=order,
         )
+
+    def _guess(self, group: Group, pool: str) -> Estimate:
+        """The estimate of a class in a pool; pools without history of their own share one."""
+        key = (group.id, pool if (group.task_class, pool) in self.statistics else "")
+        if key not in self.guesses:
+            self.guesses[key] = estimate(group, key[1], self.statistics, self.snapshot.policy.deadline_sigmas)
+        return self.guesses[key]
 
     def _asks(self, group: Group, best: Option, remaining: int) -> str:
         pool, usd = self.rooms[best.pool].state.pool, best.usd_micros * remaining
@@ -239,7 +265,7 @@ class _Draft:
     # ------------------------------------------------------------------ the fleet
     def fleet(self) -> None:
         """End workers that have been idle too long, keep each pool's least number, withdraw from those that are going."""
-        now = self.snapshot.now_ms
+        now, taken = self.snapshot.now_ms, {bind.pool for bind in self.binds}
         for name, room in self.rooms.items():
             state, pool = room.state, room.state.pool
             for worker in state.workers:
@@ -248,23 +274,21 @@ class _Draft:
             if pool.provider is None:
                 continue
             alive = len(room.free) + len(state.starting)
-            idle = sorted(
-                (w for w in state.workers if w.idle_since_ms is not None and not w.draining),
-                key=lambda w: (w.idle_since_ms or 0, w.name),
-            )
-            taken = {bind.pool for bind in self.binds} | ({name} if room.claimed else set())
-            for worker in idle if name not in taken else ():
-                kept = max((worker.idle_since_ms or 0) + pool.idle_ms, worker.launched_ms + pool.min_billing_ms)
-                if alive > pool.min_workers and now >= kept and not worker.only_copy:
-                    self.drains.append(
-                        Drain(
-                            pool=name,
-                            worker=worker.name,
-                            why=f"idle for {show_ms(now - (worker.idle_since_ms or now))}",
-                        )
-                    )
-                    alive -= 1
+            if name not in taken and not room.claimed:
+                for since, idle in sorted(
+                    (w.idle_since_ms, w.name) for w in state.workers if _idle_too_long(w, pool, now)
+                ):
+                    if alive > pool.min_workers:
+                        self.drains.append(Drain(pool=name, worker=idle, why=f"idle for {show_ms(now - (since or 0))}"))
+                        alive -= 1
             lacking = min(pool.min_workers - alive - room.launching, room.may_launch(now))
             if lacking > 0:
                 room.launching += lacking
                 self.launch_why.setdefault(name, f"the pool keeps {pool.min_workers}")
+
+
+def _idle_too_long(worker: Worker, pool: Pool, now_ms: int) -> bool:
+    """Idle for the pool's time, its paid minimum used up, and not the keeper of a result."""
+    if worker.idle_since_ms is None or worker.draining or worker.only_copy:
+        return False
+    return now_ms >= max(worker.idle_since_ms + pool.idle_ms, worker.launched_ms + pool.min_billing_ms)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from agent.model.plans import HoldReason, Option
+from agent.model.plans import Estimate, HoldReason, Option
 from agent.model.snapshot import Group, Policy
 from agent.model.units import MS_PER_HOUR, cost_micros
-from agent.planner.estimate import Statistics, estimate, interrupted
+from agent.planner.estimate import interrupted
 from agent.planner.feasible import why_not
 from agent.planner.room import Room, share, small
 
 
-def option(group: Group, room: Room, statistics: Statistics, policy: Policy, now_ms: int, remaining: int) -> Option:
+def option(group: Group, room: Room, guess: Estimate, policy: Policy, now_ms: int, remaining: int) -> Option:
     """One pool for the `remaining` tasks of a group: feasible or why not, and the arithmetic of one task.
 
     Marginal dollars: the task's part of a warm worker for its expected time; a cold worker's start-up, idle tail and
@@ -22,7 +22,6 @@ def option(group: Group, room: Room, statistics: Statistics, policy: Policy, now
     state, pool = room.state, room.state.pool
     if reason := why_not(group, state):
         return Option(pool=pool.name, kind=pool.shown_kind, why_not=reason)
-    guess = estimate(group, pool.name, statistics, policy.deadline_sigmas)
     ahead = tasks_ahead(group, room, guess.median_ms, guess.n, policy)
     fits = room.tasks(group, ahead, remaining)
     stretch = interrupted(guess.mean_ms, state.hazard_per_hour, group.needs.checkpoint_ms)
@@ -40,7 +39,7 @@ def option(group: Group, room: Room, statistics: Statistics, policy: Policy, now
     run = round(guess.mean_ms * stretch)
     delay = cost_micros(policy.delay_usd_micros_per_hour, wait + run)
     repeated = round(work * (stretch - 1))
-    preferred = tuple(v.rule for v in group.verdicts if v.verb == "prefer" and v.selects(pool))
+    preferred = tuple([v.rule for v in group.verdicts if v.verb == "prefer" and v.selects(pool)])
     score = work + startup + idle + repeated + delay
     late = None
     if group.deadline_ms is not None:

@@ -28,6 +28,8 @@ KEPT = 500_000
 #: a slice of work in the scheduler's loop, seconds
 SLICE = 0.008
 _WITHDRAW = "orc-withdraw-"
+#: shared by all tasks that ask for nothing themselves; Dask only reads it
+_HELD = {p.HOLD: 1}
 
 
 @dataclass(slots=True)
@@ -43,6 +45,8 @@ class Task:
     #: address of the worker it is bound to
     on: str | None = None
     withdrawing: bool = False
+    #: when its inputs were ready, seconds of the performance counter
+    ready_at: float = 0.0
 
 
 class Extension(SchedulerPlugin):
@@ -69,6 +73,8 @@ class Extension(SchedulerPlugin):
         self.wake = asyncio.Event()
         self.bound_no = 0
         self.longest_ms = 0.0
+        #: ready → bound of the newest tasks, ms
+        self.waits_ms: deque[float] = deque(maxlen=10_000)
         self.withdrawals = 0
         self.inner = Inner(self)
         scheduler.handlers.update(
@@ -101,7 +107,8 @@ class Extension(SchedulerPlugin):
         if self.mode == "off":
             return
         begin = time.perf_counter()
-        table, now = scheduler.tasks, round(time.time() * 1000)
+        table, now, govern = scheduler.tasks, round(time.time() * 1000), self.mode == "govern"
+        known: dict[Any, int] = {}
         for key in tasks:
             ts = table.get(key)
             if ts is None or ts.state != "released" or ts.run_spec is None or key in self.tasks:
@@ -114,17 +121,24 @@ class Extension(SchedulerPlugin):
                 continue
             if says is not None and p.INNER in says and self.inner.adopt(ts, says[p.INNER]):
                 continue
-            if self.mode == "govern" and (says is None or says.get(p.MODE) != "shadow"):
+            if govern and (says is None or says.get(p.MODE) != "shadow"):
                 asked = ts.resource_restrictions or None
-                self.tasks[key] = Task(key, self._spec(ts, says, asked), asked, now)
-                self._hold(ts, asked)
+                # a graph of many tasks says few different things: the loop is not held for longer than it must
+                same = (ts.prefix.name, id(says)) if asked is None else None
+                number = known.get(same) if same is not None else None
+                if number is None:
+                    number = self._spec(ts, says, asked)
+                    if same is not None:
+                        known[same] = number
+                self.tasks[key] = Task(key, number, asked, now)
+                ts.resource_restrictions = {**asked, p.HOLD: 1} if asked else _HELD
             else:
                 self.tasks[key] = Task(key, self._spec(ts, says, ts.resource_restrictions), None, now)
         self._took(begin)
 
     def _hold(self, ts: Any, asked: dict[str, float] | None) -> None:
         ts.worker_restrictions = None
-        ts.resource_restrictions = {**asked, p.HOLD: 1} if asked else {p.HOLD: 1}
+        ts.resource_restrictions = {**asked, p.HOLD: 1} if asked else _HELD
 
     def _spec(self, ts: Any, says: Mapping[str, Any] | None, asked: Mapping[str, float] | None) -> int:
         """Number of what the task says; each distinct saying travels once."""
@@ -180,6 +194,7 @@ class Extension(SchedulerPlugin):
             return
         task.ready = True
         task.on = None
+        task.ready_at = time.perf_counter()
         self.tell((p.READY, task.key, task.spec, self._input_bytes(ts), round(time.time() * 1000)))
 
     def _ran_unheld(self, task: Task) -> None:
@@ -400,6 +415,8 @@ class Extension(SchedulerPlugin):
             "degraded": self.degraded,
             "epoch": self.epoch,
             "longest_ms": self.longest_ms,
+            "bound": self.bound_no,
+            "waits_ms": list(self.waits_ms)[-most:],
             "tasks": len(self.tasks),
             "waiting": waiting,
         }
@@ -508,6 +525,7 @@ class Extension(SchedulerPlugin):
         # narrowed, so that nothing is stolen past the count
         ts.worker_restrictions = {address}
         task.on, task.ready = address, False
+        self.waits_ms.append((time.perf_counter() - task.ready_at) * 1000)
         self.counts[address].bound[key] = load
         return address
 

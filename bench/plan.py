@@ -1,0 +1,274 @@
+"""How fast the planner decides, how much a round and a task add to the ledger, and that memory stays flat.
+
+`python -m bench.plan [--decisions N] [--json FILE]`
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from agent.governor.governor import Governor
+from agent.governor.process import judge_of
+from agent.ledger.ledger import Ledger
+from agent.model.needs import Needs
+from agent.model.pools import Pool, PriceStep
+from agent.model.snapshot import Group, Policy, PoolState, Snapshot, Statistic, Worker
+from agent.planner.plan import VERSION, plan
+from agent.scheduler import protocol as p
+from bench import table
+from rules.schema import load
+
+POOLS, RULES, GROUPS, TASKS = 30, 20, 50, 100_000
+
+
+def pools(count: int) -> tuple[PoolState, ...]:
+    """Spot and on-demand pools with two idle workers of four slots each."""
+    out = []
+    for n in range(count):
+        usd = 100_000 + 7_000 * n
+        pool = Pool(
+            name=f"pool{n}",
+            market="spot" if n % 2 else "on-demand",
+            cpus=4,
+            memory_mib=16_384,
+            slots=4,
+            max_workers=50,
+            startup_ms=60_000,
+            provider="local",
+            price=(PriceStep(since_ms=0, usd_micros_per_hour=usd),),
+        )
+        workers = tuple(
+            Worker(
+                name=f"pool{n}-{w}",
+                address=f"tcp://{n}.{w}",
+                slots=4,
+                bound=0,
+                cpus_free=4,
+                memory_free_mib=16_384,
+                gpus_free=0,
+                idle_since_ms=999_000,
+                launched_ms=0,
+            )
+            for w in range(2)
+        )
+        out.append(
+            PoolState(
+                pool=pool, usd_micros_per_hour=usd, workers=workers, startup_ms=60_000, hazard_per_hour=0.2 * (n % 2)
+            )
+        )
+    return tuple(out)
+
+
+def groups(count: int, tasks: int) -> tuple[Group, ...]:
+    """Groups of interruptible tasks of known runtime."""
+    return tuple(
+        Group(
+            id=f"group{n:03}",
+            task_class=f"class{n}",
+            name=f"class{n}",
+            needs=Needs(interruptible=True, memory_mib=1024),
+            root_run="root",
+            flow_run="flow",
+            ready=tasks // count,
+            since_ms=n,
+        )
+        for n in range(count)
+    )
+
+
+def snapshot(states: tuple[PoolState, ...], waiting: tuple[Group, ...]) -> Snapshot:
+    """With history of every class."""
+    known = tuple(
+        Statistic(task_class=g.task_class, pool="", n=50, log_mean=math.log(30_000), log_m2=5.0) for g in waiting
+    )
+    return Snapshot(
+        now_ms=1_000_000,
+        planner=VERSION,
+        rules_digest="",
+        seed=0,
+        policy=Policy(),
+        pools=states,
+        groups=waiting,
+        statistics=known,
+    )
+
+
+def rules(folder: Path) -> Any:
+    """Twenty rules, of which eleven match."""
+    text = "rules:\n" + "".join(
+        f"  - {{name: r{n}, reason: because, when: {{cpus: {{{'at_least' if n < 11 else 'above'}: {0 if n < 11 else 99}}}}}, then: {{{'prefer' if n % 2 else 'forbid'}: {{pool: pool{n}}}}}}}\n"
+        for n in range(RULES)
+    )
+    (folder / "rules.yaml").write_text(text)
+    return judge_of(load([folder]))
+
+
+def decisions(count: int, judge: Any) -> list[dict[str, Any]]:
+    """One group's decision, rules and plan: latencies, and memory over all of them."""
+    shot = snapshot(pools(POOLS), groups(1, 5))
+    (one,) = shot.groups
+    facts = {"cpus": 1, "gpu": "no", "priority": "normal", "interruptible": True}
+    times, process = [], psutil.Process()
+    before = 0
+    for n in range(count):
+        if n == count // 10:
+            gc.collect()
+            before = process.memory_info().rss
+        begin = time.perf_counter()
+        verdicts = judge(facts)
+        plan(replace(shot, groups=(replace(one, verdicts=verdicts),)))
+        times.append(time.perf_counter() - begin)
+        if len(times) > 50_000:
+            del times[:25_000]
+    gc.collect()
+    times.sort()
+    grown = (process.memory_info().rss - before) / 2**20
+    return [
+        {
+            "what": f"a group's decision, {RULES} rules, {POOLS} pools: median ms",
+            "floor": "",
+            "measured": times[len(times) // 2] * 1000,
+        },
+        {"what": "the same, p99 ms", "floor": "≤ 1", "measured": times[int(len(times) * 0.99)] * 1000},
+        {"what": f"memory grown over {count:,} decisions, MiB", "floor": "flat", "measured": grown},
+    ]
+
+
+def bulk() -> list[dict[str, Any]]:
+    """100,000 ready tasks in 50 groups, planned at once."""
+    shot = snapshot(pools(POOLS), groups(GROUPS, TASKS))
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        plan(shot)
+        times.append(time.perf_counter() - begin)
+    return [
+        {"what": f"{TASKS:,} ready tasks in {GROUPS} groups planned, s", "floor": "≤ 1", "measured": sorted(times)[2]}
+    ]
+
+
+def ledger(folder: Path, judge: Any) -> list[dict[str, Any]]:
+    """What rounds and tasks add to the ledger: the governor's own code, against an extension that answers yes."""
+    import asyncio
+
+    made = Ledger(f"sqlite:///{folder}/ledger.db", "bench")
+    five = tuple(replace(state.pool, slots=64, cpus=64, provider=None) for state in pools(5))
+    governor = Governor(
+        scheduler="",
+        ledger=made,
+        pools=five,
+        budgets=(),
+        judge=judge,
+        rules_digest="",
+        rules_facts=frozenset(),
+        policy=Policy(),
+        providers={},
+        mode="govern",
+        holder="bench",
+    )
+
+    async def ask(handler: str, **said: Any) -> dict[str, Any]:
+        return {"bound": [[f"tcp://{bind['pool']}"] * len(bind["keys"]) for bind in said.get("binds", ())]}
+
+    governor._ask = ask  # type: ignore[method-assign]
+
+    async def story() -> tuple[float, float]:
+        await governor._take()
+        view = governor.view
+        view.apply(
+            (
+                p.SPECIFIED,
+                0,
+                {
+                    "prefix": "work",
+                    "says": {p.NEEDS: {"interruptible": True}, p.RUN: {"flow_run": "f", "root_run": "r"}},
+                    "resources": {},
+                },
+            ),
+            0,
+        )
+        for pool in five:
+            view.apply(
+                (
+                    p.JOINED,
+                    {
+                        "address": f"tcp://{pool.name}",
+                        "name": f"{pool.name}-0",
+                        "pool": pool.name,
+                        "slots": 64,
+                        "memory_mib": 16_384,
+                        "resources": {},
+                        "draining": False,
+                        "host": "",
+                    },
+                ),
+                0,
+            )
+        await _rounds(governor, 50, 4)
+        empty = _size(folder)
+        await _rounds(governor, 400, 4)
+        few = _size(folder)
+        await _rounds(governor, 400, 40)
+        many = _size(folder)
+        a_task = (many - few - (few - empty)) / (400 * 36)
+        return (few - empty) / 400 - 4 * a_task, a_task
+
+    a_round, a_task = asyncio.run(story())
+    made.close()
+    return [
+        {"what": "the ledger grows by a round, bytes", "floor": "≤ 1,000", "measured": round(a_round)},
+        {"what": "and by a task, bytes, its outcome included", "floor": "≤ 200", "measured": round(a_task)},
+    ]
+
+
+_keys = 0
+
+
+async def _rounds(governor: Governor, count: int, tasks: int) -> None:
+    """Rounds in which `tasks` tasks become ready, are bound, and those of the round before end."""
+    global _keys
+    for _ in range(count):
+        now = governor.clock()
+        for key in list(governor.view.bound):
+            governor.view.apply(
+                (p.ENDED, key, "done", governor.view.bound[key].address, now - 2000, now - 100, 10), now
+            )
+        for _ in range(tasks):
+            _keys += 1
+            governor.view.apply((p.READY, f"work-{_keys:032x}", 0, 0, now), now)
+        await governor._round()
+
+
+def _size(folder: Path) -> int:
+    with Ledger(f"sqlite:///{folder}/ledger.db", "bench").engine.connect() as db:
+        db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        pages: int = (
+            db.exec_driver_sql("PRAGMA page_count").scalar_one()
+            - db.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+        )
+        return pages * int(db.exec_driver_sql("PRAGMA page_size").scalar_one())
+
+
+def main() -> None:
+    """Run all."""
+    said = table.arguments("planner and ledger", decisions=20_000)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        judge = rules(folder)
+        table.show(
+            "the planner and the ledger",
+            [*decisions(said.decisions, judge), *bulk(), *ledger(folder, judge)],
+            said.json,
+        )
+
+
+if __name__ == "__main__":
+    main()
