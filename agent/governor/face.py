@@ -12,7 +12,6 @@ from typing import Any
 import tornado.web
 
 from agent.governor.governor import Governor
-from agent.governor.view import Word
 from agent.model.units import show_ms
 
 TOKEN = "X-Orc-Token"
@@ -164,23 +163,16 @@ class _Answer(_Handler):
         held, done = found[0], asyncio.get_running_loop().create_future()
 
         def answer(now: int) -> None:
-            word = self.governor.view.words.setdefault(held.group, Word())
-            if verb == "approve":
-                group = self.governor.view.groups[held.group]
-                word.approved = tuple(v.rule for v in group.verdicts if v.verb == "escalate")
-                word.approved_by, word.approved_usd_micros, word.rejected_by = said["by"], said.get("usd_micros"), None
-            else:
-                word.rejected_by = said["by"]
-            self.governor.say(
-                {
-                    "answer": verb,
-                    "group": held.group,
-                    "task": held.name,
-                    "flow_run": held.flow_run,
-                    "by": said["by"],
-                    "why": said.get("why", ""),
-                }
-            )
+            rules = [v.rule for v in self.governor.view.groups[held.group].verdicts if v.verb == "escalate"]
+            words = {
+                "answer": verb,
+                "groups": [held.group],
+                "rules": rules,
+                "pool": held.pool,
+                "usd_micros": said.get("usd_micros"),
+            }
+            about = {"task": held.name, "flow_run": held.flow_run, "by": said["by"], "why": said.get("why", "")}
+            self.governor.answer({**words, **about})
             done.set_result(None)
 
         self.governor.command(answer)
@@ -209,9 +201,7 @@ class _Override(_Handler):
         done = asyncio.get_running_loop().create_future()
 
         def override(now: int) -> None:
-            for group in groups:
-                g.view.words.setdefault(group, Word()).override = pool
-            g.say({"override": pool, "groups": sorted(groups), "by": said["by"], "why": said.get("why", "")})
+            g.answer({"override": pool, "groups": sorted(groups), "by": said["by"], "why": said.get("why", "")})
             done.set_result(None)
 
         g.command(override)

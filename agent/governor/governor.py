@@ -16,7 +16,7 @@ from typing import Any
 from distributed.core import rpc
 
 from agent.errors import FencedError, SchedulerError
-from agent.governor.view import Bound, Judge, Task, View
+from agent.governor.view import Bound, Judge, Task, View, Word
 from agent.ledger.ledger import BudgetTakenError, Ledger
 from agent.ledger.parts import split
 from agent.ledger.records import Decided, Ended, Entry, Lease, Placed, Run
@@ -56,6 +56,8 @@ class Held:
     why: str
     release: str
     since_ms: int
+    #: the pool it waits for, or a person is asked about
+    pool: str
 
 
 class Governor:
@@ -135,6 +137,9 @@ class Governor:
         await self._write(
             self.ledger.declare_budgets, {b.name: b.limit_usd_micros for b in self.declared_budgets.values()}
         )
+        for record in await self._write(self.ledger.records, 0, 10_000, "said"):
+            for said in record.body["said"]:
+                self._heard(said)
         for run in await self._write(self.ledger.runs):
             self._runs[run.flow_run] = run.no
         roots: list[str] = []
@@ -258,6 +263,9 @@ class Governor:
             self._folded_ms = now
             self._job(asyncio.to_thread(self.ledger.checkpoint))
         await self._refuse_wrong()
+        await self._write_words(now)
+        if view.shadow:
+            await self._shadow(now)
         if not (view.dirty or view.ended or view.changed_leases or self._says or self._due(now)):
             if now - self._renewed_ms > RENEW_MS:
                 self._renewed_ms = now
@@ -265,7 +273,7 @@ class Governor:
             return
         view.dirty = False
         begin = time.perf_counter()
-        snapshot = await self._snapshot(now)
+        snapshot = await self._snapshot(now, view.live_groups())
         made = plan(snapshot)
         self.plan_ms.append((time.perf_counter() - begin) * 1000)
         entry = self._entry(now)
@@ -307,8 +315,13 @@ class Governor:
             and now - self._renewed_ms > 1_000
         )
 
-    async def _snapshot(self, now: int) -> Snapshot:
-        groups = self.view.live_groups()
+    async def _write_words(self, now: int) -> None:
+        """What people and providers said is on record before it has an effect."""
+        if self._says:
+            said, self._says = self._says, []
+            await self._commit(Entry(kind="said", at_ms=now, mode=self.mode, says={"said": said}))
+
+    async def _snapshot(self, now: int, groups: tuple[Group, ...]) -> Snapshot:
         budgets: tuple[Budget, ...] = ()
         if any(group.needs.budget for group in groups):
             stored = await self._write(self.ledger.budgets)
@@ -334,8 +347,10 @@ class Governor:
         groups = {group.id: group for group in snapshot.groups}
         states = {state.pool.name: state for state in snapshot.pools}
         statistics = {(s.task_class, s.pool): s for s in snapshot.statistics}
-        numbers = {at: self._record(decision, entry, new_only=True) for at, decision in enumerate(made.decisions)}
-        self.holds = {wait.group + wait.reason: self._held(groups[wait.group], wait) for wait in made.waits}
+        numbers = {at: self._record(decision, entry) for at, decision in enumerate(made.decisions)}
+        self.holds = {
+            w.group + w.reason: self._held(groups[w.group], w, made.decisions[w.decision]) for w in made.waits
+        }
         out = []
         for bind in made.binds:
             group, state = groups[bind.group], states[bind.pool]
@@ -366,7 +381,7 @@ class Governor:
         spec = self.view.specs[task.spec]
         return spec.team, spec.trace, spec.root_run
 
-    def _record(self, decision: Decision, entry: Entry, new_only: bool) -> int:
+    def _record(self, decision: Decision, entry: Entry) -> int:
         """The number of a decision; one that says the same as the group's last keeps its number."""
         about = (decision.group, f"{decision.verb}/{decision.pool}")
         signature = (
@@ -415,7 +430,7 @@ class Governor:
             )
         return number
 
-    def _held(self, group: Group, wait: Wait) -> Held:
+    def _held(self, group: Group, wait: Wait, decision: Decision) -> Held:
         return Held(
             group=group.id,
             name=group.name,
@@ -427,6 +442,7 @@ class Governor:
             why=wait.why,
             release=wait.release,
             since_ms=group.since_ms,
+            pool=decision.pool or "",
         )
 
     def _plan_launches(self, made: Plan, now: int, entry: Entry) -> None:
@@ -461,8 +477,6 @@ class Governor:
         view = self.view
         entry = Entry(kind=kind, at_ms=now, mode=self.mode)
         entry.outcomes, view.ended = view.ended, []
-        if self._says:
-            entry.says["said"], self._says = self._says, []
         entry.leases = list(self._changed_leases().values())
         return entry
 
@@ -488,8 +502,6 @@ class Governor:
 
     # ------------------------------------------------------------------ after the commit
     async def _instruct(self, made: Plan, sendings: list[_Sending], now: int) -> None:
-        if self.mode == "shadow":
-            return self._observe_shadow(sendings, now)
         address = {state.counts.name: a for a, state in self.view.live.items()}
         drain = [address[d.worker] for d in made.drains if d.worker in address]
         withdraw = [address[w.worker] for w in made.withdraws if w.worker in address]
@@ -552,23 +564,26 @@ class Governor:
                 self.view.apply((p.READY, key, spec, input_bytes, since), now)
         self._wake.set()
 
-    def _observe_shadow(self, sendings: list[_Sending], now: int) -> None:
-        """Nothing is sent: the tasks run where Dask put them, beside what the plan would have done."""
-        for sending in sendings:
-            for task, id in zip(sending.tasks, sending.ids, strict=True):
-                known = self.view.shadow.pop(task.key, None)
-                self.view.sent(
-                    Bound(
-                        task,
-                        id,
-                        sending.group.id,
-                        sending.state.pool.name,
-                        known[1] if known else "",
-                        now,
-                        sending.mean_ms,
-                        sending.state.usd_micros_per_hour,
-                    )
-                )
+    async def _shadow(self, now: int) -> None:
+        """Plan tasks that run where Dask put them, as if they were held; record it, do nothing of it."""
+        tasks = self.view.shadow_groups(now)
+        groups = tuple(self.view._now(name, [task for task, _ in found]) for name, found in sorted(tasks.items()))
+        snapshot = await self._snapshot(now, groups)
+        made = plan(snapshot)
+        entry = Entry(kind="round", at_ms=now, mode="shadow")
+        head, parts = split(snapshot)
+        entry.says.update(head=head, plan=digest(encode(made)))
+        entry.parts = parts
+        for group in groups:
+            decision = next(d for d in made.decisions if d.group == group.id)
+            number = self._record(decision, entry)
+            for task, address in tasks[group.id]:
+                entry.placements.append(Placed(id=self._next_placement, decision=number, key=str(task.key)))
+                pool = decision.pool or ""
+                bound = Bound(task, self._next_placement, group.id, pool, address, now, 0, self._price(pool, now))
+                self.view.sent(bound)
+                self._next_placement += 1
+        await self._commit(entry)
 
     async def _refuse_wrong(self) -> None:
         wrong, self.view.wrong = self.view.wrong, []
@@ -666,8 +681,24 @@ class Governor:
         self._wake.set()
 
     def say(self, what: dict[str, Any]) -> None:
-        """Put what a person did on record with the next commit."""
+        """Put something on record with the next commit."""
         self._says.append(what)
+
+    def answer(self, said: dict[str, Any]) -> None:
+        """A person approved, rejected or overrode: on record first, then in force, also after a restart."""
+        self.say(said)
+        self._heard(said)
+
+    def _heard(self, said: Mapping[str, Any]) -> None:
+        for group in said.get("groups", ()):
+            word = self.view.words.setdefault(group, Word())
+            if "override" in said:
+                word.override = said["override"]
+            elif said.get("answer") == "approve":
+                word.approved, word.approved_pools = tuple(said["rules"]), (*word.approved_pools, said["pool"])
+                word.approved_by, word.approved_usd_micros, word.rejected_by = said["by"], said.get("usd_micros"), None
+            elif said.get("answer") == "reject":
+                word.rejected_by = said["by"]
 
     def estimate_of(self, group: Group, state: PoolState) -> tuple[int, float]:
         """Expected ms and share of a worker, for people."""

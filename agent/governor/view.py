@@ -27,6 +27,8 @@ Judge = Callable[[Facts], tuple[Verdict, ...]]
 
 #: a root run without a task for so long has ended, as far as can be seen from here
 QUIET_MS = 60_000
+#: groups kept in memory before those of no task are forgotten
+GROUPS_KEPT = 20_000
 
 
 @dataclass(slots=True)
@@ -83,6 +85,7 @@ class Word:
     """What people said about a group: approvals and overrides."""
 
     approved: tuple[str, ...] = ()
+    approved_pools: tuple[str, ...] = ()
     approved_by: str | None = None
     approved_usd_micros: int | None = None
     rejected_by: str | None = None
@@ -156,7 +159,6 @@ class View:
             self.through += 1
         elif kind == p.BOUND_ELSEWHERE:
             self.shadow[delta[1]] = (Task(delta[1], delta[2], _bucket(delta[3]), delta[4]), delta[5])
-            self._ready(delta[1], delta[2], delta[3], delta[4], now_ms)
         elif kind == p.RESTARTED:
             for key in list(self.bound):
                 self._ended(key, "cancelled by restart", None, 0, 0, 0, now_ms=now_ms)
@@ -214,7 +216,8 @@ class View:
         part = self._share(bound)
         lease = live.lease if live is not None else self.lease_of.get(bound.address)
         if result == "done" and start_ms:
-            self.learning.ran(spec.task_class, bound.pool, stop, run, spec.root_run)
+            ran_in = live.counts.pool if live is not None else bound.pool
+            self.learning.ran(spec.task_class, ran_in, stop, run, spec.root_run)
         if spec.root_run:
             self.root_seen_ms[spec.root_run] = now_ms
         usd = cost_micros(bound.usd_micros_per_hour, run * part)
@@ -372,6 +375,7 @@ class View:
         key = (task.spec, task.input_mib, preemptions, losses, hour)
         found = self._cache.get(key)
         if found is None:
+            self._forget_groups()
             facts = specs.facts(spec, task.input_mib, preemptions, losses, now_ms)
             verdicts = self.judge(facts)
             base = Group(
@@ -393,25 +397,42 @@ class View:
             self.groups[found] = replace(base, id=found)
         return found
 
+    def _forget_groups(self) -> None:
+        """Groups of runs that are long over, when there are very many."""
+        if len(self._cache) < GROUPS_KEPT:
+            return
+        used = {*self.ready, *(bound.group for bound in self.bound.values())}
+        self._cache = {key: group for key, group in self._cache.items() if group in used}
+        self.groups = {id: group for id, group in self.groups.items() if id in used}
+        self.words = {id: word for id, word in self.words.items() if id in used}
+
     def live_groups(self) -> tuple[Group, ...]:
         """Groups that have ready tasks, as they are now."""
-        out = []
-        for name in sorted(self.ready):
-            tasks, base, word = self.ready[name], self.groups[name], self.words.get(name, Word())
-            out.append(
-                replace(
-                    base,
-                    ready=len(tasks),
-                    since_ms=next(iter(tasks.values())).since_ms,
-                    tail_ms=round(self.learning.tails.get(base.task_class, 0.0)),
-                    override=word.override,
-                    approved=word.approved,
-                    approved_by=word.approved_by,
-                    approved_usd_micros=word.approved_usd_micros,
-                    rejected_by=word.rejected_by,
-                )
-            )
-        return tuple(out)
+        return tuple(self._now(name, list(self.ready[name].values())) for name in sorted(self.ready))
+
+    def shadow_groups(self, now_ms: int) -> dict[str, list[tuple[Task, str]]]:
+        """Tasks of shadow mode by group, each with the worker Dask put it on; they are taken out."""
+        out: dict[str, list[tuple[Task, str]]] = {}
+        for task, address in self.shadow.values():
+            out.setdefault(self._group(task, now_ms), []).append((task, address))
+        self.shadow = {}
+        return out
+
+    def _now(self, name: str, tasks: list[Task]) -> Group:
+        """A group with these tasks, and with what people said of it."""
+        base, word = self.groups[name], self.words.get(name, Word())
+        return replace(
+            base,
+            ready=len(tasks),
+            since_ms=tasks[0].since_ms,
+            tail_ms=round(self.learning.tails.get(base.task_class, 0.0)),
+            override=word.override,
+            approved=word.approved,
+            approved_pools=word.approved_pools,
+            approved_by=word.approved_by,
+            approved_usd_micros=word.approved_usd_micros,
+            rejected_by=word.rejected_by,
+        )
 
     def pool_states(self, now_ms: int) -> tuple[PoolState, ...]:
         """Every declared pool, and `default` when workers belong to none."""

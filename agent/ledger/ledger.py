@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, update
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, true, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
@@ -189,12 +189,13 @@ class Ledger:
                 for row in db.execute(select(t.budget))
             }
 
-    def records(self, after: int = 0, limit: int = 1000) -> list[Record]:
-        """Records behind a sequence number, oldest first."""
+    def records(self, after: int = 0, limit: int = 1000, kind: str | None = None) -> list[Record]:
+        """Records behind a sequence number, oldest first; of one kind, when it is given."""
+        of_kind = t.record.c.kind == kind if kind is not None else true()
         with self.engine.connect() as db:
             rows = db.execute(
                 select(t.record)
-                .where(t.record.c.chain == self.chain, t.record.c.seq > after)
+                .where(t.record.c.chain == self.chain, t.record.c.seq > after, of_kind)
                 .order_by(t.record.c.seq)
                 .limit(limit)
             ).all()

@@ -134,6 +134,8 @@ class Group:
     override: str | None = None
     #: rules a person has approved for this group, and who
     approved: tuple[str, ...] = ()
+    #: the pools the approval was about: its envelope
+    approved_pools: tuple[str, ...] = ()
     approved_by: str | None = None
     #: most dollars that were approved, micro-dollars
     approved_usd_micros: int | None = None

@@ -83,7 +83,10 @@ class _Draft:
         if not ranked or ranked[0].why_not:
             return self._refuse(group, ranked)
         if group.rejected_by is not None:
-            return self._rejected(group, ranked)
+            return self._never(group, ranked, f"rejected by {group.rejected_by}", rejected=True)
+        if group.losses > self.snapshot.policy.max_losses:
+            why = f"{group.losses} workers died under it without notice; it may be what kills them (ORC_MAX_LOSSES)"
+            return self._never(group, ranked, why)
         if ask := self._asks(group, ranked[0], remaining):
             return self._hold(
                 group, ranked, remaining, "ask", "approval", ask, f"orc approve {group.id[:12]} (or orc reject)"
@@ -133,9 +136,8 @@ class _Draft:
                 continue
             if verdict.above_usd_micros is not None and usd <= verdict.above_usd_micros:
                 continue
-            if verdict.rule in group.approved and (
-                group.approved_usd_micros is None or usd <= group.approved_usd_micros
-            ):
+            covered = group.approved_usd_micros is None or usd <= group.approved_usd_micros
+            if verdict.rule in group.approved and best.pool in group.approved_pools and covered:
                 continue
             return f"rule {verdict.rule} asks a person: {verdict.reason} ({remaining} tasks on {best.pool}, about {show_usd(usd)})"
         return ""
@@ -235,11 +237,9 @@ class _Draft:
         decision = self._decide(group, ranked, "refuse", why)
         self.refusals.append(Refuse(group=group.id, why=why, decision=decision))
 
-    def _rejected(self, group: Group, ranked: list[Option]) -> None:
-        why = f"rejected by {group.rejected_by}"
-        self.refusals.append(
-            Refuse(group=group.id, why=why, decision=self._decide(group, ranked, "refuse", why), rejected=True)
-        )
+    def _never(self, group: Group, ranked: list[Option], why: str, rejected: bool = False) -> None:
+        decision = self._decide(group, ranked, "refuse", why)
+        self.refusals.append(Refuse(group=group.id, why=why, decision=decision, rejected=rejected))
 
     def _decide(self, group: Group, ranked: list[Option], verb: Verb, reason: str, release: str = "") -> int:
         best = ranked[0] if ranked and not ranked[0].why_not else None

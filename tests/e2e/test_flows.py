@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from agent.report.run import report
@@ -113,6 +116,13 @@ def hold_of(orc, name):
     )
 
 
+def _epoch(orc):
+    try:
+        return orc.face("/status")["epoch"]
+    except (OSError, ValueError, httpx.HTTPError):
+        return 0
+
+
 def test_an_escalated_task_is_held_until_a_person_approves(orc, tmp_path):
     process = orc.flow("asking", folder=str(tmp_path))
     hold = hold_of(orc, "safe")
@@ -120,6 +130,10 @@ def test_an_escalated_task_is_held_until_a_person_approves(orc, tmp_path):
     assert "approval" in orc.cli("why")
     assert "no task waits for approval" in orc.cli("approve", "zzzz", "--by", "ada", rc=2)
     assert process.poll() is None
+    epoch = orc.face("/status")["epoch"]
+    os.kill(orc.services()["governor"], signal.SIGKILL)  # a hold, and what is said of it, outlive the governor
+    until(lambda: _epoch(orc) > epoch, 20)
+    hold_of(orc, "safe")
     assert "approved: 1 of safe" in orc.cli("approve", hold["id"], "--by", "ada")
     assert orc.result(process) == 0
     assert "approved by ada" in orc.cli("explain", orc.flow_runs("asking")[0]["id"])
@@ -196,11 +210,18 @@ def test_mode_off_is_the_plain_runner_at_once(orc, tmp_path):
 
 
 def test_shadow_records_the_plan_and_holds_nothing(orc, tmp_path):
+    assert orc.run("many", folder=str(tmp_path), count=1, seconds=0.1) == 0  # a worker is there
     orc.env["ORC_MODE"] = "shadow"
     try:
         assert orc.run("many", folder=str(tmp_path), count=2, seconds=0.1) == 1
     finally:
         del orc.env["ORC_MODE"]
+    run = orc.flow_runs("many")[0]["id"]
+    orc.settled()
+    records = [r for r in orc.ledger().records(limit=10_000) if r.mode == "shadow"]
+    assert records
+    assert sum(row.tasks for row in report(orc.ledger(), run, 0).rows) == 3
+    assert "bound to" in orc.cli("explain", run)
 
 
 def test_a_second_orc_up_is_refused(orc):

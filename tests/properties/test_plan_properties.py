@@ -62,7 +62,7 @@ def snapshots(draw) -> Snapshot:
     groups = tuple(
         group(
             f"g{n}", draw(st.integers(1, 200)), draw(needs), task_class=f"c{n % 2}", since_ms=NOW - draw(st.integers(0, HOUR)), verdicts=tuple(draw(st.lists(verdicts, max_size=3))),
-            deadline_ms=draw(st.none() | st.integers(NOW - HOUR, NOW + 3 * HOUR)), approved=tuple(draw(st.lists(st.sampled_from(["r1", "r2"]), max_size=2))),
+            deadline_ms=draw(st.none() | st.integers(NOW - HOUR, NOW + 3 * HOUR)), approved=tuple(draw(st.lists(st.sampled_from(["r1", "r2"]), max_size=2))), approved_pools=tuple(draw(st.lists(st.sampled_from(POOLS), max_size=3))),
             override=draw(st.none() | st.sampled_from(POOLS)), rejected_by=draw(st.none() | st.just("ada")),
         )
         for n in range(draw(st.integers(1, 4)))
@@ -155,6 +155,7 @@ def test_nothing_above_a_threshold_is_bound_unapproved(shot):
                 and usd > (verdict.above_usd_micros if verdict.above_usd_micros is not None else -1)
             ):
                 assert verdict.rule in g.approved
+                assert first.options[0].pool in g.approved_pools
 
 
 @given(snapshots())

@@ -125,7 +125,12 @@ def test_above_its_threshold_a_rule_asks_and_an_approval_lets_it_run():
     ask = Verdict(rule="money", verb="escalate", reason="dear", above_usd_micros=1)
     made = plan(snapshot(state(ON_DEMAND, 1), groups=(group(verdicts=(ask,)),)))
     assert (made.binds, made.waits[0].reason) == ((), "approval")
-    made = plan(snapshot(state(ON_DEMAND, 1), groups=(group(verdicts=(ask,), approved=("money",), approved_by="ada"),)))
+    made = plan(
+        snapshot(
+            state(ON_DEMAND, 1),
+            groups=(group(verdicts=(ask,), approved=("money",), approved_pools=("on-demand",), approved_by="ada"),),
+        )
+    )
     assert len(made.binds) == 1
     assert "approved by ada" in read_aloud(made.decisions[0])
 
@@ -135,10 +140,30 @@ def test_an_approval_up_to_a_sum_does_not_cover_more():
     made = plan(
         snapshot(
             state(ON_DEMAND, 1),
-            groups=(group(ready=100, verdicts=(ask,), approved=("money",), approved_usd_micros=10),),
+            groups=(
+                group(
+                    ready=100,
+                    verdicts=(ask,),
+                    approved=("money",),
+                    approved_pools=("on-demand",),
+                    approved_usd_micros=10,
+                ),
+            ),
         )
     )
     assert not made.binds
+
+
+def test_an_approval_holds_for_the_pool_it_was_about():
+    ask = Verdict(rule="money", verb="escalate", reason="dear")
+    allowed = group(verdicts=(ask,), approved=("money",), approved_pools=("elsewhere",))
+    assert plan(snapshot(state(ON_DEMAND, 1), groups=(allowed,))).waits[0].reason == "approval"
+
+
+def test_a_task_that_kills_its_workers_is_refused_after_so_many():
+    assert plan(snapshot(state(ON_DEMAND, 1), groups=(group(losses=4),))).binds
+    made = plan(snapshot(state(ON_DEMAND, 1), groups=(group(losses=5),)))
+    assert "5 workers died under it" in made.refusals[0].why
 
 
 def test_a_rejected_group_is_refused_by_name():
