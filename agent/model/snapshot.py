@@ -22,7 +22,7 @@ class Policy:
     #: work sent ahead to a worker beyond its slots, ms of it
     ahead_ms: int = 250
     #: and at most so many tasks a slot
-    max_ahead: int = 32
+    max_ahead: int = 128
     #: worker deaths without notice that are charged to a task before it is refused
     max_losses: int = 4
     #: a preferred pool's score is taken at this many hundredths

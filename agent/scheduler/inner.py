@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,9 +106,11 @@ class Inner:
     def pump(self) -> None:
         """Release what the workers have room for."""
         self.pumping = False
+        begin = time.thread_time()
         for pool, queue in self.queues.items():
             if queue:
                 self._pump(pool, queue)
+        self.extension.took("release", begin)
 
     def _pump(self, pool: str, queue: list[tuple[Any, int, Any]]) -> None:
         scheduler = self.extension.scheduler

@@ -279,4 +279,4 @@ def test_an_inner_shuffle_stays_in_its_pool_and_ends(cluster, governor, method):
 
 def test_orc_never_holds_the_schedulers_loop_for_long(cluster, governor):
     state = cluster.ask("orc_state")
-    assert state["longest_ms"] < 20
+    assert max(state["longest_ms"].values()) < 20

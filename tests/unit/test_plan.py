@@ -241,8 +241,8 @@ def test_what_a_leaving_worker_has_not_started_is_withdrawn():
 
 def test_short_known_tasks_are_sent_ahead_and_unknown_ones_are_not():
     short = Statistic(task_class="work", pool="on-demand", n=50, log_mean=math.log(2), log_m2=0.1)
-    made = plan(snapshot(state(ON_DEMAND, 1), groups=(group(ready=100, needs=Needs()),), statistics=(short,)))
-    assert (made.binds[0].ahead, made.binds[0].count) == (32, 33)
+    made = plan(snapshot(state(ON_DEMAND, 1), groups=(group(ready=200, needs=Needs()),), statistics=(short,)))
+    assert (made.binds[0].ahead, made.binds[0].count) == (125, 126)
     assert plan(snapshot(state(ON_DEMAND, 1), groups=(group(ready=100, needs=Needs()),))).binds[0].count == 1
 
 
