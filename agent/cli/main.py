@@ -220,14 +220,17 @@ def pools() -> None:
 
 
 @app.command("report")
-def report_(run: _Run) -> None:
+def report_(run: _Run, svg: Annotated[Path | None, typer.Option(help="write it as a picture too")] = None) -> None:
     """What a run's tasks cost and why they ran where, beside all on demand."""
     settings = load()
     ledger = _ledger(settings)
     made = report(ledger, _find_run(settings, run), round(time.time() * 1000))
     if made is None:
         raise ServiceError(f"the ledger has nothing of run {run}")
+    show.console.record = svg is not None
     show.run(made, any(pool.emulated for pool in declared_pools(ledger).values()))
+    if svg is not None:
+        svg.write_text(show.picture(f"orc report {run[:8]}"))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,13 @@ def table(title: str, columns: list[str], rows: list[list[Any]], right: set[str]
     for row in rows:
         out.add_row(*(str(cell) for cell in row))
     console.print(out)
+
+
+def picture(title: str) -> str:
+    """What was printed while `console.record` was set, as SVG; with the viewer's own font, so that nothing is fetched."""
+    return re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL).replace(
+        "Fira Code", "monospace"
+    )
 
 
 def when(ms: int) -> str:
