@@ -106,8 +106,8 @@ def _plain(fact: str) -> str:
 
 
 def _known(value: str | int | bool) -> str | int:
-    """Integers stay; texts get a letter in front, since the library takes 1, '1' and true for equal."""
-    return int(value) if isinstance(value, bool | int) else f"t{value}"
+    """Truth as a number, since the library takes 1 and true for equal; the schema keeps texts and numbers apart."""
+    return int(value) if isinstance(value, bool) else value
 
 
 def _absent(fact: str) -> str | int:
