@@ -57,6 +57,11 @@ class Inner:
         counts = self.extension.counts.get(task.on or "") if task is not None else None
         return counts.pool if counts is not None else None
 
+    def _pinned(self, ts: Any, entry: _Task) -> bool:
+        """Whether Dask itself chose the worker, and it lives."""
+        where = ts.worker_restrictions
+        return bool(where) and where is not entry.ours and not where.isdisjoint(self.extension.scheduler.workers)
+
     @staticmethod
     def _hold(ts: Any, entry: _Task) -> None:
         # a shuffle's barrier carries these workers on to its output partitions, so the shuffle stays in the pool
@@ -95,8 +100,16 @@ class Inner:
         ts = self.extension.scheduler.tasks.get(key)
         if ts is not None:
             ts.suspicious = 0
-            entry.ours = {c.address for c in self.extension.counts.values() if c.pool == entry.pool}
-            self._hold(ts, entry)
+            self._keep(ts, entry)
+
+    def _keep(self, ts: Any, entry: _Task) -> None:
+        """Hold it again; where Dask pinned it, it stays pinned."""
+        if self._pinned(ts, entry):
+            # an output partition of a shuffle runs once to be pinned to the worker that has it, and is sent again
+            ts.resource_restrictions = {**(ts.resource_restrictions or {}), HOLD: 1}
+            return
+        entry.ours = {c.address for c in self.extension.counts.values() if c.pool == entry.pool}
+        self._hold(ts, entry)
 
     def _soon(self) -> None:
         if not self.pumping:
@@ -124,7 +137,7 @@ class Inner:
             if entry is None or ts is None or ts.state != "no-worker":
                 heapq.heappop(queue)
                 continue
-            pinned = ts.worker_restrictions is not None and ts.worker_restrictions is not entry.ours
+            pinned = self._pinned(ts, entry)
             room = {c.address for c in workers if c.inner < max(1, math.ceil(self.saturation * c.slots))}
             if not pinned and not room:
                 break
@@ -135,8 +148,7 @@ class Inner:
             ts.resource_restrictions = asked or None
             scheduler.transitions({key: "processing"}, stimulus_id="orc-inner")
             if ts.state != "processing":
-                entry.ours = ts.worker_restrictions if pinned else {c.address for c in workers}
-                self._hold(ts, entry)
+                self._keep(ts, entry)
                 later.append(entry_of)
                 continue
             entry.on = ts.processing_on.address

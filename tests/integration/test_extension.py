@@ -277,6 +277,33 @@ def test_an_inner_shuffle_stays_in_its_pool_and_ends(cluster, governor, method):
     assert future.result(timeout=90) == 1000
 
 
+def distinct_inside(seed):
+    import dask.dataframe as dd
+    import pandas as pd
+
+    with worker_client() as client:
+        rows = dd.from_pandas(pd.DataFrame({"k": range(seed, seed + 1000)}), npartitions=3)
+        with dask.annotate(orc={"inner": get_worker().get_current_task()}):
+            return len(client.compute(rows.drop_duplicates()).result(timeout=60))
+
+
+def test_shuffles_of_two_parents_in_one_pool_find_their_partitions(cluster):
+    cluster.add("pair-0")
+    cluster.add("pair-1")
+    try:
+        governor = Governor(cluster, {"spot": 1, "safe": 1, "pair": 1})
+        for turn in range(5):
+            futures = cluster.client.map(distinct_inside, [turn, turn + 5000], pure=False)
+            governor.ready(2)
+            for future in futures:
+                governor.bind("pair", future.key)
+            assert [future.result(timeout=30) for future in futures] == [1000, 1000]
+            governor.deltas.clear()
+    finally:
+        cluster.kill("pair-0")
+        cluster.kill("pair-1")
+
+
 def test_orc_never_holds_the_schedulers_loop_for_long(cluster, governor):
     state = cluster.ask("orc_state")
     assert max(state["longest_ms"].values()) < 20
