@@ -9,6 +9,12 @@ OrcError
 ├── LedgerError         the ledger cannot be read, written or trusted
 │   └── LedgerNewerError  it was written by a newer ORC
 ├── FencedError         another governor of a newer epoch has taken over
+├── GraphError          the knowledge graph cannot be used
+│   ├── GraphAwayError      there is none, or it does not answer
+│   ├── GraphRefusedError   wrong user or password
+│   ├── GraphReadOnlyError  it takes no writes
+│   ├── GraphFullError      its disk or memory is full
+│   └── GraphClashError     a transaction lost a race for the same key, again and again
 ├── SchedulerError      the Dask scheduler cannot be governed
 └── ServiceError        a service of `orc up` did not start or is already running
 """
@@ -50,6 +56,30 @@ class LedgerNewerError(LedgerError):
 
 class FencedError(OrcError):
     """A governor with a newer epoch governs this scheduler."""
+
+
+class GraphError(OrcError):
+    """The knowledge graph cannot be used."""
+
+
+class GraphAwayError(GraphError):
+    """There is no graph, or it does not answer."""
+
+
+class GraphRefusedError(GraphError):
+    """The graph refuses the user."""
+
+
+class GraphReadOnlyError(GraphError):
+    """The graph takes no writes."""
+
+
+class GraphFullError(GraphError):
+    """The graph's disk or memory is full."""
+
+
+class GraphClashError(GraphError):
+    """A transaction lost a race for the same key."""
 
 
 class SchedulerError(OrcError):

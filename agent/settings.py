@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.errors import SettingError, UnitError
@@ -33,6 +34,15 @@ class Settings(BaseSettings):
         description="name of the scheduler in the ledger; by default its address, and `local` for the one of `orc up`",
     )
     ledger_url: str | None = Field(None, description="SQLAlchemy URL of the ledger; by default SQLite in ORC_HOME")
+    graph_url: str | None = Field(
+        None,
+        description="Bolt URL of the knowledge graph (Neo4j); by default the embedded server of `orc up`; off: none",
+    )
+    graph_user: str = Field("neo4j", description="user of the graph at ORC_GRAPH_URL")
+    graph_password: SecretStr = Field(SecretStr(""), description="its password")
+    graph_database: str | None = Field(None, description="its database; by default the user's home database")
+    graph_port: _Port = Field(0, description="port of the embedded graph server; 0: any free one")
+    graph_heap: str = Field("512m", description="most memory of the embedded graph server's Java heap")
     host: str = Field("127.0.0.1", description="interface the services of `orc up` listen on")
     prefect_port: _Port = Field(0, description="port of the Prefect server; 0: any free one")
     scheduler_port: _Port = Field(0, description="port of the Dask scheduler; 0: any free one")
@@ -80,6 +90,20 @@ class Settings(BaseSettings):
     def _address(cls, value: str | None) -> str | None:
         if value is not None and "://" not in value:
             raise ValueError(f"{value!r} has no protocol; write tcp://HOST:PORT")
+        return value
+
+    @field_validator("graph_url")
+    @classmethod
+    def _bolt(cls, value: str | None) -> str | None:
+        if value is not None and value != "off" and not re.match(r"(bolt|neo4j)(\+s|\+ssc)?://", value):
+            raise ValueError(f"{value!r} is no Bolt URL; write bolt://HOST:PORT, neo4j://HOST:PORT or off")
+        return value
+
+    @field_validator("graph_heap")
+    @classmethod
+    def _heap(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9][0-9]*[mg]", value):
+            raise ValueError(f"{value!r} is no Java heap size; write 512m or 2g")
         return value
 
     def policy(self) -> Policy:

@@ -1,4 +1,4 @@
-"""The main job: preprocess, then train."""
+"""The main job: preprocess, enrich, train."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from agent import needs
+from flows.enrich import enrich
 from flows.preprocess import preprocess
 from flows.train import train
 
@@ -23,7 +24,7 @@ _DONE = "finished"
 @needs(deadline="30 min")
 @flow
 def pipeline(spec: str = "deployments/nycflights.yaml", folder: str | None = None) -> dict[str, Any]:
-    """Run a pipeline file: `sources`, `table`, `model`.
+    """Run a pipeline file: `sources`, `table`, `graph` where there is one, `model`.
 
     Args:
         spec: path of the file.
@@ -36,10 +37,17 @@ def pipeline(spec: str = "deployments/nycflights.yaml", folder: str | None = Non
     home = Path(os.environ.get("ORC_HOME", ".orc")).absolute() / "data" / digest
     into = folder or str(_unfinished(home))
     table = preprocess(sources=said["sources"], table=said["table"], folder=into)
-    model = train(table=table["path"], model=said["model"], folder=into)
+    path, graph = table["path"], None
+    if "graph" in said:
+        wanted = said["graph"]
+        enriched = enrich(
+            tables=table["sources"], mapping=wanted["mapping"], folder=into, table=path, features=wanted.get("features")
+        )
+        path, graph = enriched["table"], enriched["load"]
+    model = train(table=path, model=said["model"], folder=into)
     create_markdown_artifact(_told(table, model, said["model"]), description="What the pipeline made")
     (Path(into) / _DONE).touch()
-    return {"table": table["path"], "rows": table["rows"], "model": model["path"], "metrics": model["model"]}
+    return {"table": path, "rows": table["rows"], "graph": graph, "model": model["path"], "metrics": model["model"]}
 
 
 def _unfinished(home: Path) -> Path:
@@ -54,7 +62,7 @@ def _unfinished(home: Path) -> Path:
 
 
 def _told(table: dict[str, Any], model: dict[str, Any], spec: dict[str, Any]) -> str:
-    names = [name for name in model if name == "model" or name.startswith("baseline")]
+    names = [name for name in model if name == "model" or name.startswith(("model:", "baseline"))]
     rows = "\n".join(
         f"| {name} | {model[name]['mae']} | {model[name]['rmse']} | {model[name]['r2']} |" for name in names
     )

@@ -22,7 +22,7 @@ def preprocess(sources: dict[str, str], table: dict[str, Any], folder: str, name
         folder: where parquet goes.
 
     Returns:
-        `path` of the table, `rows`, and `parts`.
+        `path` of the table, `rows`, `parts`, and `sources` (table name → parquet) as they were read.
     """
     split = table.get("split_by")
     read = {
@@ -32,4 +32,5 @@ def preprocess(sources: dict[str, str], table: dict[str, Any], folder: str, name
     built = tables.build.submit(name, table, read, folder).result()
     parts = sorted(file.name for file in Path(built).glob("*.parquet"))
     profiles = tables.profile.map(built, parts).result()
-    return {"path": built, "rows": sum(p["rows"] for p in profiles), "parts": profiles}
+    at = {key: future.result() for key, future in read.items()}
+    return {"path": built, "rows": sum(p["rows"] for p in profiles), "parts": profiles, "sources": at}

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ["tests.services.fixtures"]
 
 
 def free_port() -> int:
@@ -44,10 +45,14 @@ class Processes:
 
     def start(self, *arguments: str, name: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """A Python module as a process, its output in a log of that name."""
+        return self.run(sys.executable, "-m", *arguments, name=name, env=env)
+
+    def run(self, *command: str, name: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """A program as a process, its output in a log of that name."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                list(command),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -67,7 +67,7 @@ def write(settings: Settings, state: State) -> None:
 def ports(settings: Settings, old: Mapping[str, int]) -> dict[str, int]:
     """A port for each service: the one that is set, else last time's, else a free one. Raises ServiceError."""
     out: dict[str, int] = {}
-    for name in ("prefect", "scheduler", "dashboard"):
+    for name in ("prefect", "scheduler", "dashboard", "graph"):
         wanted = getattr(settings, f"{name}_port")
         if wanted and not _free(settings.host, wanted):
             raise ServiceError(

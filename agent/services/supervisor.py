@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -80,6 +81,15 @@ class Supervisor:
             ],
             lambda: _listens(host, ports["scheduler"]),
         )
+        self.graph = (
+            Service(
+                "graph",
+                [*python, "agent.graph.server", str(ports["graph"])],
+                lambda: (settings.home / "graph.json").exists() and _listens(host, ports["graph"]),
+            )
+            if settings.graph_url is None and importlib.util.find_spec("arcadedb_embedded") is not None
+            else None
+        )
         self.governor = Service(
             "governor", [*python, "agent.governor.process", self.scheduler], lambda: self._governed()
         )
@@ -117,12 +127,22 @@ class Supervisor:
     async def _start(self) -> None:
         (self.settings.home / "governor.json").unlink(missing_ok=True)
         self._say("starting the Prefect server and the Dask scheduler")
+        # a graph that does not start is said and does not keep the rest from starting
+        starting_graph = asyncio.ensure_future(self._graph())
         await asyncio.gather(self._up(self.dask), self._up(self.server))
         self._say("starting the governor, registering deployments")
         await asyncio.gather(self._up(self.governor), self._register())
         await asyncio.gather(self._up(self.mind), self._up(self.worker))
+        await starting_graph
         self.state.ready = True
         self._say("ready")
+
+    async def _graph(self) -> None:
+        if self.graph is not None:
+            try:
+                await self._up(self.graph)
+            except ServiceError as error:
+                logger.warning("there is no graph: %s", error)
 
     def _say(self, doing: str) -> None:
         self.state.doing = doing
@@ -208,8 +228,8 @@ class Supervisor:
         self.stopping.set()
         for watcher in self.watchers:
             watcher.cancel()
-        for service in (self.worker, self.governor, self.mind, self.dask, self.server):
-            if service.process is not None and service.process.returncode is None:
+        for service in (self.worker, self.governor, self.mind, self.graph, self.dask, self.server):
+            if service is not None and service.process is not None and service.process.returncode is None:
                 await asyncio.to_thread(_end_tree, service.process.pid)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(service.process.wait(), 1)

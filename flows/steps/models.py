@@ -29,7 +29,7 @@ def device() -> str:
 
 def _split(table: str, spec: Mapping[str, Any], start: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows before and from a value of the hold-out column on. Raises ContractError when one side is empty."""
-    frame = pd.read_parquet(table)
+    frame = pd.read_parquet(table).drop(columns=spec.get("ignore", []), errors="ignore")
     column = spec["holdout"]["column"]
     contract.require(table, list(frame.columns), [spec["target"], spec["baseline"], column])
     for name in frame.select_dtypes(["string", "object"]):
@@ -87,17 +87,25 @@ def attempt(table: str, spec: dict[str, Any], parameters: dict[str, Any]) -> dic
 @needs(gpu="helps", runtime="30s", memory="1 GiB")
 @task(cache_policy=_POLICY, task_run_name="train the model")
 def fit(table: str, spec: dict[str, Any], parameters: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Train on all days before the hold-out, score on the hold-out beside two plain baselines, save both."""
+    """Train on all days before the hold-out, score on the hold-out beside plain baselines, save both.
+
+    `without` in the spec names sets of columns; a model without them is trained the same way, to show what they gain.
+    """
     seen, unseen = _split(table, spec, spec["holdout"]["from"])
     model = _boosted(seen, spec, parameters)
     truth = unseen[spec["target"]].to_numpy()
     guess = _predicted(model, unseen, spec)
+    lesser = {}
+    for name, columns in spec.get("without", {}).items():
+        fewer = [frame.drop(columns=columns, errors="ignore") for frame in (seen, unseen)]
+        lesser[f"model: {name}"] = scores(truth, _predicted(_boosted(fewer[0], spec, parameters), fewer[1], spec))
     metrics = {
         "rows": {"trained": len(seen), "held out": len(unseen)},
         "parameters": parameters,
         "rounds": spec["rounds"],
         "device": device(),
         "model": scores(truth, guess),
+        **lesser,
         f"baseline: {spec['baseline']}": scores(truth, unseen[spec["baseline"]].to_numpy()),
         "baseline: mean": scores(truth, np.full(len(truth), seen[spec["target"]].mean())),
         "importance": dict(

@@ -59,10 +59,10 @@ def _written(into: Path, parts: Any) -> str:
             beside / f"part-{value:02}.parquet" if isinstance(value, int) else beside / f"part-{value}.parquet",
             index=False,
         )
-    return _moved(beside, into)
+    return moved(beside, into)
 
 
-def _moved(beside: Path, into: Path) -> str:
+def moved(beside: Path, into: Path) -> str:
     old = into.with_name(f".{into.name}-old-{uuid.uuid4().hex}")
     if into.exists():
         into.rename(old)
@@ -85,7 +85,7 @@ def build(name: str, spec: dict[str, Any], sources: dict[str, str], folder: str)
     """
     shape = contract.schema(spec["columns"])
     fact = dd.read_parquet(
-        _glob(sources[spec["from"]]), split_row_groups="adaptive", blocksize=spec.get("partition_size", "64MiB")
+        glob_of(sources[spec["from"]]), split_row_groups="adaptive", blocksize=spec.get("partition_size", "64MiB")
     )
     there = list(fact.columns)
     joined = []
@@ -118,10 +118,10 @@ def build(name: str, spec: dict[str, Any], sources: dict[str, str], folder: str)
         raise contract.ContractError(
             f"table {name} would have no rows: every one misses one of {spec.get('drop_missing', [])}"
         )
-    return _moved(beside, into)
+    return moved(beside, into)
 
 
-def _glob(path: str) -> str:
+def glob_of(path: str) -> str:
     return path if path.endswith(".parquet") or "*" in path else f"{path}/*.parquet"
 
 

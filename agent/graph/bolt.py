@@ -1,0 +1,182 @@
+"""Reading and writing a graph with the official driver; every failure has a name and says what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import neo4j
+from neo4j import exceptions as foreign
+
+from agent.errors import (
+    GraphAwayError,
+    GraphClashError,
+    GraphError,
+    GraphFullError,
+    GraphReadOnlyError,
+    GraphRefusedError,
+)
+from agent.settings import Settings
+
+#: rows in one transaction: larger ones gain nothing and hold locks longer
+BATCH = 2_000
+#: attempts of a transaction that raced with another one for the same key
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a graph is and who we are there."""
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+    #: None: the user's home database
+    database: str | None = None
+
+
+def address(settings: Settings) -> Address:
+    """The graph of ORC_GRAPH_URL, else the embedded one of `orc up`. Raises GraphAwayError when there is none."""
+    if settings.graph_url == "off":
+        raise GraphAwayError("ORC_GRAPH_URL=off: there is no graph; unset it for the embedded one, or name a server")
+    if settings.graph_url is not None:
+        return Address(
+            url=settings.graph_url,
+            user=settings.graph_user,
+            password=settings.graph_password.get_secret_value(),
+            database=settings.graph_database,
+        )
+    said = said_of(settings.home)
+    if said is None:
+        raise GraphAwayError(
+            f"no graph server runs in {settings.home}: `orc up` starts the embedded one (pip install 'orc-agent[graph]'), or set ORC_GRAPH_URL"
+        )
+    return said
+
+
+def said_of(home: Path) -> Address | None:
+    """What graph.json of an ORC_HOME says, or None."""
+    try:
+        return Address(**json.loads((home / "graph.json").read_text()))
+    except (OSError, json.JSONDecodeError, TypeError):
+        return None
+
+
+class Graph:
+    """An open connection. Thread-safe. A context manager."""
+
+    def __init__(self, at: Address) -> None:
+        self.at = at
+        with _named(at):
+            self._driver = neo4j.GraphDatabase.driver(
+                at.url,
+                auth=(at.user, at.password),
+                connection_timeout=5,
+                connection_acquisition_timeout=20,
+                max_transaction_retry_time=30,
+                notifications_min_severity="OFF",
+            )
+
+    def __enter__(self) -> Graph:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._driver.close()
+
+    def server(self) -> str:
+        """The server's name and version. Raises GraphAwayError, GraphRefusedError."""
+        with _named(self.at):
+            return str(self._driver.get_server_info().agent)
+
+    def read(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Rows of a query."""
+        with _named(self.at):
+            found = self._driver.execute_query(
+                query,
+                parameters,
+                database_=self.at.database,
+                routing_=neo4j.RoutingControl.READ,
+            )
+            return [row.data() for row in found.records]
+
+    def run(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+        """One writing transaction, tried again when it lost a race. Its rows."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                with _named(self.at):
+                    found = self._driver.execute_query(query, parameters, database_=self.at.database)
+                    return [row.data() for row in found.records]
+            except GraphClashError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(random.uniform(0, 0.05 * 2**attempt))
+        raise AssertionError
+
+    def write(self, query: str, rows: Sequence[Mapping[str, Any]], batch: int = BATCH) -> None:
+        """A query over `$rows`, in transactions of `batch` rows: all of a transaction's rows are written, or none."""
+        for at in range(0, len(rows), batch):
+            self.run(query, rows=list(rows[at : at + batch]))
+
+    def unique(self, label: str, *keys: str) -> None:
+        """A uniqueness constraint on a label's key: without one, parallel MERGEs make twins."""
+        names = ", ".join(f"n.{quoted(key)}" for key in keys)
+        target = f"({names})" if len(keys) > 1 else names
+        name = quoted("_".join((label, *keys, "unique")).lower())
+        self.run(f"CREATE CONSTRAINT {name} IF NOT EXISTS FOR (n:{quoted(label)}) REQUIRE {target} IS UNIQUE")
+
+
+def quoted(name: str) -> str:
+    """A label, type or property as Cypher quotes it."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+@contextlib.contextmanager
+def _named(at: Address) -> Iterator[None]:
+    try:
+        yield
+    except foreign.AuthError as error:
+        raise GraphRefusedError(
+            f"graph {at.url} refuses user {at.user!r}; check ORC_GRAPH_USER and ORC_GRAPH_PASSWORD"
+        ) from error
+    except (foreign.ServiceUnavailable, foreign.SessionExpired, OSError) as error:
+        raise GraphAwayError(
+            f"graph {at.url} cannot be reached ({_line(error)}); is it up, and the address right?"
+        ) from error
+    except (foreign.ConfigurationError, ValueError) as error:
+        raise GraphError(f"graph {at.url}: {_line(error)}; write bolt://HOST:PORT or neo4j://HOST:PORT") from error
+    except foreign.Neo4jError as error:
+        raise _translated(at, error) from error
+    except foreign.DriverError as error:
+        raise GraphError(f"graph {at.url}: {_line(error)}") from error
+
+
+def _translated(at: Address, error: foreign.Neo4jError) -> GraphError:
+    code, line = error.code or "", _line(error)
+    low = f"{code} {line}".lower()
+    if "readonly" in low or "read only" in low or "read-only" in low or "notaleader" in low or "forbidden" in low:
+        return GraphReadOnlyError(f"graph {at.url} may not be written: {line}; open it for writing, or name another")
+    if "no space left" in low or "outofmemory" in low or "out of memory" in low or "disk full" in low:
+        return GraphFullError(f"graph {at.url} is full: {line}; make room and run again, it goes on where it stopped")
+    if "databasenotfound" in low or ("database" in low and "does not exist" in low):
+        return GraphError(f"graph {at.url} has no database {at.database!r}: {line}; check ORC_GRAPH_DATABASE")
+    clash = "constraintvalidation" in low or "duplicated key" in low or "concurrentmodification" in low
+    if clash or error.is_retryable() or "please retry" in low:
+        return GraphClashError(f"graph {at.url}: {line}")
+    return GraphError(f"graph {at.url}: {line} ({code})")
+
+
+def _line(error: BaseException) -> str:
+    said = error.message if isinstance(error, foreign.Neo4jError) else None
+    lines = (said or str(error)).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,88 @@
+"""`python -m agent.graph.server PORT`: the embedded graph server (ArcadeDB) in a process of its own, its store under ORC_HOME."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from dataclasses import asdict
+
+from agent.errors import OrcError
+from agent.graph.bolt import Address, said_of
+from agent.settings import Settings, load
+
+logger = logging.getLogger("orc.graph")
+
+DATABASE, USER = "orc", "root"
+
+
+def serve(settings: Settings, port: int, stopping: threading.Event) -> None:
+    """Serve Bolt until `stopping` is set. A store keeps its first password, which graph.json keeps for it."""
+    from arcadedb_embedded.server import ArcadeDBServer
+
+    home = settings.home.absolute()
+    old = said_of(home)
+    at = Address(
+        url=f"bolt://{settings.host}:{port}",
+        user=USER,
+        password=old.password if old else secrets.token_urlsafe(18),
+        database=DATABASE,
+    )
+    # before the store is made, or a crash in between would leave a store whose password nobody knows
+    file = home / "graph.json"
+    new = file.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        json.dump(asdict(at), out)
+    new.replace(file)
+    (home / "graph").mkdir(exist_ok=True)
+    # it writes its logs beside where it stands
+    os.chdir(home / "graph")
+    server = ArcadeDBServer(
+        root_path=str(home / "graph"),
+        root_password=at.password,
+        config={
+            "server_plugins": "Bolt:com.arcadedb.bolt.BoltProtocolPlugin",
+            "bolt_port": port,
+            "http_port": _free(settings.host),
+            "host": settings.host,
+            "mode": "production",
+        },
+        jvm_kwargs={"heap_size": settings.graph_heap},
+    )
+    server.start()
+    try:
+        if not (home / "graph" / "databases" / DATABASE).exists():
+            server.create_database(DATABASE)
+        logger.info("the graph is at %s", at.url)
+        stopping.wait()
+    finally:
+        server.stop()
+
+
+def _free(host: str) -> int:
+    with socket.socket() as s:
+        s.bind((host, 0))
+        return int(s.getsockname()[1])
+
+
+def main() -> None:
+    """Entry point; the Bolt port is the only argument."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        serve(load(), int(sys.argv[1]), stopping)
+    except OrcError as error:
+        logger.error("%s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
