@@ -1,17 +1,19 @@
 """ORC: each task of your Prefect flows on the cheapest Dask worker that still meets its deadline and budget, with a record.
 
-What a user imports: `needs` and `GovernedTaskRunner`.
+What a user imports: `needs`, `GovernedTaskRunner` and `lineage`.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.runner.runner import GovernedTaskRunner
     from agent.runner.said import needs
+    from agent.worker import lineage
 
-__all__ = ["GovernedTaskRunner", "needs"]
+__all__ = ["GovernedTaskRunner", "lineage", "needs"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +26,6 @@ def __getattr__(name: str) -> Any:
         from agent.runner.runner import GovernedTaskRunner
 
         return GovernedTaskRunner
+    if name == "lineage":
+        return importlib.import_module("agent.worker.lineage")
     raise AttributeError(f"module 'agent' has no attribute {name!r}")

@@ -17,9 +17,10 @@ from distributed.core import rpc
 
 from agent.errors import FencedError, SchedulerError
 from agent.governor.view import Bound, Judge, Task, View, Word
-from agent.ledger.ledger import BudgetTakenError, Ledger
+from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
 from agent.ledger.records import Decided, Ended, Entry, Lease, Placed, Run
+from agent.ledger.rows import BudgetTakenError
 from agent.model.codec import digest, encode
 from agent.model.plans import Decision, Drain, Plan, Wait
 from agent.model.pools import Pool
@@ -187,8 +188,11 @@ class Governor:
             if newest[key] == id and key in bound:
                 self._rebind(id, pool, *bound[key], now)
             elif newest[key] == id and key in ended:
-                _, _, result, _, start, stop, _ = ended[key]
-                entry.outcomes.append(Ended(placement=id, result=result, start_ms=start, run_ms=stop - start))
+                _, _, result, _, start, stop, _, lineage = ended[key]
+                named = tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage)
+                entry.outcomes.append(
+                    Ended(placement=id, result=result, start_ms=start, run_ms=stop - start, lineage=named)
+                )
             else:
                 entry.outcomes.append(Ended(placement=id, result="not sent" if key in ready else "unknown"))
         entry.says["closed"] = len(entry.outcomes)
@@ -363,6 +367,7 @@ class Governor:
                     id=id,
                     decision=number,
                     key=str(task.key),
+                    upstream=task.upstream,
                     budget=bind.budget,
                     reserve_usd_micros=bind.reserve_usd_micros,
                 )
@@ -559,9 +564,9 @@ class Governor:
     async def _resync(self) -> None:
         state = await self._ask("orc_snapshot")
         now = self.clock()
-        for key, spec, input_bytes, since in state["ready"]:
+        for key, *about in state["ready"]:
             if key not in self.view.group_of:
-                self.view.apply((p.READY, key, spec, input_bytes, since), now)
+                self.view.apply((p.READY, key, *about), now)
         self._wake.set()
 
     async def _shadow(self, now: int) -> None:

@@ -29,6 +29,8 @@ Judge = Callable[[Facts], tuple[Verdict, ...]]
 QUIET_MS = 60_000
 #: groups kept in memory before those of no task are forgotten
 GROUPS_KEPT = 20_000
+#: keys whose placement is remembered, to say what a task takes in
+PLACED_KEPT = 200_000
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class Task:
     spec: int
     input_mib: int
     since_ms: int
+    #: placements whose results it takes in, as the ledger stores them
+    upstream: str = ""
 
 
 @dataclass(slots=True)
@@ -105,6 +109,8 @@ class View:
         self.group_of: dict[Any, str] = {}
         self.groups: dict[str, Group] = {}
         self.bound: dict[Any, Bound] = {}
+        #: key → its newest placement, of the newest keys
+        self.placed: dict[Any, int] = {}
         #: key → preemptions, other losses
         self.losses: dict[Any, tuple[int, int]] = {}
         self.words: dict[str, Word] = {}
@@ -130,8 +136,8 @@ class View:
         self.group_of.clear()
         for worker in snapshot["workers"]:
             self._joined(worker, now_ms)
-        for key, spec, input_bytes, since in snapshot["ready"]:
-            self._ready(key, spec, input_bytes, since, now_ms)
+        for key, spec, input_bytes, since, upstream, more in snapshot["ready"]:
+            self._ready(key, spec, input_bytes, since, now_ms, upstream, more)
         self.dirty = True
 
     def apply(self, delta: p.Delta, now_ms: int) -> None:
@@ -139,7 +145,8 @@ class View:
         kind = delta[0]
         self.dirty = True
         if kind == p.READY:
-            self._ready(delta[1], delta[2], delta[3], delta[4], now_ms)
+            key, spec, input_bytes, since, *upstream = delta[1:]
+            self._ready(key, spec, input_bytes, since, now_ms, *upstream)
         elif kind == p.ENDED:
             self._ended(*delta[1:], now_ms=now_ms)
         elif kind == p.SPECIFIED:
@@ -149,6 +156,9 @@ class View:
             self._joined(delta[1], now_ms)
         elif kind == p.LEFT:
             self._left(delta[1], now_ms)
+        elif kind == p.PAUSED:
+            if (paused := self.live.get(delta[1])) is not None:
+                paused.counts.paused = delta[2]
         elif kind == p.GONE:
             self._unready(delta[1])
             self.losses.pop(delta[1], None)
@@ -165,14 +175,24 @@ class View:
             self.ready.clear()
             self.group_of.clear()
 
-    def _ready(self, key: Any, spec: int, input_bytes: int, since_ms: int, now_ms: int) -> None:
+    def _ready(
+        self,
+        key: Any,
+        spec: int,
+        input_bytes: int,
+        since_ms: int,
+        now_ms: int,
+        upstream: Iterable[Any] = (),
+        more: int = 0,
+    ) -> None:
         if key in self.bound:
             return
         self._unready(key)
         if error := self.specs[spec].error:
             self.wrong.append((key, error))
             return
-        task = Task(key, spec, _bucket(input_bytes), since_ms)
+        above = [str(self.placed[k]) for k in upstream if k in self.placed] + ([f"+{more}"] if more else [])
+        task = Task(key, spec, _bucket(input_bytes), since_ms, ",".join(above))
         group = self._group(task, now_ms)
         self.ready.setdefault(group, {})[key] = task
         self.group_of[key] = group
@@ -188,8 +208,9 @@ class View:
         return task
 
     def _ended(
-        self, key: Any, result: str, address: str | None, start_ms: int, stop_ms: int, output_bytes: int, *, now_ms: int
-    ) -> None:
+        self, key: Any, result: str, address: str | None, start_ms: int, stop_ms: int, output_bytes: int,
+        lineage: Iterable[Any] = (), *, now_ms: int,
+    ) -> None:  # fmt: skip
         bound = self.bound.pop(key, None)
         if bound is None:
             if result == "cancelled":
@@ -229,6 +250,7 @@ class View:
                 start_ms=start_ms or bound.at_ms,
                 run_ms=run,
                 usd_micros=usd,
+                lineage=tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage),
             )
         )
 
@@ -261,6 +283,7 @@ class View:
             size.memory_mib if size else worker["memory_mib"] or 2**40,
             size.gpus if size else 0,
             draining=worker["draining"],
+            paused=worker["paused"],
         )
         if old is not None:
             counts.bound, counts.lent = old.counts.bound, old.counts.lent
@@ -458,7 +481,7 @@ class View:
                     idle_since_ms=live.idle_since_ms,
                     launched_ms=(lease.granted_ms if lease else None) or live.joined_ms,
                     frees_ms=frees.get(address),
-                    draining=live.counts.draining,
+                    draining=live.counts.draining or live.counts.paused,
                 )
             )
         out = []
@@ -519,6 +542,9 @@ class View:
     def sent(self, bound: Bound) -> None:
         """The extension bound a task to a worker."""
         self.bound[bound.task.key] = bound
+        self.placed[bound.task.key] = bound.placement
+        if len(self.placed) > PLACED_KEPT:
+            del self.placed[next(iter(self.placed))]
         live = self.live.get(bound.address)
         if live is not None:
             live.counts.bound[bound.task.key] = bound.load

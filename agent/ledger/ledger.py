@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, true, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from agent.errors import FencedError, LedgerError, LedgerNewerError
 from agent.ledger import schema as t
-from agent.ledger.records import Decided, Ended, Entry, Lease, Placed, Record, Run
-from agent.model import codec
+from agent.ledger.records import Entry, Lease, Record, Run
+from agent.ledger.rows import Rows, content_digest, upsert
 from agent.model.snapshot import Budget
 
 #: a record carries the whole list of its snapshot's parts each so many records; the others carry what changed
@@ -110,14 +108,18 @@ class Ledger:
     # ------------------------------------------------------------------ writing
     def append(self, entry: Entry) -> int:
         """Write one record and its rows in one durable transaction; its sequence number. Raises FencedError, LedgerError."""
-        parts = {name: _digest(body) for name, body in entry.parts.items()}
+        parts = {name: content_digest(body) for name, body in entry.parts.items()}
         seq = self._seq + 1
         whole = not self._manifest or seq % WHOLE_EVERY == 0
         changed = {name: key.hex() for name, key in parts.items() if whole or self._manifest.get(name) != key}
         gone = [] if whole else [name for name in self._manifest if name not in parts]
         bodies = {digest: body for name, body in entry.parts.items() if (digest := parts[name]) not in self._known}
-        rows = _Rows(self.chain, seq, entry, bodies)
+        rows = Rows(self.chain, seq, entry, bodies)
         says: dict[str, Any] = {**entry.says, "rows": rows.digest().hex()}
+        if entry.leases:
+            says["leases"] = [lease.id for lease in entry.leases]
+        if lineage := [[o.placement, *named] for o in entry.outcomes for named in o.lineage]:
+            says["lineage"] = lineage
         if entry.parts:
             says["parts"] = {"whole": whole, "set": changed, "gone": gone}
         body = zlib.compress(orjson.dumps(says, option=orjson.OPT_SORT_KEYS), 6)
@@ -173,7 +175,7 @@ class Ledger:
                     "spent_usd_micros": 0,
                     "overrun_usd_micros": 0,
                 }
-                db.execute(_upsert(db, t.budget, values, ["name"], {"limit_usd_micros": limit}))
+                db.execute(upsert(db, t.budget, values, ["name"], {"limit_usd_micros": limit}))
 
     # ------------------------------------------------------------------ reading
     def budgets(self) -> dict[str, Budget]:
@@ -208,7 +210,10 @@ class Ledger:
             base = p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)).join(
                 r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run)
             )
-            columns = [p.c.id, p.c.key, p.c.decision, d.c.pool, d.c.task_class, r.c.flow_run, r.c.root_run, r.c.flow]
+            columns = [
+                p.c.id, p.c.key, p.c.upstream, p.c.decision, d.c.pool, d.c.task_class,
+                r.c.flow_run, r.c.root_run, r.c.flow, r.c.team, r.c.deployment,
+            ]  # fmt: skip
             placed = db.execute(
                 select(*columns).select_from(base).where(p.c.chain == self.chain, p.c.seq == seq).order_by(p.c.id)
             ).all()
@@ -216,12 +221,26 @@ class Ledger:
                 l, (l.c.chain == o.c.chain) & (l.c.id == o.c.lease)
             )
             ended = db.execute(
-                select(*columns, o.c.result, o.c.start_ms, o.c.run_ms, o.c.usd_micros, l.c.worker)
+                select(*columns, o.c.result, o.c.lease, o.c.start_ms, o.c.run_ms, o.c.usd_micros, l.c.worker)
                 .select_from(joined)
                 .where(o.c.chain == self.chain, o.c.seq == seq)
                 .order_by(o.c.placement)
             ).all()
         return list(placed), list(ended)
+
+    def decided(self, seq: int) -> list[Any]:
+        """Decisions of one record, with their run."""
+        d, r = t.decision, t.run
+        with self.engine.connect() as db:
+            joined = d.join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run))
+            columns = (d.c.id, d.c.task_class, d.c.pool, d.c.verb, d.c.body, r.c.flow_run, r.c.root_run, r.c.flow, r.c.team, r.c.deployment)  # fmt: skip
+            query = select(*columns).select_from(joined).where(d.c.chain == self.chain, d.c.seq == seq)
+            return list(db.execute(query.order_by(d.c.id)))
+
+    def last_seq(self) -> int:
+        """Number of the last record."""
+        with self.engine.connect() as db:
+            return int(db.execute(select(t.chain.c.last_seq).where(t.chain.c.id == self.chain)).scalar_one())
 
     def decision_body(self, digest: bytes) -> bytes:
         """A stored part, by its digest."""
@@ -256,6 +275,14 @@ class Ledger:
                     .order_by(t.lease.c.id)
                 )
             ]
+
+    def leases_of(self, ids: Iterable[int]) -> list[Lease]:
+        """Some leases, as they stand."""
+        l, wanted = t.lease, list(ids)
+        if not wanted:
+            return []
+        with self.engine.connect() as db:
+            return [_lease(r) for r in db.execute(select(l).where(l.c.chain == self.chain, l.c.id.in_(wanted)))]
 
     def leases(self, since_ms: int = 0) -> list[Lease]:
         """Leases that were alive at or after an instant."""
@@ -321,7 +348,7 @@ class Ledger:
         """Remember how far a consumer has read."""
         with self.engine.begin() as db:
             db.execute(
-                _upsert(
+                upsert(
                     db,
                     t.cursor,
                     {"consumer": consumer, "chain": self.chain, "seq": seq},
@@ -341,201 +368,9 @@ class Ledger:
         self.engine.dispose()
 
 
-class _Rows:
-    """The rows of one entry, and the digest that ties them to the record."""
-
-    def __init__(self, chain: int, seq: int, entry: Entry, bodies: dict[bytes, bytes]) -> None:
-        self.chain, self.seq, self.entry, self.bodies = chain, seq, entry, bodies
-        self.decision_bodies: list[tuple[Decided, bytes]] = []
-        for decided in entry.decisions:
-            body = codec.encode(decided.decision)
-            digest = _digest(body)
-            self.bodies.setdefault(digest, body)
-            self.decision_bodies.append((decided, digest))
-
-    def digest(self) -> bytes:
-        e = self.entry
-        placed = [placement_line(p.id, p.decision, p.key) for p in e.placements]
-        ended = [
-            outcome_line(o.placement, t.RESULT_CODE[o.result], o.lease, o.start_ms, o.run_ms, o.usd_micros)
-            for o in sorted(e.outcomes, key=lambda o: o.placement)
-        ]
-        decided = [
-            decision_line(d.id, d.run, d.decision.task_class, d.decision.pool or "", d.decision.verb, digest)
-            for d, digest in self.decision_bodies
-        ]
-        return rows_digest(decided, placed, ended)
-
-    def write(self, db: Connection) -> None:
-        e, chain, seq = self.entry, self.chain, self.seq
-        for digest, body in self.bodies.items():
-            db.execute(_upsert(db, t.part, {"digest": digest, "body": zlib.compress(body, 6)}, ["digest"], {}))
-        if e.runs:
-            db.execute(
-                insert(t.run),
-                [
-                    {
-                        "chain": chain,
-                        "no": r.no,
-                        "flow_run": r.flow_run,
-                        "root_run": r.root_run,
-                        "flow": r.flow,
-                        "deployment": r.deployment,
-                        "team": r.team,
-                    }
-                    for r in e.runs
-                ],
-            )
-        if self.decision_bodies:
-            db.execute(
-                insert(t.decision),
-                [
-                    {
-                        "chain": chain,
-                        "id": d.id,
-                        "seq": seq,
-                        "run": d.run,
-                        "task_class": d.decision.task_class,
-                        "pool": d.decision.pool or "",
-                        "verb": d.decision.verb,
-                        "body": digest,
-                    }
-                    for d, digest in self.decision_bodies
-                ],
-            )
-        if e.placements:
-            db.execute(
-                insert(t.placement),
-                [{"chain": chain, "id": p.id, "seq": seq, "decision": p.decision, "key": p.key} for p in e.placements],
-            )
-        self._reserve(db, [p for p in e.placements if p.budget is not None])
-        if e.outcomes:
-            db.execute(
-                insert(t.outcome),
-                [
-                    {
-                        "chain": chain,
-                        "placement": o.placement,
-                        "seq": seq,
-                        "result": t.RESULT_CODE[o.result],
-                        "lease": o.lease,
-                        "start_ms": o.start_ms,
-                        "run_ms": o.run_ms,
-                        "usd_micros": o.usd_micros,
-                    }
-                    for o in e.outcomes
-                ],
-            )
-            self._settle(db, e.outcomes)
-        for lease in e.leases:
-            values = {
-                name: getattr(lease, name)
-                for name in (
-                    "id",
-                    "pool",
-                    "kind",
-                    "worker",
-                    "asked_ms",
-                    "granted_ms",
-                    "ready_ms",
-                    "ended_ms",
-                    "cause",
-                    "price",
-                    "usd_micros",
-                )
-            }
-            db.execute(_upsert(db, t.lease, {"chain": chain, **values}, ["chain", "id"], values))
-
-    def _reserve(self, db: Connection, placed: list[Placed]) -> None:
-        sums: dict[str, int] = {}
-        for p in placed:
-            sums[p.budget or ""] = sums.get(p.budget or "", 0) + p.reserve_usd_micros
-        b = t.budget.c
-        for name, usd in sorted(sums.items()):
-            fits = (b.name == name) & (b.reserved_usd_micros + b.spent_usd_micros + usd <= b.limit_usd_micros)
-            done = db.execute(update(t.budget).where(fits).values(reserved_usd_micros=b.reserved_usd_micros + usd))
-            if done.rowcount != 1:
-                raise BudgetTakenError(
-                    f"budget {name} cannot cover {usd} micro-dollars more; another governor was faster"
-                )
-        if placed:
-            db.execute(
-                insert(t.reservation),
-                [
-                    {"chain": self.chain, "placement": p.id, "budget": p.budget, "usd_micros": p.reserve_usd_micros}
-                    for p in placed
-                ],
-            )
-
-    def _settle(self, db: Connection, ended: Sequence[Ended]) -> None:
-        if db.execute(select(t.budget.c.name).limit(1)).first() is None:
-            return
-        r, b = t.reservation.c, t.budget.c
-        spent = {o.placement: o.usd_micros for o in ended}
-        found = db.execute(
-            select(t.reservation).where(
-                r.chain == self.chain, r.placement.in_(list(spent)), r.settled_usd_micros.is_(None)
-            )
-        ).all()
-        for row in found:
-            usd = spent[row.placement]
-            db.execute(
-                update(t.reservation)
-                .where(r.chain == self.chain, r.placement == row.placement)
-                .values(settled_usd_micros=usd)
-            )
-            db.execute(
-                update(t.budget)
-                .where(b.name == row.budget)
-                .values(
-                    reserved_usd_micros=b.reserved_usd_micros - row.usd_micros,
-                    spent_usd_micros=b.spent_usd_micros + usd,
-                    overrun_usd_micros=b.overrun_usd_micros + max(0, usd - row.usd_micros),
-                )
-            )
-
-
-class BudgetTakenError(LedgerError):
-    """Another governor reserved the money first; nothing was written."""
-
-
 def chain_hash(previous: bytes, head: list[Any], body: bytes) -> bytes:
     """SHA-256 over the record before, this record's columns and its body."""
     return hashlib.sha256(previous + orjson.dumps(head) + body).digest()
-
-
-def decision_line(id: int, run: int, task_class: str, pool: str, verb: str, body: bytes) -> str:
-    """A decision row as it is hashed."""
-    return f"{id}|{run}|{task_class}|{pool}|{verb}|{body.hex()}"
-
-
-def placement_line(id: int, decision: int, key: str) -> str:
-    """A placement row as it is hashed."""
-    return f"{id}|{decision}|{key}"
-
-
-def outcome_line(placement: int, result: int, lease: int, start_ms: int, run_ms: int, usd_micros: int) -> str:
-    """An outcome row as it is hashed."""
-    return f"{placement}|{result}|{lease}|{start_ms}|{run_ms}|{usd_micros}"
-
-
-def rows_digest(decided: Sequence[str], placed: Sequence[str], ended: Sequence[str]) -> bytes:
-    """SHA-256 over a record's rows."""
-    return hashlib.sha256("\n".join((*decided, "--", *placed, "--", *ended)).encode()).digest()
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).digest()[:16]
-
-
-def _upsert(db: Connection, table: Any, values: dict[str, Any], keys: list[str], change: dict[str, Any]) -> Any:
-    make = sqlite_insert if db.dialect.name == "sqlite" else postgresql_insert
-    statement = make(table).values(**values)
-    return (
-        statement.on_conflict_do_update(index_elements=keys, set_=change)
-        if change
-        else statement.on_conflict_do_nothing(index_elements=keys)
-    )
 
 
 def _record(scheduler: str, row: Any) -> Record:
@@ -579,10 +414,21 @@ def _check_version(engine: Engine) -> None:
             raise LedgerNewerError(
                 f"the ledger has version {found} and this ORC knows {t.VERSION}; install a newer orc-agent, nothing was changed"
             )
+        if found < t.VERSION:
+            _migrate(engine, found)
         return
     t.metadata.create_all(engine)
     with engine.begin() as db:
-        db.execute(_upsert(db, t.version, {"version": t.VERSION}, ["version"], {}))
+        db.execute(upsert(db, t.version, {"version": t.VERSION}, ["version"], {}))
+
+
+def _migrate(engine: Engine, found: int) -> None:
+    """Bring an older ledger up to this version, in one transaction."""
+    with engine.begin() as db:
+        for version in range(found, t.VERSION):
+            for statement in t.MIGRATIONS[version]:
+                db.exec_driver_sql(statement)
+        db.execute(update(t.version).values(version=t.VERSION))
 
 
 def _sqlite(connection: Any, _: Any) -> None:

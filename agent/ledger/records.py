@@ -39,6 +39,8 @@ class Placed:
     key: str
     budget: str | None = None
     reserve_usd_micros: int = 0
+    #: placements whose results it takes in, as the ledger stores them
+    upstream: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class Ended:
     run_ms: int = 0
     #: its part of the worker's price while it ran
     usd_micros: int = 0
+    #: ("reads" or "writes", kind, address) of the datasets and models its body named
+    lineage: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

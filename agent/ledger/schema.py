@@ -16,7 +16,10 @@ from sqlalchemy import (
 )
 
 #: raised with every change of the tables; a ledger of a higher version is refused
-VERSION = 1
+VERSION = 2
+
+#: statements that bring a ledger of an older version up to the next
+MIGRATIONS = {1: ("ALTER TABLE orc_placement ADD COLUMN upstream VARCHAR NOT NULL DEFAULT ''",)}
 
 metadata = MetaData()
 
@@ -99,6 +102,8 @@ placement = Table(
     Column("seq", BigInteger, nullable=False),
     Column("decision", BigInteger, nullable=False),
     Column("key", String, nullable=False),
+    #: placements whose results it takes in, comma between; at most 50, then how many more: `3,4,+950`
+    Column("upstream", String, nullable=False, server_default=""),
     Index("orc_placement_seq", "chain", "seq"),
     sqlite_with_rowid=False,
 )

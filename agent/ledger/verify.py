@@ -10,8 +10,9 @@ import orjson
 from sqlalchemy import select
 
 from agent.ledger import schema as t
-from agent.ledger.ledger import Ledger, chain_hash, decision_line, outcome_line, placement_line, rows_digest
+from agent.ledger.ledger import Ledger, chain_hash
 from agent.ledger.parts import join
+from agent.ledger.rows import decision_line, outcome_line, placement_line, rows_digest
 from agent.model import codec
 from agent.planner.plan import VERSION, plan
 
@@ -96,7 +97,7 @@ def _rows(ledger: Ledger, seq: int) -> bytes:
             for r in db.execute(select(t.decision).where(d.chain == ledger.chain, d.seq == seq).order_by(d.id))
         ]
         placed = [
-            placement_line(r.id, r.decision, r.key)
+            placement_line(r.id, r.decision, r.key, r.upstream)
             for r in db.execute(select(t.placement).where(p.chain == ledger.chain, p.seq == seq).order_by(p.id))
         ]
         ended = [

@@ -45,21 +45,12 @@ def events(ledger: Ledger, record: Record) -> tuple[list[Event], set[str]]:
                     {"pool": row.pool, "worker": row.worker or "", "cause": result, "lost_ms": row.run_ms},
                 )
             )
-    for decided in _refusals(ledger, record.seq):
+    for decided in ledger.decided(record.seq):
+        if decided.verb != "refuse":
+            continue
         runs.add(decided.flow_run)
         out.append(_event(ledger, record, f"d{decided.id}", "orc.task.refused", decided, {"decision": decided.id}))
     return out, {run for run in runs if run}
-
-
-def _refusals(ledger: Ledger, seq: int) -> list[Any]:
-    from sqlalchemy import select
-
-    d, r = t.decision, t.run
-    with ledger.engine.connect() as db:
-        query = select(d.c.id, d.c.task_class, r.c.flow_run, r.c.root_run, r.c.flow).select_from(
-            d.join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run))
-        )
-        return list(db.execute(query.where(d.c.chain == ledger.chain, d.c.seq == seq, d.c.verb == "refuse")))
 
 
 def _event(ledger: Ledger, record: Record, what: str, name: str, row: Any, payload: dict[str, Any]) -> Event:

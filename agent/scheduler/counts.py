@@ -52,6 +52,8 @@ class Counts:
     inner: int = 0
     #: gets no more work
     draining: bool = False
+    #: Dask sends it nothing now: its memory is full, or it is closing
+    paused: bool = False
 
     def free(self) -> tuple[int, int, int, int]:
         """Free slots (negative when work was sent ahead), cpus, MiB and GPUs, with the largest tasks taken as the running ones."""

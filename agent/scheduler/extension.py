@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import pickle
@@ -27,6 +28,8 @@ logger = logging.getLogger("orc.extension")
 KEPT = 500_000
 #: a slice of work in the scheduler's loop, seconds
 SLICE = 0.005
+#: dependencies of a task that are told
+MOST_UPSTREAM = 50
 _WITHDRAW = "orc-withdraw-"
 #: shared by all tasks that ask for nothing themselves; Dask only reads it
 _HELD = {p.HOLD: 1}
@@ -91,6 +94,15 @@ class Extension(SchedulerPlugin):
         scheduler.unrunnable = Unrunnable(scheduler.unrunnable)
         self._wrap("steal-response", self._answered)
         self._wrap("long-running", self._lent)
+        self._wrap("worker-status-change", self._status_changed)
+        theirs = scheduler.handle_worker_status_change
+
+        def changed(status: Any, worker: Any, stimulus_id: str) -> None:
+            """As Dask itself calls it when it retires a worker."""
+            theirs(status, worker, stimulus_id)
+            self._told_status(worker if isinstance(worker, str) else worker.address)
+
+        scheduler.handle_worker_status_change = changed
         for address in scheduler.workers:
             self._joined(address)
 
@@ -196,7 +208,7 @@ class Extension(SchedulerPlugin):
         task.ready = True
         task.on = None
         task.ready_at = time.perf_counter()
-        self.tell((p.READY, task.key, task.spec, self._input_bytes(ts), round(time.time() * 1000)))
+        self.tell((p.READY, task.key, task.spec, self._input_bytes(ts), round(time.time() * 1000), *self._upstream(ts)))
 
     def _ran_unheld(self, task: Task) -> None:
         ts = self.scheduler.tasks[task.key]
@@ -214,6 +226,11 @@ class Extension(SchedulerPlugin):
                 return total * len(ts.dependencies) // 1000
             total += max(0, dts.nbytes)
         return total
+
+    def _upstream(self, ts: Any) -> tuple[list[Any], int]:
+        """Keys of governed tasks whose results it takes in, at most 50, and how many dependencies were left out."""
+        keys = [d.key for d in itertools.islice(ts.dependencies, MOST_UPSTREAM) if d.key in self.tasks]
+        return keys, max(0, len(ts.dependencies) - MOST_UPSTREAM)
 
     def _left(self, task: Task, finish: str, kwargs: Mapping[str, Any]) -> None:
         """The task is no longer processing: done, failed, lost, withdrawn or cancelled."""
@@ -239,10 +256,9 @@ class Extension(SchedulerPlugin):
             if span["action"] == "compute":
                 begin, stop = round(span["start"] * 1000), round(span["stop"] * 1000)
         # a Prefect task that failed, or found its result stored, is a State in Dask's memory; the body says so in the metadata
-        said = (ts.metadata or {}).get("orc") if result == "done" and ts is not None else None
-        self.tell(
-            (p.ENDED, task.key, said or result, kwargs.get("worker") or where, begin, stop, kwargs.get("nbytes") or 0)
-        )
+        said = ((ts.metadata or {}).get(p.ANNOTATION) or {}) if result == "done" and ts is not None else {}
+        where, nbytes = kwargs.get("worker") or where, kwargs.get("nbytes") or 0
+        self.tell((p.ENDED, task.key, said.get(p.RESULT, result), where, begin, stop, nbytes, said.get(p.LINEAGE, ())))
 
     def _let_through(self, key: Any) -> None:
         task, ts = self.tasks.get(key), self.scheduler.tasks.get(key)
@@ -279,8 +295,23 @@ class Extension(SchedulerPlugin):
             size.cpus if size else ws.nthreads,
             size.memory_mib if size else memory or 2**40,
             size.gpus if size else 0,
+            paused=ws not in self.scheduler.running,
         )
         self.tell((p.JOINED, self.worker(address)))
+
+    def _status_changed(self, theirs: Any, **message: Any) -> None:
+        """A worker paused or goes on."""
+        theirs(**message)
+        self._told_status(message["worker"])
+
+    def _told_status(self, address: str) -> None:
+        counts, ws = self.counts.get(address), self.scheduler.workers.get(address)
+        if counts is None or ws is None or counts.paused == (ws not in self.scheduler.running):
+            return
+        counts.paused = not counts.paused
+        self.tell((p.PAUSED, address, counts.paused))
+        if not counts.paused:
+            self.inner.pump()
 
     def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
         """A worker left; its tasks have come back already."""
@@ -300,6 +331,7 @@ class Extension(SchedulerPlugin):
             "memory_mib": (ws.memory_limit or 0) // 2**20,
             "resources": dict(ws.resources),
             "draining": counts.draining,
+            "paused": counts.paused,
         }
 
     def restart(self, scheduler: Any) -> None:
@@ -380,7 +412,7 @@ class Extension(SchedulerPlugin):
             if task.on is not None:
                 bound.append((task.key, task.spec, task.on))
             elif task.ready and (ts := self.scheduler.tasks.get(task.key)) is not None and ts.state == "no-worker":
-                ready.append((task.key, task.spec, self._input_bytes(ts), now))
+                ready.append((task.key, task.spec, self._input_bytes(ts), now, *self._upstream(ts)))
         return {
             "ack": self.seq,
             "mode": self.mode,
@@ -500,10 +532,13 @@ class Extension(SchedulerPlugin):
         if task is None or ts is None or ts.state != "no-worker" or not task.ready:
             return None
         if not (load[1] or load[2]) and ahead and len(workers) == 1:
-            room = workers if workers[0].fits(load, ahead) and not workers[0].draining else ()
+            one = workers[0]
+            room = workers if one.fits(load, ahead) and not (one.draining or one.paused) else ()
         else:
             room = [
-                c for c in workers if not c.draining and c.address in self.scheduler.workers and c.fits(load, ahead)
+                c
+                for c in workers
+                if not (c.draining or c.paused) and c.address in self.scheduler.workers and c.fits(load, ahead)
             ]
         if not room:
             return None

@@ -138,12 +138,15 @@ class Inner:
                 heapq.heappop(queue)
                 continue
             pinned = self._pinned(ts, entry)
-            room = {c.address for c in workers if c.inner < max(1, math.ceil(self.saturation * c.slots))}
+            room = {
+                c.address for c in workers if not c.paused and c.inner < max(1, math.ceil(self.saturation * c.slots))
+            }
             if not pinned and not room:
                 break
             heapq.heappop(queue)
             if not pinned:
-                ts.worker_restrictions = room
+                # ours before it is sent: where no worker takes it (all paused), it must not look pinned by Dask
+                ts.worker_restrictions = entry.ours = room
             asked = {k: v for k, v in (ts.resource_restrictions or {}).items() if k != HOLD}
             ts.resource_restrictions = asked or None
             scheduler.transitions({key: "processing"}, stimulus_id="orc-inner")
@@ -152,7 +155,6 @@ class Inner:
                 later.append(entry_of)
                 continue
             entry.on = ts.processing_on.address
-            entry.ours = ts.worker_restrictions or set()
             if (counts := self.extension.counts.get(entry.on)) is not None:
                 counts.inner += 1
         for entry_of in later:

@@ -16,15 +16,19 @@ SPEC, NEEDS, RUN, NAME, INNER, MODE = "spec", "needs", "run", "name", "inner", "
 FOLLOW, INSTRUCT, SNAPSHOT, STATE = "orc_follow", "orc_instruct", "orc_snapshot", "orc_state"
 
 #: deltas, as (kind, …):
-READY = "ready"  # key, spec number, input bytes, since ms
+READY = "ready"  # key, spec number, input bytes, since ms, governed keys it takes in, how many more of them
 SPECIFIED = "spec"  # spec number, what it says
 BOUND_ELSEWHERE = "seen"  # shadow: key, spec number, input bytes, since ms, worker address
-ENDED = "end"  # key, result, worker address, start ms, stop ms, output bytes
+ENDED = "end"  # key, result, worker address, start ms, stop ms, output bytes, lineage
 GONE = "gone"  # key: a held task that was cancelled
 JOINED = "join"  # worker, as `Extension.worker` describes it
-LEFT = "left"  # worker address, expected
+LEFT = "left"  # worker address
+PAUSED = "paused"  # worker address, whether it takes no work now (too full, or closing)
 LENT = "lent"  # key: its slot is free while it waits for inner work
 THROUGH = "through"  # key, why it was not held
 RESTARTED = "restart"
+
+#: what a body says of itself, in its Dask task's metadata: a mapping under the annotation's key
+RESULT, LINEAGE = "result", "lineage"
 
 Delta = tuple[Any, ...]

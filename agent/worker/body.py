@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.task_engine import run_task_async, run_task_sync
 
 from agent.scheduler import protocol as p
+from agent.worker import lineage
 from agent.worker.carried import carried
 
 
@@ -19,8 +20,9 @@ def run_task(*, task: Any, run: Any, **arguments: Any) -> Any:
     worker = get_worker()
     key = worker.get_current_task()
     token = carried.set(run)
+    said: dict[str, Any] = {}
     try:
-        with dask.annotate(**{p.ANNOTATION: {p.INNER: key}}):
+        with lineage.collected() as found, dask.annotate(**{p.ANNOTATION: {p.INNER: key}}):
             state = (
                 asyncio.run(run_task_async(task=task, **arguments))
                 if task.isasync
@@ -32,7 +34,11 @@ def run_task(*, task: Any, run: Any, **arguments: Any) -> Any:
     if entry is not None and isinstance(state, State):
         # Dask sees a State and calls it a result; the extension reads this
         if state.is_failed() or state.is_crashed():
-            entry.metadata["orc"] = "failed"
+            said[p.RESULT] = "failed"
         elif state.name == "Cached":
-            entry.metadata["orc"] = "cached"
+            said[p.RESULT] = "cached"
+        if found:
+            said[p.LINEAGE] = found
+        if said:
+            entry.metadata[p.ANNOTATION] = said
     return state

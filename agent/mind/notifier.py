@@ -1,0 +1,96 @@
+"""The consumer that tells Prefect: events at once, artifacts when a flow run has settled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from contextlib import AsyncExitStack
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.events.clients import get_events_client
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from agent.ledger.ledger import Ledger
+from agent.mind.notices import events, write_artifacts
+from agent.report.run import report
+
+logger = logging.getLogger("orc.mind")
+
+EVENTS, ARTIFACTS = "prefect-events", "prefect-artifacts"
+#: an artifact is written when nothing new came for so long, or after so many seconds of news
+SETTLED, LATEST = 2.0, 10.0
+
+
+class Notifier:
+    """See `Consumer`."""
+
+    name = "Prefect"
+    away: tuple[type[Exception], ...] = (OSError, httpx.HTTPError, PrefectHTTPStatusError, TimeoutError)
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        #: flow run → first and last news, monotonic seconds
+        self.news: dict[str, tuple[float, float]] = {}
+        self._client: PrefectClient | None = None
+        self._open = AsyncExitStack()
+        self._remembered = False
+
+    async def look(self) -> bool:
+        """See `Consumer`."""
+        if not self._remembered:
+            await asyncio.to_thread(self._remember)
+            self._remembered = True
+        if self._client is None:
+            self._client = await self._open.enter_async_context(get_client())
+        after = await asyncio.to_thread(self.ledger.cursor, EVENTS)
+        records = await asyncio.to_thread(self.ledger.records, after, 200)
+        if records:
+            now = time.monotonic()
+            async with get_events_client() as teller:
+                for record in records:
+                    told, runs = await asyncio.to_thread(events, self.ledger, record)
+                    for event in told:
+                        await teller.emit(event)
+                    for run in runs:
+                        self.news[run] = (self.news.get(run, (now, now))[0], now)
+            await asyncio.to_thread(self.ledger.advance, EVENTS, records[-1].seq)
+        if self.news:
+            await self._artifacts(self._client)
+            if not self.news:
+                await asyncio.to_thread(self.ledger.advance, ARTIFACTS, records[-1].seq if records else after)
+        return len(records) == 200
+
+    async def leave(self) -> None:
+        """See `Consumer`."""
+        self._client = None
+        await self._open.aclose()
+
+    def _remember(self) -> None:
+        """Flow runs that had news when the last mind ended, before their artifacts were written."""
+        after, told = self.ledger.cursor(ARTIFACTS), self.ledger.cursor(EVENTS)
+        while after < told and (records := self.ledger.records(after, 500)):
+            for record in records:
+                for run in events(self.ledger, record)[1]:
+                    self.news[run] = (0.0, 0.0)
+            after = records[-1].seq
+
+    async def _artifacts(self, client: PrefectClient) -> None:
+        now = time.monotonic()
+        for run, (first, last) in list(self.news.items()):
+            if now - last < SETTLED and now - first < LATEST:
+                continue
+            del self.news[run]
+            made = await asyncio.to_thread(report, self.ledger, run, round(time.time() * 1000))
+            if made is None:
+                continue
+            try:
+                uuid.UUID(run)
+                await write_artifacts(client, run, made)
+            except (ObjectNotFound, ValueError):
+                logger.info("flow run %s is not on this Prefect server", run)
+            except BaseException:
+                self.news[run] = (first, last)
+                raise
