@@ -304,42 +304,42 @@ def test_shuffles_of_two_parents_in_one_pool_find_their_partitions(cluster):
         cluster.kill("pair-1")
 
 
-def set_status(cluster, name, status):
-    def change(dask_worker):
-        from distributed.core import Status
-
-        dask_worker.status = Status[status]
-
+def pause_at(cluster, governor, name, fraction):
+    """Let a worker pause when its memory is so full; Dask's own monitor does it."""
     address = cluster.names()[name]
+
+    def change(dask_worker):
+        dask_worker.memory_manager.memory_pause_fraction = fraction
+
     cluster.client.run(change, workers=[address])
+    wanted = ("paused", address, fraction < 0.5)
+    until(lambda: [d for d in governor.follow() if d[0] == "paused"][-1:] == [wanted])
     return address
 
 
 def test_a_paused_worker_gets_nothing_until_it_goes_on(cluster, governor):
-    address = set_status(cluster, "spot-0", "paused")
-    until(lambda: ("paused", address, True) in governor.follow())
+    address = pause_at(cluster, governor, "spot-0", 1e-6)
     future = cluster.client.submit(where, 1, pure=False)
     governor.ready(1)
     assert governor.bind("spot", future.key) == [None]
-    set_status(cluster, "spot-0", "running")
-    until(lambda: ("paused", address, False) in governor.follow())
+    pause_at(cluster, governor, "spot-0", 0.8)
     assert governor.bind("spot", future.key) == [address]
     assert future.result(timeout=10) == "spot-0"
 
 
 def test_inner_work_waits_for_a_paused_pool_and_is_not_piled_up_on_it(cluster, governor):
-    future = cluster.client.submit(parent, 30, pure=False)
+    future = cluster.client.submit(parent, 200, pure=False)
     governor.ready(1)
     governor.bind("spot", future.key)
     until(lambda: future.key in governor.keys("lent"))
-    for _ in range(5):
-        set_status(cluster, "spot-0", "paused")
+    for _ in range(3):
+        pause_at(cluster, governor, "spot-0", 1e-6)
         counts = cluster.client.run_on_scheduler(
             lambda dask_scheduler: [c.inner for c in dask_scheduler.plugins["orc"].counts.values()]
         )
         assert max(counts) <= 2  # worker-saturation 1.1 on one thread
-        set_status(cluster, "spot-0", "running")
-    assert future.result(timeout=20)[1] == ["spot-0"] * 30
+        pause_at(cluster, governor, "spot-0", 0.8)
+    assert future.result(timeout=20)[1] == ["spot-0"] * 200
 
 
 def test_orc_never_holds_the_schedulers_loop_for_long(cluster, governor):
