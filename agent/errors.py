@@ -7,7 +7,8 @@ OrcError
 ├── NeedUnmetError      no pool can ever meet a task's needs
 ├── RejectedError       a person rejected the task, or a rule refused it
 ├── LedgerError         the ledger cannot be read, written or trusted
-│   └── LedgerNewerError  it was written by a newer ORC
+│   ├── LedgerNewerError  it was written by a newer ORC
+│   └── LedgerAwayError   its database cannot be reached now
 ├── FencedError         another governor of a newer epoch has taken over
 ├── GraphError          the knowledge graph cannot be used
 │   ├── GraphAwayError      there is none, or it does not answer
@@ -52,6 +53,10 @@ class LedgerError(OrcError):
 
 class LedgerNewerError(LedgerError):
     """The ledger's schema is newer than this ORC."""
+
+
+class LedgerAwayError(LedgerError):
+    """The ledger's database cannot be reached now."""
 
 
 class FencedError(OrcError):

@@ -128,7 +128,7 @@ def explain(
     ledger = _ledger(load())
     wanted = run.replace("-", "")
     p, d, r, o = t.placement, t.decision, t.run, t.outcome
-    with ledger.engine.connect() as db:
+    with ledger.reading() as db:
         base = select(p.c.id, p.c.key, p.c.decision, o.c.result, o.c.run_ms).select_from(
             p.outerjoin(o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id))
         )
@@ -155,7 +155,7 @@ def explain(
 
 
 def _decision(ledger: Ledger, number: int) -> Decision:
-    with ledger.engine.connect() as db:
+    with ledger.reading() as db:
         digest = db.execute(
             select(t.decision.c.body).where(t.decision.c.chain == ledger.chain, t.decision.c.id == number)
         ).scalar_one()
@@ -167,7 +167,7 @@ def decisions(most: Annotated[int, typer.Option("--most", help="how many")] = 30
     """The newest decisions."""
     ledger = _ledger(load())
     d, r = t.decision, t.record
-    with ledger.engine.connect() as db:
+    with ledger.reading() as db:
         joined = d.join(r, (r.c.chain == d.c.chain) & (r.c.seq == d.c.seq))
         found = db.execute(
             select(d.c.id, r.c.at_ms)

@@ -15,6 +15,7 @@ from agent.governor.governor import Governor
 from agent.model.units import show_ms
 
 TOKEN = "X-Orc-Token"
+_AWAY = "the ledger's database is away; what people say is taken when it is back, and nothing was changed"
 
 
 def application(governor: Governor, token: str) -> tornado.web.Application:
@@ -94,6 +95,7 @@ class _Status(_Handler):
                 "open_usd_micros": spend,
                 "scheduler": g.scheduler,
                 "through": g.view.through,
+                "spooled": g.ledger.spooled,
                 "plan_ms": _quantiles(g.plan_ms),
                 "commit_ms": _quantiles(g.commit_ms),
             }
@@ -160,6 +162,8 @@ class _Answer(_Handler):
             return self.fail(404, f"no task waits for approval under {said.get('id')!r}; `orc why` lists what waits")
         if not said.get("by"):
             return self.fail(400, "who answers? say --by NAME")
+        if self.governor.ledger.away:
+            return self.fail(503, _AWAY)
         held, done = found[0], asyncio.get_running_loop().create_future()
 
         def answer(now: int) -> None:
@@ -188,6 +192,8 @@ class _Override(_Handler):
             return self.fail(404, f"there is no pool {pool!r}; pools are {', '.join(sorted(g.view.pools))}")
         if not said.get("by"):
             return self.fail(400, "who says so? say --by NAME")
+        if g.ledger.away:
+            return self.fail(503, _AWAY)
         wanted = str(said.get("task", "")).replace("-", "")
         groups = {
             group

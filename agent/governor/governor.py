@@ -15,7 +15,7 @@ from typing import Any
 
 from distributed.core import rpc
 
-from agent.errors import FencedError, SchedulerError
+from agent.errors import FencedError, LedgerAwayError, SchedulerError
 from agent.governor.view import Bound, Judge, Task, View, Word
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
@@ -125,10 +125,9 @@ class Governor:
         self._wake.set()
 
     async def _take(self) -> None:
-        while (epoch := await self._write(self.ledger.take, self.holder, self.clock(), STALE_MS)) is None:
+        while (epoch := await self._try_to_take()) is None:
             if self._stop:
                 return
-            logger.info("another governor holds %s; waiting for its lease to run out", self.scheduler)
             await asyncio.sleep(1)
         self.epoch = epoch
         view = self.view
@@ -150,6 +149,18 @@ class Governor:
                 roots.append(root)
         for root in dict.fromkeys(roots):
             view.learning.quiet(root)
+
+    async def _try_to_take(self) -> int | None:
+        try:
+            epoch: int | None = await self._write(self.ledger.take, self.holder, self.clock(), STALE_MS)
+        except LedgerAwayError as error:
+            if self.ledger.spool is None:
+                raise
+            logger.warning("%s; nobody can take over until it is back", error)
+            return None
+        if epoch is None:
+            logger.info("another governor holds %s; waiting for its lease to run out", self.scheduler)
+        return epoch
 
     async def _begin(self) -> None:
         """Full snapshot; what a crash left open is closed, and only that."""
@@ -196,6 +207,23 @@ class Governor:
             else:
                 entry.outcomes.append(Ended(placement=id, result="not sent" if key in ready else "unknown"))
         entry.says["closed"] = len(entry.outcomes)
+        for key, about in bound.items():
+            if key not in newest:
+                self._adopt(*about, entry, now)
+
+    def _adopt(self, key: Any, spec: int, address: str, entry: Entry, now: int) -> None:
+        """A task is bound and no record says so: another governor's record has not arrived. It gets one."""
+        live = self.view.live.get(address)
+        pool = live.counts.pool if live is not None else ""
+        group = self.view.groups[self.view._group(Task(key, spec, 0, now), now)]
+        decision = Decision(
+            group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run, flow_run=group.flow_run, verb="bind",
+            pool=pool, reason=f"{pool}: bound before this governor began, by one whose record has not arrived", options=(),
+        )  # fmt: skip
+        number = self._record(decision, entry)
+        entry.placements.append(Placed(id=self._next_placement, decision=number, key=str(key)))
+        self._rebind(self._next_placement, pool, key, spec, address, now)
+        self._next_placement += 1
 
     def _rebind(self, placement: int, pool: str, key: Any, spec: int, address: str, now: int) -> None:
         task = Task(key, spec, 0, now)
@@ -290,7 +318,9 @@ class Governor:
         if self._worth_writing(entry):
             try:
                 await self._commit(entry)
-            except BudgetTakenError as error:
+            except (BudgetTakenError, LedgerAwayError) as error:
+                if isinstance(error, LedgerAwayError) and self.ledger.spool is None:
+                    raise
                 logger.warning("%s; planning again", error)
                 for bind in binds:
                     for task in bind.tasks:
@@ -328,12 +358,7 @@ class Governor:
     async def _snapshot(self, now: int, groups: tuple[Group, ...]) -> Snapshot:
         budgets: tuple[Budget, ...] = ()
         if any(group.needs.budget for group in groups):
-            stored = await self._write(self.ledger.budgets)
-            budgets = tuple(
-                replace(stored[name], max_runtime_ms=b.max_runtime_ms)
-                for name, b in sorted(self.declared_budgets.items())
-                if name in stored
-            )
+            budgets = await self._budgets()
         return Snapshot(
             now_ms=now,
             planner=VERSION,
@@ -344,6 +369,19 @@ class Governor:
             groups=groups,
             statistics=self.view.learning.statistics({group.task_class for group in groups}),
             budgets=budgets,
+        )
+
+    async def _budgets(self) -> tuple[Budget, ...]:
+        """Every declared budget as it stands; closed while the database is away, when nobody can know."""
+        declared = sorted(self.declared_budgets.items())
+        try:
+            stored = await self._write(self.ledger.budgets)
+        except LedgerAwayError:
+            return tuple(replace(budget, closed=True) for _, budget in declared)
+        return tuple(
+            replace(stored[name], max_runtime_ms=b.max_runtime_ms, closed=self.ledger.away)
+            for name, b in declared
+            if name in stored
         )
 
     def _decide(self, snapshot: Snapshot, made: Plan, entry: Entry) -> list[_Sending]:
@@ -495,7 +533,7 @@ class Governor:
         begin = time.perf_counter()
         try:
             await self._write(self.ledger.append, entry)
-        except BudgetTakenError:
+        except (BudgetTakenError, LedgerAwayError):
             self.view.ended = [*entry.outcomes, *self.view.ended]
             self.view.changed_leases.update(lease.id for lease in entry.leases)
             raise

@@ -58,7 +58,9 @@ def build(settings: Settings, scheduler: str, environment: dict[str, str], holde
     """A governor from settings. Raises OrcError or rules.schema.RuleError before anything is touched."""
     said = declared.read(settings.pools)
     rules = schema.load([settings.rules])
-    ledger = Ledger(settings.ledger(), settings.chain_name())
+    # SQLite is on this machine: what cannot be written there could not be spooled here either
+    url = settings.ledger()
+    ledger = Ledger(url, settings.chain_name(), None if url.startswith("sqlite") else settings.home / "spool.db")
     pools = {pool.name: pool for pool in said.pools}
     local = LocalProvider(scheduler, settings.home, pools, said.weather, environment)
     return Governor(

@@ -3,43 +3,90 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, true, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from agent.errors import FencedError, LedgerError, LedgerNewerError
+from agent.errors import FencedError, LedgerAwayError, LedgerError, LedgerNewerError
 from agent.ledger import schema as t
 from agent.ledger.records import Entry, Lease, Record, Run
 from agent.ledger.rows import Rows, content_digest, upsert
+from agent.ledger.spool import Sealed, Spool, raw, text
+from agent.model.codec import encode
 from agent.model.snapshot import Budget
 
 #: a record carries the whole list of its snapshot's parts each so many records; the others carry what changed
 WHOLE_EVERY = 64
+#: seconds until a silent PostgreSQL counts as away; ms of unacknowledged data
+_LOCK = 0x0C1ED6E4
+_PATIENCE = {"connect_timeout": 3, "tcp_user_timeout": 5_000}
 
 
 class Ledger:
     """The ledger of one Dask scheduler. One writer at a time, fenced by its epoch; any number of readers."""
 
-    def __init__(self, url: str, scheduler: str) -> None:
-        self.scheduler = scheduler
+    def __init__(self, url: str, scheduler: str, spool: Path | None = None) -> None:
+        """Open it, and make its tables where there are none.
+
+        Args:
+            url: SQLAlchemy URL.
+            scheduler: name of the chain.
+            spool: file that keeps what the writer could not write while the database was away; None: it fails then.
+
+        Raises:
+            LedgerAwayError: the database does not answer.
+            LedgerNewerError: a newer ORC wrote it.
+        """
+        self.scheduler, self.url = scheduler, url
         self.epoch = 0
-        try:
-            self.engine = create_engine(url)
-            if self.engine.dialect.name == "sqlite":
+        self.spool = Spool(spool) if spool is not None else None
+        #: records that wait in the spool
+        self.spooled = 0
+        self._retry_at = 0.0
+        with self._named():
+            sqlite = url.startswith("sqlite")
+            self.engine = (
+                create_engine(url) if sqlite else create_engine(url, pool_pre_ping=True, connect_args=_PATIENCE)
+            )
+            if sqlite:
                 event.listen(self.engine, "connect", _sqlite)
             _check_version(self.engine)
             self.chain = self._chain()
-        except SQLAlchemyError as error:
-            raise LedgerError(
-                f"ledger {self._shown(url)} cannot be opened: {_first_line(error)}; check ORC_LEDGER_URL"
-            ) from error
-        self._seq, self._hash = self._last()
+            self._seq, self._hash = self._last()
         self._manifest: dict[str, bytes] = {}
         self._known: set[bytes] = set()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """The database's errors by our names."""
+        try:
+            yield
+        except (OperationalError, InterfaceError) as error:
+            raise LedgerAwayError(
+                f"ledger {self._shown(self.url)} cannot be reached: {_first_line(error)}; is the database up, and ORC_LEDGER_URL right?"
+            ) from error
+        except (SQLAlchemyError, ImportError) as error:
+            raise LedgerError(
+                f"ledger {self._shown(self.url)} cannot be used: {_first_line(error)}; check ORC_LEDGER_URL"
+            ) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with. Raises LedgerAwayError."""
+        with self._named(), self.engine.connect() as db:
+            yield db
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._named(), self.engine.begin() as db:
+            yield db
 
     @staticmethod
     def _shown(url: str) -> str:
@@ -47,10 +94,11 @@ class Ledger:
 
     def _chain(self) -> int:
         with self.engine.begin() as db:
-            found = db.execute(select(t.chain.c.id).where(t.chain.c.scheduler == self.scheduler)).scalar()
-            if found is None:
-                db.execute(insert(t.chain).values(scheduler=self.scheduler, epoch=0, holder="", seen_ms=0, last_seq=0))
-                found = db.execute(select(t.chain.c.id).where(t.chain.c.scheduler == self.scheduler)).scalar_one()
+            mine = select(t.chain.c.id).where(t.chain.c.scheduler == self.scheduler)
+            if (found := db.execute(mine).scalar()) is None:
+                values = {"scheduler": self.scheduler, "epoch": 0, "holder": "", "seen_ms": 0, "last_seq": 0}
+                db.execute(upsert(db, t.chain, values, ["scheduler"], {}))
+                found = db.execute(mine).scalar_one()
             return int(found)
 
     def _last(self) -> tuple[int, bytes]:
@@ -65,8 +113,13 @@ class Ledger:
 
     # ------------------------------------------------------------------ who may write
     def take(self, holder: str, now_ms: int, stale_ms: int) -> int | None:
-        """Become the writer: the new epoch, or None while another holder was seen less than `stale_ms` ago."""
-        with self.engine.begin() as db:
+        """Become the writer: the new epoch, or None while another holder was seen less than `stale_ms` ago.
+
+        What an earlier writer on this machine left in the spool is written first; where somebody else has written since,
+        it can no longer stand in its place and is kept whole in a record of its own, of kind `merged`.
+        """
+        late = self._spooled_before()
+        with self._writing() as db:
             row = db.execute(select(t.chain).where(t.chain.c.id == self.chain).with_for_update()).one()
             if row.holder and row.holder != holder and now_ms - row.seen_ms < stale_ms:
                 return None
@@ -81,12 +134,23 @@ class Ledger:
         self.epoch = epoch
         self._seq, self._hash = self._last()
         self._manifest = {}
+        if late:
+            self.append(Entry(kind="merged", at_ms=now_ms, says={"records": [orjson.loads(encode(s)) for s in late]}))
+            self._drop(late)
         return epoch
 
     def seen(self, now_ms: int) -> None:
-        """Renew the writer's lease. Raises FencedError when another has taken it."""
-        with self.engine.begin() as db:
-            self._renew(db, now_ms)
+        """Renew the writer's lease; not while the database is away, when nobody can take it. Raises FencedError when another has taken it."""
+        if self.spool is not None and time.monotonic() < self._retry_at:
+            return
+        try:
+            self._flush()
+            with self._writing() as db:
+                self._renew(db, now_ms)
+        except LedgerAwayError:
+            if self.spool is None:
+                raise
+            self._put_off()
 
     def _renew(self, db: Connection, now_ms: int, seq: int | None = None) -> None:
         values = {"seen_ms": now_ms} if seq is None else {"seen_ms": now_ms, "last_seq": seq}
@@ -98,7 +162,7 @@ class Ledger:
 
     def resign(self) -> None:
         """Let the next governor take over at once."""
-        with self.engine.begin() as db:
+        with self._writing() as db:
             db.execute(
                 update(t.chain)
                 .where(t.chain.c.id == self.chain, t.chain.c.epoch == self.epoch)
@@ -107,7 +171,35 @@ class Ledger:
 
     # ------------------------------------------------------------------ writing
     def append(self, entry: Entry) -> int:
-        """Write one record and its rows in one durable transaction; its sequence number. Raises FencedError, LedgerError."""
+        """Write one record and its rows in one durable transaction; its sequence number.
+
+        With a spool, a record waits there while the database is away, unless it reserves money.
+
+        Raises:
+            FencedError: another governor has taken over.
+            BudgetTakenError: the money is not there.
+            LedgerAwayError: the database is away, and the record may not or cannot wait.
+        """
+        sealed, parts, rows = self._sealed(entry)
+        try:
+            if self.spooled and time.monotonic() < self._retry_at:
+                raise LedgerAwayError(f"ledger {self._shown(self.url)} was away a moment ago")
+            self._flush()
+            self._write(sealed, rows)
+        except LedgerAwayError:
+            if self.spool is None or sealed.reserves:
+                raise
+            self.spool.put(self.scheduler, sealed)
+            self.spooled += 1
+            self._put_off()
+        self._seq, self._hash = sealed.seq, raw(sealed.hash)
+        self._known.update(rows.bodies)
+        if entry.parts:
+            self._manifest = parts
+        return sealed.seq
+
+    def _sealed(self, entry: Entry) -> tuple[Sealed, dict[str, bytes], Rows]:
+        """The record that follows the last one, the digests of its parts, and its rows."""
         parts = {name: content_digest(body) for name, body in entry.parts.items()}
         seq = self._seq + 1
         whole = not self._manifest or seq % WHOLE_EVERY == 0
@@ -123,50 +215,73 @@ class Ledger:
         if entry.parts:
             says["parts"] = {"whole": whole, "set": changed, "gone": gone}
         body = zlib.compress(orjson.dumps(says, option=orjson.OPT_SORT_KEYS), 6)
-        head = [
-            self.scheduler,
-            seq,
-            self.epoch,
-            entry.kind,
-            entry.at_ms,
-            entry.mode,
-            entry.actor,
-            entry.team,
-            entry.trace,
-            entry.root_run,
-        ]
-        chained = chain_hash(self._hash, head, body)
-        try:
-            with self.engine.begin() as db:
-                self._renew(db, entry.at_ms, seq)
-                rows.write(db)
-                db.execute(
-                    insert(t.record).values(
-                        chain=self.chain,
-                        seq=seq,
-                        epoch=self.epoch,
-                        kind=entry.kind,
-                        at_ms=entry.at_ms,
-                        mode=entry.mode,
-                        actor=entry.actor,
-                        team=entry.team,
-                        trace=entry.trace,
-                        root_run=entry.root_run,
-                        body=body,
-                        hash=chained,
-                    )
-                )
-        except SQLAlchemyError as error:
-            raise LedgerError(f"ledger record {seq} could not be written: {_first_line(error)}") from error
-        self._seq, self._hash = seq, chained
-        self._known.update(bodies)
-        if entry.parts:
-            self._manifest = parts
-        return seq
+        about = (entry.kind, entry.at_ms, entry.mode, entry.actor, entry.team, entry.trace, entry.root_run)
+        sealed = Sealed(
+            seq=seq, epoch=self.epoch, kind=entry.kind, at_ms=entry.at_ms, mode=entry.mode, actor=entry.actor, team=entry.team, trace=entry.trace,
+            root_run=entry.root_run, body=text(body), hash=text(chain_hash(self._hash, [self.scheduler, seq, self.epoch, *about], body)),
+            runs=tuple(entry.runs), decisions=tuple(entry.decisions), placements=tuple(entry.placements), outcomes=tuple(entry.outcomes),
+            leases=tuple(entry.leases), bodies=tuple((text(k), text(v)) for k, v in rows.bodies.items()) if self.spool is not None else (),
+        )  # fmt: skip
+        return sealed, parts, rows
+
+    def _write(self, sealed: Sealed, rows: Rows) -> None:
+        with self._writing() as db:
+            self._renew(db, sealed.at_ms, sealed.seq)
+            rows.write(db)
+            db.execute(insert(t.record).values(chain=self.chain, **sealed.columns()))
+
+    # ------------------------------------------------------------------ while the database is away
+    @property
+    def away(self) -> bool:
+        """Whether records wait for the database: money cannot be reserved, and people's answers wait."""
+        return self.spooled > 0
+
+    def _put_off(self) -> None:
+        """Ask the database again in a second: every round would wait for it otherwise."""
+        self._retry_at = time.monotonic() + 1.0
+
+    def _flush(self) -> None:
+        """Write what waits, in order. One that is there already, its answer having been lost, is not written twice."""
+        if not self.spooled or self.spool is None:
+            return
+        for sealed in self.spool.records(self.scheduler):
+            if not self._stands(sealed):
+                self._write(sealed, _rows_of(self.chain, sealed))
+            self._drop([sealed])
+
+    def _stands(self, sealed: Sealed) -> bool:
+        r = t.record.c
+        with self.reading() as db:
+            found = db.execute(select(r.hash).where(r.chain == self.chain, r.seq == sealed.seq)).scalar()
+        return found is not None and bytes(found) == raw(sealed.hash)
+
+    def _drop(self, written: Iterable[Sealed]) -> None:
+        if self.spool is not None:
+            for sealed in written:
+                self.spool.drop(self.scheduler, sealed.seq)
+                self.spooled = max(0, self.spooled - 1)
+
+    def _spooled_before(self) -> list[Sealed]:
+        """At the start: write what an earlier writer left, where it still fits; what does not fit is returned."""
+        left = list(self.spool.records(self.scheduler)) if self.spool is not None else []
+        for at, sealed in enumerate(left):
+            if self._stands(sealed):
+                self._drop([sealed])
+                continue
+            seq, _ = self._last()
+            self.epoch = sealed.epoch
+            if seq != sealed.seq - 1:
+                return left[at:]
+            try:
+                self._write(sealed, _rows_of(self.chain, sealed))
+            except FencedError:
+                return left[at:]
+            self._drop([sealed])
+        return []
 
     def declare_budgets(self, limits: dict[str, int]) -> None:
         """Set the limits of declared budgets; what is reserved and spent stays."""
-        with self.engine.begin() as db:
+        with self._writing() as db:
             for name, limit in limits.items():
                 values = {
                     "name": name,
@@ -180,7 +295,7 @@ class Ledger:
     # ------------------------------------------------------------------ reading
     def budgets(self) -> dict[str, Budget]:
         """Every declared budget as it stands."""
-        with self.engine.connect() as db:
+        with self.reading() as db:
             return {
                 row.name: Budget(
                     name=row.name,
@@ -194,7 +309,7 @@ class Ledger:
     def records(self, after: int = 0, limit: int = 1000, kind: str | None = None) -> list[Record]:
         """Records behind a sequence number, oldest first; of one kind, when it is given."""
         of_kind = t.record.c.kind == kind if kind is not None else true()
-        with self.engine.connect() as db:
+        with self.reading() as db:
             rows = db.execute(
                 select(t.record)
                 .where(t.record.c.chain == self.chain, t.record.c.seq > after, of_kind)
@@ -206,7 +321,7 @@ class Ledger:
     def rows(self, seq: int) -> tuple[list[Any], list[Any]]:
         """Placements (with their decision and run) and outcomes (with their placement) of one record."""
         p, o, d, r, l = t.placement, t.outcome, t.decision, t.run, t.lease
-        with self.engine.connect() as db:
+        with self.reading() as db:
             base = p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)).join(
                 r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run)
             )
@@ -231,7 +346,7 @@ class Ledger:
     def decided(self, seq: int) -> list[Any]:
         """Decisions of one record, with their run."""
         d, r = t.decision, t.run
-        with self.engine.connect() as db:
+        with self.reading() as db:
             joined = d.join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run))
             columns = (d.c.id, d.c.task_class, d.c.pool, d.c.verb, d.c.body, r.c.flow_run, r.c.root_run, r.c.flow, r.c.team, r.c.deployment)  # fmt: skip
             query = select(*columns).select_from(joined).where(d.c.chain == self.chain, d.c.seq == seq)
@@ -239,12 +354,12 @@ class Ledger:
 
     def last_seq(self) -> int:
         """Number of the last record."""
-        with self.engine.connect() as db:
+        with self.reading() as db:
             return int(db.execute(select(t.chain.c.last_seq).where(t.chain.c.id == self.chain)).scalar_one())
 
     def decision_body(self, digest: bytes) -> bytes:
         """A stored part, by its digest."""
-        with self.engine.connect() as db:
+        with self.reading() as db:
             body = db.execute(select(t.part.c.body).where(t.part.c.digest == digest)).scalar()
         if body is None:
             raise LedgerError(f"part {digest.hex()} is missing from the ledger")
@@ -253,7 +368,7 @@ class Ledger:
     def open_placements(self) -> list[tuple[int, str, int, str, str]]:
         """Placements without an outcome: id, key, decision, pool, task class."""
         p, o, d = t.placement, t.outcome, t.decision
-        with self.engine.connect() as db:
+        with self.reading() as db:
             joined = p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)).outerjoin(
                 o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id)
             )
@@ -266,7 +381,7 @@ class Ledger:
 
     def open_leases(self) -> list[Lease]:
         """Leases that have not ended."""
-        with self.engine.connect() as db:
+        with self.reading() as db:
             return [
                 _lease(r)
                 for r in db.execute(
@@ -281,13 +396,13 @@ class Ledger:
         l, wanted = t.lease, list(ids)
         if not wanted:
             return []
-        with self.engine.connect() as db:
+        with self.reading() as db:
             return [_lease(r) for r in db.execute(select(l).where(l.c.chain == self.chain, l.c.id.in_(wanted)))]
 
     def leases(self, since_ms: int = 0) -> list[Lease]:
         """Leases that were alive at or after an instant."""
         l = t.lease
-        with self.engine.connect() as db:
+        with self.reading() as db:
             query = (
                 select(l)
                 .where(l.c.chain == self.chain, (l.c.ended_ms.is_(None)) | (l.c.ended_ms >= since_ms))
@@ -297,7 +412,7 @@ class Ledger:
 
     def runs(self) -> list[Run]:
         """Every flow run that had tasks here."""
-        with self.engine.connect() as db:
+        with self.reading() as db:
             rows = db.execute(select(t.run).where(t.run.c.chain == self.chain).order_by(t.run.c.no))
             return [
                 Run(
@@ -314,7 +429,7 @@ class Ledger:
         )
         joined = joined.join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run))
         query = select(d.c.task_class, d.c.pool, o.c.result, o.c.start_ms, o.c.run_ms, r.c.root_run).select_from(joined)
-        with self.engine.connect() as db:
+        with self.reading() as db:
             for row in reversed(
                 db.execute(query.where(o.c.chain == self.chain).order_by(o.c.placement.desc()).limit(limit)).all()
             ):
@@ -322,7 +437,7 @@ class Ledger:
 
     def next_ids(self) -> tuple[int, int, int, int]:
         """The first unused numbers of decisions, placements, leases and runs."""
-        with self.engine.connect() as db:
+        with self.reading() as db:
             columns = (t.decision.c.id, t.placement.c.id, t.lease.c.id, t.run.c.no)
             a, b, c, d = (
                 int(
@@ -338,7 +453,7 @@ class Ledger:
     # ------------------------------------------------------------------ followers
     def cursor(self, consumer: str) -> int:
         """How far a consumer has read."""
-        with self.engine.connect() as db:
+        with self.reading() as db:
             found = db.execute(
                 select(t.cursor.c.seq).where(t.cursor.c.consumer == consumer, t.cursor.c.chain == self.chain)
             ).scalar()
@@ -346,7 +461,7 @@ class Ledger:
 
     def advance(self, consumer: str, seq: int) -> None:
         """Remember how far a consumer has read."""
-        with self.engine.begin() as db:
+        with self._writing() as db:
             db.execute(
                 upsert(
                     db,
@@ -360,17 +475,28 @@ class Ledger:
     def checkpoint(self) -> None:
         """Fold SQLite's write-ahead log back into the file, beside whoever writes; nothing to do on PostgreSQL."""
         if self.engine.dialect.name == "sqlite":
-            with self.engine.connect() as db:
+            with self.reading() as db:
                 db.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+        if self.spool is not None:
+            self.spool.close()
 
 
 def chain_hash(previous: bytes, head: list[Any], body: bytes) -> bytes:
     """SHA-256 over the record before, this record's columns and its body."""
     return hashlib.sha256(previous + orjson.dumps(head) + body).digest()
+
+
+def _rows_of(chain: int, sealed: Sealed) -> Rows:
+    """The rows of a record that waited."""
+    entry = Entry(
+        kind=sealed.kind, at_ms=sealed.at_ms, runs=list(sealed.runs), decisions=list(sealed.decisions), placements=list(sealed.placements),
+        outcomes=list(sealed.outcomes), leases=list(sealed.leases),
+    )  # fmt: skip
+    return Rows(chain, sealed.seq, entry, {raw(digest): raw(body) for digest, body in sealed.bodies})
 
 
 def _record(scheduler: str, row: Any) -> Record:
@@ -407,28 +533,30 @@ def _lease(row: Any) -> Lease:
 
 
 def _check_version(engine: Engine) -> None:
-    if inspect(engine).has_table(t.version.name):
-        with engine.connect() as db:
-            found = db.execute(select(t.version.c.version)).scalar() or 0
+    if not inspect(engine).has_table(t.version.name):
+        with engine.begin() as db:
+            # of two that begin at once the second waits, and finds the tables of the first
+            postgresql = engine.dialect.name == "postgresql"
+            db.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})" if postgresql else "BEGIN IMMEDIATE")
+            if not inspect(db).has_table(t.version.name):
+                t.metadata.create_all(db)
+                db.execute(upsert(db, t.version, {"version": t.VERSION}, ["version"], {}))
+    with engine.begin() as db:
+        found = db.execute(select(t.version.c.version)).scalar() or 0
         if found > t.VERSION:
             raise LedgerNewerError(
                 f"the ledger has version {found} and this ORC knows {t.VERSION}; install a newer orc-agent, nothing was changed"
             )
         if found < t.VERSION:
-            _migrate(engine, found)
-        return
-    t.metadata.create_all(engine)
-    with engine.begin() as db:
-        db.execute(upsert(db, t.version, {"version": t.VERSION}, ["version"], {}))
+            _migrate(db, found)
 
 
-def _migrate(engine: Engine, found: int) -> None:
-    """Bring an older ledger up to this version, in one transaction."""
-    with engine.begin() as db:
-        for version in range(found, t.VERSION):
-            for statement in t.MIGRATIONS[version]:
-                db.exec_driver_sql(statement)
-        db.execute(update(t.version).values(version=t.VERSION))
+def _migrate(db: Connection, found: int) -> None:
+    """Bring an older ledger up to this version, in the transaction of the look at it."""
+    for version in range(found, t.VERSION):
+        for statement in t.MIGRATIONS[version]:
+            db.exec_driver_sql(statement)
+    db.execute(update(t.version).values(version=t.VERSION))
 
 
 def _sqlite(connection: Any, _: Any) -> None:

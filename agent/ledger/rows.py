@@ -22,7 +22,7 @@ class BudgetTakenError(LedgerError):
 
 
 class Rows:
-    """The rows of one entry, and the digest that ties them to the record."""
+    """The rows of one entry, and the digest that ties them to the record. `bodies` are parts that may not be stored yet."""
 
     def __init__(self, chain: int, seq: int, entry: Entry, bodies: dict[bytes, bytes]) -> None:
         self.chain, self.seq, self.entry, self.bodies = chain, seq, entry, bodies

@@ -38,7 +38,7 @@ class Report:
 def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fault]:
     """Every fault of the chain, oldest first: a changed, missing or reordered record, a changed row, a plan that differs."""
     previous, expected, manifest = b"", 1, dict[str, str]()
-    with ledger.engine.connect() as db:
+    with ledger.reading() as db:
         last = int(db.execute(select(t.chain.c.last_seq).where(t.chain.c.id == ledger.chain)).scalar_one())
         for row in db.execute(select(t.record).where(t.record.c.chain == ledger.chain).order_by(t.record.c.seq)):
             report.records += 1
@@ -90,7 +90,7 @@ def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fau
 
 
 def _rows(ledger: Ledger, seq: int) -> bytes:
-    with ledger.engine.connect() as db:
+    with ledger.reading() as db:
         d, p, o = t.decision.c, t.placement.c, t.outcome.c
         decided = [
             decision_line(r.id, r.run, r.task_class, r.pool, r.verb, r.body)

@@ -100,6 +100,8 @@ class Budget:
     spent_usd_micros: int = 0
     #: longest runtime of tasks that say none, ms
     max_runtime_ms: int | None = None
+    #: nothing can be reserved now: the database that keeps it is away
+    closed: bool = False
 
     @property
     def left_usd_micros(self) -> int:

@@ -148,6 +148,8 @@ class _Draft:
         budget: Budget | None = self.budgets.get(name)
         if budget is None:
             return 0, 0, f"budget {name} is not declared in pools.yaml"
+        if budget.closed:
+            return 0, 0, f"nothing can be reserved from budget {name} while the ledger's database is away"
         longest = group.needs.max_runtime_ms or budget.max_runtime_ms
         if longest is None:
             return (

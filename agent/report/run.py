@@ -90,7 +90,7 @@ class RunReport:
 
 def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
     """The report of a flow run or of the root run it belongs to; None when nothing of it was placed."""
-    with ledger.engine.connect() as db:
+    with ledger.reading() as db:
         r = t.run.c
         found = db.execute(
             select(t.run).where(r.chain == ledger.chain, (r.flow_run == run) | (r.root_run == run))
@@ -194,7 +194,7 @@ def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
 
 def declared_pools(ledger: Ledger) -> dict[str, Pool]:
     """The pools as the newest governor had them."""
-    with ledger.engine.connect() as db:
+    with ledger.reading() as db:
         seq = db.execute(
             select(t.record.c.seq)
             .where(t.record.c.chain == ledger.chain, t.record.c.kind == "start")

@@ -65,7 +65,7 @@ def postgres(folder: Path) -> Postgres | None:
         )  # type: ignore[call-overload]
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
 
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c shared_buffers=32MB"
+    options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c shared_buffers=32MB -c fsync=off"
     call(f"{programs}/initdb", "-D", str(data), "-U", "orc", "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync")
 
     def start() -> None:
