@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+import rules
 from agent.errors import SettingError, UnitError
 from agent.model import units
 from agent.model.snapshot import Policy
@@ -25,7 +26,9 @@ class Settings(BaseSettings):
     mode: Mode = Field("govern", description="off: plain Dask; shadow: plans are recorded and nothing is held; govern")
     home: Path = Field(Path(".orc"), description="folder of everything ORC keeps: ledger, logs, records of processes")
     pools: Path = Field(Path("deployments/pools.yaml"), description="the file that declares pools and budgets")
-    rules: Path = Field(Path("rules"), description="a rule file, or a folder of them")
+    rules: Path = Field(
+        Path("rules"), description="a rule file, or a folder of them; where there is none, the rules ORC comes with"
+    )
     scheduler: str | None = Field(
         None, description="address of the Dask scheduler to govern, tcp://HOST:PORT; by default the one `orc up` starts"
     )
@@ -48,6 +51,10 @@ class Settings(BaseSettings):
     scheduler_port: _Port = Field(0, description="port of the Dask scheduler; 0: any free one")
     dashboard_port: _Port = Field(0, description="port of the Dask dashboard; 0: any free one")
     governor_port: _Port = Field(0, description="port of the governor's HTTP face; 0: any free one")
+    prefect_database_url: str | None = Field(
+        None,
+        description="SQLAlchemy URL of the Prefect server's database (postgresql+asyncpg://…); by default its SQLite",
+    )
     work_pool: str = Field("orc", description="Prefect work pool the deployments run on")
     delay_usd_per_hour: str = Field(
         "0.50", description="what an hour of a task's waiting and running is worth, dollars"
@@ -105,6 +112,16 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"[1-9][0-9]*[mg]", value):
             raise ValueError(f"{value!r} is no Java heap size; write 512m or 2g")
         return value
+
+    def rule_files(self) -> Path:
+        """The rules in force: ORC_RULES, else a folder `rules` here, else those ORC comes with."""
+        if "rules" in self.model_fields_set or any(self.rules.glob("*.yaml")):
+            return self.rules
+        return Path(rules.__file__).parent
+
+    def pools_declared(self) -> bool:
+        """Whether there is a pools file, or one is asked for: without one, every worker is of the pool `default`."""
+        return "pools" in self.model_fields_set or self.pools.exists()
 
     def policy(self) -> Policy:
         """The planner's numbers."""

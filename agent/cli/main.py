@@ -53,18 +53,38 @@ def _ledger(settings: Settings) -> Ledger:
 
 
 @app.command()
-def up() -> None:
-    """Start the Prefect server, the Dask scheduler, the governor, the mind and a Prefect worker."""
+def up(
+    scheduler: Annotated[
+        str | None, typer.Option(help="govern this Dask scheduler, tcp://HOST:PORT, in place of one of our own")
+    ] = None,
+    prefect: Annotated[
+        str | None, typer.Option(help="use this Prefect API, http://HOST:PORT/api, in place of a server of our own")
+    ] = None,
+) -> None:
+    """Start the Prefect server, the Dask scheduler, the governor, the mind, the graph and a Prefect worker."""
     settings = load()
-    state = control.up(settings, lambda text: echo(f"  {text}"))
+    theirs = {name: at for name, at in (("scheduler", scheduler), ("prefect", prefect)) if at}
+    for name, at in theirs.items():
+        if "://" not in at:
+            raise ServiceError(
+                f"--{name} {at}: write {'tcp://HOST:PORT' if name == 'scheduler' else 'http://HOST:PORT/api'}"
+            )
+    state = control.up(settings, lambda text: echo(f"  {text}"), theirs)
     _addresses(settings, state)
 
 
 def _addresses(settings: Settings, state: states.State) -> None:
     host, ports = settings.host, state.ports
-    echo(f"Prefect UI      http://{host}:{ports['prefect']}")
-    echo(f"Dask dashboard  http://{host}:{ports['dashboard']}/status")
-    echo(f"Dask scheduler  tcp://{host}:{ports['scheduler']}")
+    echo(
+        f"Prefect         {state.theirs['prefect']}"
+        if "prefect" in state.theirs
+        else f"Prefect UI      http://{host}:{ports['prefect']}"
+    )
+    if "scheduler" in state.theirs:
+        echo(f"Dask scheduler  {state.theirs['scheduler']}")
+    else:
+        echo(f"Dask dashboard  http://{host}:{ports['dashboard']}/status")
+        echo(f"Dask scheduler  tcp://{host}:{ports['scheduler']}")
     echo('for other shells: eval "$(orc env)"')
 
 

@@ -104,19 +104,36 @@ class Governor:
         self._renewed_ms = 0
         self._folded_ms = self.clock()
         self._asked: list[tuple[int, Pool, str]] = []
+        #: called when the first snapshot is in
+        self.on_begun: Callable[[], None] = lambda: None
         self._poll: asyncio.Future[dict[str, Any]] | None = None
 
     # ------------------------------------------------------------------ the loop
+    async def take(self) -> bool:
+        """Take the lease now, or say that another governor holds it."""
+        epoch = await self._try_to_take()
+        if epoch is not None:
+            await self._taken(epoch)
+        return epoch is not None
+
     async def run(self) -> None:
-        """Take the lease, begin with a full snapshot, and go round until stopped."""
-        await self._take()
+        """Take the lease where it was not taken yet, begin with a full snapshot, and go round until stopped."""
+        if not self.epoch:
+            await self._take()
         async with rpc(self.scheduler) as remote:
             self.remote = remote
             await self._begin()
-            while not self._stop:
-                await self._round()
-                await self._follow()
-            await self._commit(self._entry(self.clock()))
+            self.on_begun()
+            try:
+                while not self._stop:
+                    await self._round()
+                    await self._follow()
+                await self._commit(self._entry(self.clock()))
+            finally:
+                if self._poll is not None:
+                    # it ends by itself; cut off, the scheduler would answer into a closed connection
+                    await asyncio.wait({self._poll}, timeout=2 * REST)
+                    self._poll.cancel()
         await self._write(self.ledger.resign)
 
     def stop(self) -> None:
@@ -129,6 +146,9 @@ class Governor:
             if self._stop:
                 return
             await asyncio.sleep(1)
+        await self._taken(epoch)
+
+    async def _taken(self, epoch: int) -> None:
         self.epoch = epoch
         view = self.view
         self._next_decision, self._next_placement, view.next_lease, self._next_run = await self._write(

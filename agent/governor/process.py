@@ -25,6 +25,7 @@ from agent.model.units import usd_micros
 from agent.model.verdicts import Verb, Verdict
 from agent.pools import declared
 from agent.pools.local import LocalProvider
+from agent.scheduler import install
 from agent.settings import Settings, load
 from rules import schema
 from rules.engine import Engine
@@ -56,8 +57,8 @@ def judge_of(rules: schema.RuleSet) -> Judge:
 
 def build(settings: Settings, scheduler: str, environment: dict[str, str], holder: str) -> Governor:
     """A governor from settings. Raises OrcError or rules.schema.RuleError before anything is touched."""
-    said = declared.read(settings.pools)
-    rules = schema.load([settings.rules])
+    said = declared.read(settings.pools) if settings.pools_declared() else declared.NONE
+    rules = schema.load([settings.rule_files()])
     # SQLite is on this machine: what cannot be written there could not be spooled here either
     url = settings.ledger()
     ledger = Ledger(url, settings.chain_name(), None if url.startswith("sqlite") else settings.home / "spool.db")
@@ -94,6 +95,7 @@ async def _main(settings: Settings, scheduler: str) -> int:
     said.touch(mode=0o600)
     said.write_text(json.dumps({"url": f"http://{settings.host}:{port}", "token": token, "pid": os.getpid()}))
     try:
+        await install.ensure(scheduler, settings.mode, settings.allow_untested)
         await governor.run()
     except FencedError as error:
         logger.error("%s", error)

@@ -130,6 +130,10 @@ class Declared:
     weather: Mapping[str, Weather]
 
 
+#: nothing is declared: every worker is of the pool `default`
+NONE = Declared(pools=(), budgets=(), weather={})
+
+
 def real_gpus() -> bool:
     """Whether this machine has an NVIDIA GPU."""
     return shutil.which("nvidia-smi") is not None and any(Path("/dev").glob("nvidia[0-9]*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ from prefect.utilities.engine import collect_task_run_inputs_sync
 from prefect_dask import DaskTaskRunner
 from prefect_dask.client import PrefectDaskClient
 
-from agent.errors import SchedulerError, SettingError
+from agent.errors import OrcError, SchedulerError, SettingError
 from agent.model.needs import merged
 from agent.runner import run as runs
 from agent.runner.future import GovernedFuture
@@ -27,6 +28,8 @@ from agent.settings import Settings, load
 from agent.worker.body import run_task
 from agent.worker.carried import RunInfo
 
+#: hosts a governor in this process; by its name, since only a run with a cluster of its own needs the planner here
+HOST = "agent.governor.hosted:host"
 _ADAPT = (
     "adapt_kwargs cannot scale a governed scheduler: set workers.min and workers.max of its pools in pools.yaml instead"
 )
@@ -188,6 +191,8 @@ class GovernedTaskRunner(DaskTaskRunner):
 
     def _ask(self) -> str:
         temporary = not self.address and (self._cluster is None)
+        if temporary and self.client.cluster is not None and not self.adapt_kwargs:
+            self._host()
         try:
             state = self.client.sync(self.client.scheduler.orc_state)
         except Exception as error:
@@ -204,6 +209,17 @@ class GovernedTaskRunner(DaskTaskRunner):
                 self.client.scheduler.address,
             )
         return state["mode"] if state["mode"] != "govern" else self._settings.mode
+
+    def _host(self) -> None:
+        """Govern the run's own cluster from a thread of this process, until the run ends."""
+        address = self.client.scheduler.address
+        try:
+            hosted = pkgutil.resolve_name(HOST)(self._settings, address)
+        except OrcError as error:
+            self.logger.warning("the run's own cluster at %s cannot be governed: %s", address, error)
+            return
+        # it ends before the client and the cluster do
+        self._exit_stack.callback(hosted.stop)
 
     def _ungoverned(self, why: str, temporary: bool) -> str:
         if self._settings.governed == "required" and not temporary:

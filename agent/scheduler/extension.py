@@ -28,6 +28,8 @@ logger = logging.getLogger("orc.extension")
 KEPT = 500_000
 #: a slice of work in the scheduler's loop, seconds
 SLICE = 0.005
+#: what to do about Adaptive
+ADAPTIVE = "give its limits to a pool instead (workers.min and workers.max in pools.yaml), and end the Adaptive"
 #: dependencies of a task that are told
 MOST_UPSTREAM = 50
 _WITHDRAW = "orc-withdraw-"
@@ -80,6 +82,8 @@ class Extension(SchedulerPlugin):
         #: ready → bound of the newest tasks, ms
         self.waits_ms: deque[float] = deque(maxlen=10_000)
         self.withdrawals = 0
+        #: an Adaptive has asked for its target
+        self.adaptive = False
         self.inner = Inner(self)
         scheduler.handlers.update(
             {p.FOLLOW: self.follow, p.INSTRUCT: self.instruct, p.SNAPSHOT: self.snapshot, p.STATE: self.state}
@@ -103,8 +107,16 @@ class Extension(SchedulerPlugin):
             self._told_status(worker if isinstance(worker, str) else worker.address)
 
         scheduler.handle_worker_status_change = changed
+        scheduler.handlers["adaptive_target"] = self._adaptive
         for address in scheduler.workers:
             self._joined(address)
+
+    def _adaptive(self, *args: Any, **kwargs: Any) -> Any:
+        """Dask's `Adaptive` asks how many workers there should be; it takes held tasks for demand."""
+        if not self.adaptive:
+            self.adaptive = True
+            logger.warning("ORC: an Adaptive scales this cluster and takes held tasks for demand; %s", ADAPTIVE)
+        return self.scheduler.adaptive_target(*args, **kwargs)
 
     def _wrap(self, name: str, ours: Any) -> None:
         theirs = self.scheduler.stream_handlers[name]
@@ -120,7 +132,7 @@ class Extension(SchedulerPlugin):
         if self.mode == "off":
             return
         begin = time.thread_time()
-        table, now, govern = scheduler.tasks, round(time.time() * 1000), self.mode == "govern"
+        table, now = scheduler.tasks, round(time.time() * 1000)
         known: dict[Any, int] = {}
         for key in tasks:
             ts = table.get(key)
@@ -134,7 +146,7 @@ class Extension(SchedulerPlugin):
                 continue
             if says is not None and p.INNER in says and self.inner.adopt(ts, says[p.INNER]):
                 continue
-            if govern and (says is None or says.get(p.MODE) != "shadow"):
+            if self._mode_of(says) == "govern":
                 asked = ts.resource_restrictions or None
                 # a graph of many tasks says few different things: the loop is not held for longer than it must
                 same = (ts.prefix.name, id(says)) if asked is None else None
@@ -148,6 +160,10 @@ class Extension(SchedulerPlugin):
             else:
                 self.tasks[key] = Task(key, self._spec(ts, says, ts.resource_restrictions), None, now)
         self.took("hold", begin)
+
+    def _mode_of(self, says: Mapping[str, Any] | None) -> str:
+        """A flow's own word, else the scheduler's mode."""
+        return (says.get(p.MODE) if says else None) or self.mode
 
     def _hold(self, ts: Any, asked: dict[str, float] | None) -> None:
         ts.worker_restrictions = None
@@ -195,7 +211,7 @@ class Extension(SchedulerPlugin):
             self.tasks.pop(key, None)
 
     def _governs(self, task: Task) -> bool:
-        return self.mode == "govern" and self.spec_says[task.spec]["says"].get(p.MODE) != "shadow"
+        return self.mode != "off" and self._mode_of(self.spec_says[task.spec]["says"]) == "govern"
 
     def _ready(self, task: Task) -> None:
         ts = self.scheduler.tasks[task.key]
@@ -452,6 +468,7 @@ class Extension(SchedulerPlugin):
             "bound": self.bound_no,
             "waits_ms": list(self.waits_ms)[-most:],
             "tasks": len(self.tasks),
+            "adaptive": self.adaptive,
             "waiting": waiting,
         }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psutil
 
@@ -19,8 +20,15 @@ from agent.settings import Settings
 from rules import schema
 
 
-def up(settings: Settings, say: Callable[[str], None]) -> State:
-    """Start everything and wait until it is ready; what a crash left is ended first. Raises ServiceError, PoolError, RuleError."""
+def up(settings: Settings, say: Callable[[str], None], theirs: Mapping[str, str] | None = None) -> State:
+    """Start everything and wait until it is ready; what a crash left is ended first.
+
+    Args:
+        theirs: addresses of a `scheduler` or a `prefect` server that run already: they are used, and not started here.
+
+    Raises:
+        ServiceError, PoolError, RuleError: nothing was started, or it was ended again.
+    """
     old = states.read(settings)
     if old is not None and old.alive():
         if old.ready:
@@ -29,8 +37,9 @@ def up(settings: Settings, say: Callable[[str], None]) -> State:
             )
         raise ServiceError(f"ORC is just starting in {settings.home} (process {old.pid}: {old.doing})")
     # refused before anything starts
-    declared.read(settings.pools)
-    schema.load([settings.rules])
+    if settings.pools_declared():
+        declared.read(settings.pools)
+    schema.load([settings.rule_files()])
     if old is not None and (left := states.family(old.instance)):
         say(f"ending {len(left)} processes that a crash left behind")
         states.end_all(left)
@@ -39,7 +48,7 @@ def up(settings: Settings, say: Callable[[str], None]) -> State:
     log = settings.home / "logs" / "supervisor.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "agent.services.supervisor"],
+            [sys.executable, "-m", "agent.services.supervisor", json.dumps(dict(theirs or {}))],
             stdout=out,
             stderr=out,
             stdin=subprocess.DEVNULL,

@@ -28,6 +28,8 @@ class State:
     created: float
     ports: dict[str, int]
     ready: bool = False
+    #: addresses of servers that are not ours: "scheduler", "prefect"
+    theirs: dict[str, str] = field(default_factory=dict)
     #: what is being waited for, or what failed
     doing: str = "starting"
     failed: str = ""
@@ -108,15 +110,25 @@ def _owner(port: int) -> str:
 def environment(settings: Settings, state: State) -> dict[str, str]:
     """Variables by which flows, workers and people reach this ORC."""
     home, root = settings.home.absolute(), str(Path.cwd())
-    api = f"http://{settings.host}:{state.ports['prefect']}/api"
-    return {
+    scheduler = state.theirs.get("scheduler")
+    said = {
         INSTANCE: state.instance,
         "ORC_HOME": str(home),
-        "ORC_SCHEDULER": f"tcp://{settings.host}:{state.ports['scheduler']}",
-        "ORC_POOLS": str(settings.pools.absolute()),
-        "ORC_RULES": str(settings.rules.absolute()),
+        "ORC_SCHEDULER": scheduler or f"tcp://{settings.host}:{state.ports['scheduler']}",
+        "ORC_RULES": str(settings.rule_files().absolute()),
         "ORC_WORK_POOL": settings.work_pool,
-        "ORC_CHAIN": settings.chain or "local",
+        "ORC_CHAIN": settings.chain or scheduler or "local",
+    }
+    if settings.pools_declared():
+        said["ORC_POOLS"] = str(settings.pools.absolute())
+    if "prefect" in state.theirs:
+        # their server, and their settings of it
+        return {**said, "PREFECT_API_URL": state.theirs["prefect"], **_python(root)}
+    api = f"http://{settings.host}:{state.ports['prefect']}/api"
+    if settings.prefect_database_url is not None:
+        said["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.prefect_database_url
+    return {
+        **said,
         "PREFECT_API_URL": api,
         "PREFECT_UI_API_URL": api,
         "PREFECT_HOME": str(home / "prefect"),
@@ -127,6 +139,12 @@ def environment(settings: Settings, state: State) -> dict[str, str]:
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "DO_NOT_TRACK": "1",
+        **_python(root),
+    }
+
+
+def _python(root: str) -> dict[str, str]:
+    return {
         "PYTHONPATH": os.pathsep.join(
             dict.fromkeys(p for p in (root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)) if p)
         ),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -44,8 +45,8 @@ class Service:
 class Supervisor:
     """Runs until SIGTERM or SIGINT; ends what it started, whatever happens."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, theirs: dict[str, str]) -> None:
+        self.settings, self.theirs = settings, theirs
         old = states.read(settings)
         me = psutil.Process()
         self.state = State(
@@ -53,6 +54,7 @@ class Supervisor:
             pid=os.getpid(),
             created=me.create_time(),
             ports=states.ports(settings, old.ports if old else {}),
+            theirs=theirs,
         )
         self.environment = {**os.environ, **states.environment(settings, self.state)}
         self.stopping = asyncio.Event()
@@ -126,13 +128,22 @@ class Supervisor:
 
     async def _start(self) -> None:
         (self.settings.home / "governor.json").unlink(missing_ok=True)
-        self._say("starting the Prefect server and the Dask scheduler")
+        self._say(
+            "starting what is ours of the Prefect server and the Dask scheduler"
+            if self.theirs
+            else "starting the Prefect server and the Dask scheduler"
+        )
         # a graph that does not start is said and does not keep the rest from starting
         starting_graph = asyncio.ensure_future(self._graph())
-        await asyncio.gather(self._up(self.dask), self._up(self.server))
-        self._say("starting the governor, registering deployments")
-        await asyncio.gather(self._up(self.governor), self._register())
-        await asyncio.gather(self._up(self.mind), self._up(self.worker))
+        own = [s for s, name in ((self.dask, "scheduler"), (self.server, "prefect")) if name not in self.theirs]
+        await asyncio.gather(*(self._up(service) for service in own))
+        if "prefect" in self.theirs:
+            self._say("starting the governor")
+            await asyncio.gather(self._up(self.governor), self._up(self.mind))
+        else:
+            self._say("starting the governor, registering deployments")
+            await asyncio.gather(self._up(self.governor), self._register())
+            await asyncio.gather(self._up(self.mind), self._up(self.worker))
         await starting_graph
         self.state.ready = True
         self._say("ready")
@@ -289,7 +300,7 @@ def main() -> None:
     settings = load()
     (settings.home / "logs").mkdir(parents=True, exist_ok=True)
     try:
-        supervisor = Supervisor(settings)
+        supervisor = Supervisor(settings, json.loads(sys.argv[1]) if len(sys.argv) > 1 else {})
     except OrcError as error:
         logger.error("%s", error)
         sys.exit(1)
