@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-import rules
 from agent.errors import SettingError, UnitError
 from agent.model import units
 from agent.model.snapshot import Policy
@@ -117,6 +116,8 @@ class Settings(BaseSettings):
         """The rules in force: ORC_RULES, else a folder `rules` here, else those ORC comes with."""
         if "rules" in self.model_fields_set or any(self.rules.glob("*.yaml")):
             return self.rules
+        import rules  # not at the top: settings are read on workers too, which ORC reaches without its rules
+
         return Path(rules.__file__).parent
 
     def pools_declared(self) -> bool:

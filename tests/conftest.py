@@ -47,7 +47,9 @@ class Processes:
         """A Python module as a process, its output in a log of that name."""
         return self.run(sys.executable, "-m", *arguments, name=name, env=env)
 
-    def run(self, *command: str, name: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def run(
+        self, *command: str, name: str, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         """A program as a process, its output in a log of that name."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -57,7 +59,7 @@ class Processes:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env=environment,
-                cwd=ROOT,
+                cwd=cwd or ROOT,
                 start_new_session=True,
             )
         self.started.append(process)

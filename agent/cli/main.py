@@ -13,12 +13,14 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import select
 
-from agent.cli import show
+from agent.cli import cluster, show
 from agent.cli.face import ask
 from agent.errors import OrcError, ServiceError
+from agent.graph.bolt import Graph, address
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.verify import Report, verify
+from agent.mind.run_graph import RunGraph
 from agent.model import codec
 from agent.model.plans import Decision
 from agent.model.units import show_ms, show_usd, usd_micros
@@ -38,6 +40,10 @@ app = typer.Typer(
 )
 rules_app = typer.Typer(help="Rules.", no_args_is_help=True)
 ledger_app = typer.Typer(help="The ledger.", no_args_is_help=True)
+graph_app = typer.Typer(help="The knowledge graph.", no_args_is_help=True)
+app.add_typer(graph_app, name="graph")
+app.command()(cluster.init)
+app.command()(cluster.doctor)
 app.add_typer(rules_app, name="rules")
 app.add_typer(ledger_app, name="ledger")
 echo = show.console.print
@@ -318,6 +324,23 @@ def ledger_verify(
     )
     if faults:
         raise typer.Exit(1)
+
+
+@graph_app.command("status")
+def graph_status() -> None:
+    """The graph's server, and how far it is behind the ledger."""
+    settings = load()
+    run_graph = RunGraph(_ledger(settings), settings)
+    at = address(settings)
+    with Graph(at) as graph:
+        echo(f"{graph.server()} at {at.url}, {run_graph.lag()} records behind the ledger")
+
+
+@graph_app.command("rebuild")
+def graph_rebuild() -> None:
+    """Forget this scheduler's run graph and project the ledger again from its first record."""
+    settings = load()
+    echo(f"{RunGraph(_ledger(settings), settings).rebuild()} records projected")
 
 
 def main() -> None:

@@ -371,6 +371,8 @@ class Governor:
 
     async def _write_words(self, now: int) -> None:
         """What people and providers said is on record before it has an effect."""
+        self._says += [{"cancelled by restart": ended} for ended in self.view.restarts]
+        self.view.restarts.clear()
         if self._says:
             said, self._says = self._says, []
             await self._commit(Entry(kind="said", at_ms=now, mode=self.mode, says={"said": said}))

@@ -185,5 +185,6 @@ RESULTS = (
     "result lost",
     "cancelled by restart",
     "cached",
+    "rescheduled",
 )
 RESULT_CODE = {name: code for code, name in enumerate(RESULTS)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent.model.pools import DEFAULT, Selector, pool_of
 from agent.model.units import show_mib
@@ -21,8 +21,8 @@ class Proposal:
     """Workers that look alike, as a pool."""
 
     name: str
-    workers: list[SeenWorker] = field(default_factory=list)
-    selector: Selector = Selector()
+    workers: list[SeenWorker]
+    selector: Selector
     #: how the selector was found, in words
     because: str = ""
     gpus: int = 0
@@ -48,7 +48,6 @@ def propose(workers: Sequence[SeenWorker]) -> Proposed:
     alike: dict[tuple[object, ...], list[SeenWorker]] = defaultdict(list)
     for worker in sorted(workers, key=lambda w: w.address):
         alike[(_stem(worker), worker.resources, worker.nthreads, worker.memory_mib)].append(worker)
-    # several sizes under one resource or one name are one pool only where they are alike
     made: list[Proposal] = []
     left: list[SeenWorker] = []
     for group in alike.values():
@@ -143,7 +142,7 @@ def text(proposed: Proposed, address: str, prices: Mapping[str, str]) -> str:
         first = pool.workers[0]
         price = prices.get(pool.name)
         gpus = f", gpus: {{count: {pool.gpus}}}" if pool.gpus else ""
-        memory = show_mib(first.memory_mib).replace(" ", " ") if first.memory_mib else "4 GiB"
+        memory = show_mib(first.memory_mib) if first.memory_mib else "4 GiB"
         cpus = max(1, first.nthreads)
         lines += [
             f"  {pool.name}: # {len(pool.workers)} workers, told apart by {pool.because}",

@@ -56,12 +56,14 @@ class Counts:
     paused: bool = False
 
     def free(self) -> tuple[int, int, int, int]:
-        """Free slots (negative when work was sent ahead), cpus, MiB and GPUs, with the largest tasks taken as the running ones."""
-        used = len(self.bound) - len(self.lent)
-        loads = list(self.bound.values())
+        """Free slots (negative when work was sent ahead), cpus, MiB and GPUs, with the largest tasks taken as the running ones.
+
+        A task that waits for work of its own has lent its whole place to it: counted, the two would wait for each other.
+        """
+        loads = [load for key, load in self.bound.items() if key not in self.lent]
+        used = len(loads)
         if used > self.slots:
-            most = self.slots + len(self.lent)
-            sums = [sum(sorted((load[i] for load in loads), reverse=True)[:most]) for i in range(3)]
+            sums = [sum(sorted((load[i] for load in loads), reverse=True)[: self.slots]) for i in range(3)]
         else:
             sums = [sum(load[i] for load in loads) for i in range(3)]
         return self.slots - used, self.cpus - sums[0], self.memory_mib - sums[1], self.gpus - sums[2]

@@ -50,6 +50,8 @@ class Task:
     #: address of the worker it is bound to
     on: str | None = None
     withdrawing: bool = False
+    #: the restriction its bind gave it; another object there means Dask pinned it (a shuffle's partition)
+    ours: set[str] | None = None
     #: when its inputs were ready, seconds of the performance counter
     ready_at: float = 0.0
 
@@ -259,13 +261,18 @@ class Extension(SchedulerPlugin):
         ts = self.scheduler.tasks.get(task.key)
         if finish == "released":
             lost = where not in self.scheduler.workers
-            result = "lost" if lost else "withdrawn" if task.withdrawing else "cancelled"
+            # somebody still wants it: its body asked to run elsewhere
+            again = ts is not None and bool(ts.who_wants or ts.waiters)
+            result = "lost" if lost else "withdrawn" if task.withdrawing else "rescheduled" if again else "cancelled"
             if ts is not None:
                 if lost:
                     # the governor counts losses; a death under queued work is not the task's failure
                     ts.suspicious = 0
                 if self._governs(task):
+                    pinned = ts.worker_restrictions if not lost and ts.worker_restrictions is not task.ours else None
                     self._hold(ts, task.asked)
+                    # an output partition of a shuffle, pinned to the worker that has it: it is let through when it is ready
+                    ts.worker_restrictions = pinned or None
         task.withdrawing = task.ready = False
         begin = stop = 0
         for span in kwargs.get("startstops") or ():
@@ -577,7 +584,7 @@ class Extension(SchedulerPlugin):
             return None
         address: str = ts.processing_on.address
         # narrowed, so that nothing is stolen past the count
-        ts.worker_restrictions = {address}
+        ts.worker_restrictions = task.ours = {address}
         task.on, task.ready = address, False
         self.waits_ms.append((time.perf_counter() - task.ready_at) * 1000)
         self.counts[address].bound[key] = load

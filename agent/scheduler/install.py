@@ -14,7 +14,6 @@ import cloudpickle
 import distributed
 from distributed import Client
 
-import agent
 from agent.errors import SchedulerError
 from agent.scheduler.extension import Extension
 
@@ -91,7 +90,7 @@ async def _same_python(client: Client, address: str) -> None:
 
 def bundle(folder: Path) -> Path:
     """The package `agent` as a zip file that Python imports from."""
-    root = Path(agent.__file__).parent
+    root = Path(__file__).parent.parent
     path = folder / f"orc_agent_{_version().replace('.', '_')}.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
         for file in sorted(root.rglob("*.py")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -63,7 +64,7 @@ async def look(address: str, modules: Sequence[str] = (), patience: float = 10.0
     """
     try:
         client = await Client(address, asynchronous=True, timeout=patience, set_as_default=False)
-    except (OSError, TimeoutError, asyncio.TimeoutError) as error:
+    except (OSError, TimeoutError) as error:
         raise SchedulerError(
             f"the Dask scheduler at {address} cannot be reached ({error}); is it up, the address right, and no firewall between?"
         ) from error
@@ -111,8 +112,6 @@ def _python() -> str:
 
 def _of_worker(modules: list[str]) -> dict[str, Any]:
     """Runs there."""
-    import importlib
-
     said: dict[str, Any] = {
         "python": _python(), "distributed": distributed.__version__, "now": time.time(), "lacks": [], "persists": None, "storage": "",
     }  # fmt: skip
@@ -122,9 +121,7 @@ def _of_worker(modules: list[str]) -> dict[str, Any]:
         except Exception as error:  # whatever a user's module raises is the answer
             said["lacks"].append((name, f"{type(error).__name__}: {error}"))
     try:
-        from prefect.settings import get_current_settings
-
-        results: Any = get_current_settings().results
+        results = importlib.import_module("prefect.settings").get_current_settings().results
         said["persists"], said["storage"] = bool(results.persist_by_default), str(results.local_storage_path)
     except Exception:  # no Prefect there, or another one: not known, and said so
         said["persists"] = None
