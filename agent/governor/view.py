@@ -124,7 +124,7 @@ class View:
         self.shadow: dict[Any, tuple[Task, str]] = {}
         #: tasks whose needs cannot be read, to be refused
         self.wrong: list[tuple[Any, str]] = []
-        #: held and bound tasks that each `client.restart` ended, to be put on record
+        #: held tasks that each `client.restart` ended, to be put on record
         self.restarts: list[dict[str, int]] = []
         self.dirty = True
         self._cache: dict[Any, str] = {}
@@ -172,7 +172,7 @@ class View:
         elif kind == p.BOUND_ELSEWHERE:
             self.shadow[delta[1]] = (Task(delta[1], delta[2], _bucket(delta[3]), delta[4]), delta[5])
         elif kind == p.RESTARTED:
-            self.restarts.append({"held": len(self.group_of), "bound": len(self.bound)})
+            self.restarts.append({"held": delta[1]})
             for key in list(self.bound):
                 self._ended(key, "cancelled by restart", None, 0, 0, 0, now_ms=now_ms)
             self.ready.clear()

@@ -84,6 +84,8 @@ class Extension(SchedulerPlugin):
         #: ready → bound of the newest tasks, ms
         self.waits_ms: deque[float] = deque(maxlen=10_000)
         self.withdrawals = 0
+        #: held tasks as a restart began, and whether one goes on
+        self.restarting = 0, False
         #: an Adaptive has asked for its target
         self.adaptive = False
         self.inner = Inner(self)
@@ -110,6 +112,14 @@ class Extension(SchedulerPlugin):
 
         scheduler.handle_worker_status_change = changed
         scheduler.handlers["adaptive_target"] = self._adaptive
+        restart = scheduler.handlers["restart"]
+
+        async def restarting(*args: Any, **kwargs: Any) -> Any:
+            """Dask releases every task before its plugins hear of the restart: what ends from here on ends by it."""
+            self.restarting = sum(1 for task in self.tasks.values() if task.on is None), True
+            return await restart(*args, **kwargs)
+
+        scheduler.handlers["restart"] = restarting
         for address in scheduler.workers:
             self._joined(address)
 
@@ -264,6 +274,8 @@ class Extension(SchedulerPlugin):
             # somebody still wants it: its body asked to run elsewhere
             again = ts is not None and bool(ts.who_wants or ts.waiters)
             result = "lost" if lost else "withdrawn" if task.withdrawing else "rescheduled" if again else "cancelled"
+            if result == "cancelled" and self.restarting[1]:
+                result = "cancelled by restart"
             if ts is not None:
                 if lost:
                     # the governor counts losses; a death under queued work is not the task's failure
@@ -365,7 +377,8 @@ class Extension(SchedulerPlugin):
             counts.bound.clear()
             counts.lent.clear()
             counts.inner = 0
-        self.tell((p.RESTARTED,))
+        self.tell((p.RESTARTED, self.restarting[0]))
+        self.restarting = 0, False
 
     def _lent(self, theirs: Any, **message: Any) -> Any:
         """A task left its thread to wait for work of its own: its slot is lent to that work."""

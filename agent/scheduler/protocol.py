@@ -26,7 +26,7 @@ LEFT = "left"  # worker address
 PAUSED = "paused"  # worker address, whether it takes no work now (too full, or closing)
 LENT = "lent"  # key: its slot is free while it waits for inner work
 THROUGH = "through"  # key, why it was not held
-RESTARTED = "restart"
+RESTARTED = "restart"  # held tasks it ended
 
 #: what a body says of itself, in its Dask task's metadata: a mapping under the annotation's key
 RESULT, LINEAGE = "result", "lineage"

@@ -154,7 +154,7 @@ def test_a_restart_ends_what_was_bound():
     ready(made)
     send(made)
     ready(made, "other")
-    made.apply((p.RESTARTED,), 900)
+    made.apply((p.RESTARTED, 1), 900)
     assert ([e.result for e in made.ended], made.live_groups()) == (["cancelled by restart"], ())
 
 
