@@ -49,8 +49,8 @@ def tables(paths: Iterable[Path]) -> tuple[Table, ...]:
     A table in a rule file tests the rules of that file, `NAME.cases.yaml` those of `NAME.yaml` beside it, and a table
     that stands alone every rule of its folder.
     """
-    found = (_table(file) for path in paths for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path]))
-    return tuple(table for table in found if table is not None)
+    found = [file for path in paths for file in (sorted(path.glob("[!.]*.yaml")) if path.is_dir() else [path])]
+    return tuple(table for file in found if (table := _table(file)) is not None)
 
 
 def run(table: Table) -> tuple[Result, ...]:

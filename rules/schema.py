@@ -75,14 +75,17 @@ def load(paths: Iterable[Path]) -> RuleSet:
 
 
 def files(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """The rule files of some paths, in the order they are read: a folder's are those right in it, without tables of cases."""
-    return tuple(
-        file
-        for path in paths
-        for file in (
-            sorted(found for found in path.glob("*.yaml") if not found.name.endswith(CASES)) if path.is_dir() else [path]
-        )
-    )
+    """The rule files of some paths, in the order they are read.
+
+    Of a folder: those right in it, without tables of cases, and without hidden files, which editors leave there.
+    """
+    out: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        out += [
+            file for file in found if file == path or (not file.name.startswith(".") and not file.name.endswith(CASES))
+        ]
+    return tuple(out)
 
 
 def _file(path: Path) -> list[Rule]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from agent.model.units import show_ms, show_usd
@@ -47,6 +48,10 @@ def status(said: dict[str, Any]) -> None:
     )
     for warning in (*said["degraded"], *said["warnings"]):
         console.print(f"[yellow]{warning}[/yellow]")
+    rules = said["rules"]
+    console.print(f"rules in force: {rules['count']}, digest {rules['digest'][:12]}")
+    if rules["wrong"]:
+        console.print(f"[red]the rule files are refused, the rules in force stay: {escape(rules['wrong'])}[/red]")
     rows = []
     for pool in said["pools"]:
         workers = ", ".join(
