@@ -48,6 +48,8 @@ def status(said: dict[str, Any]) -> None:
     )
     for warning in (*said["degraded"], *said["warnings"]):
         console.print(f"[yellow]{warning}[/yellow]")
+    if said["spooled"]:
+        console.print(f"[yellow]{said['spooled']} records wait for the ledger's database, which is away[/yellow]")
     rules = said["rules"]
     console.print(f"rules in force: {rules['count']}, digest {rules['digest'][:12]}")
     if rules["wrong"]:
