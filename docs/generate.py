@@ -201,7 +201,7 @@ def ledger() -> str:
     kinds = {
         "start": "a governor began: scheduler, mode, pools, digest of the rules, version of the planner, how many placements it closed",
         "round": "one plan: decisions, placements, outcomes, leases, the head of the snapshot, the parts that changed, the digest of the plan",
-        "said": "what was said since the last commit: an answer to a question, an override, a notice of the spot market, refused tasks, `rules` (a set that comes into force: digest, count, names added, removed and changed), `rules_refused` (files that are wrong, and why)",
+        "said": "what was said since the last commit: an answer to a question, an override, a notice of the spot market, refused tasks, `rules_in_force` (a set that comes into force: digest, count, names added, removed and changed), `rules_refused` (files that are wrong, and why)",
         "merged": "records of a governor whose place in the chain was taken while the database was away, whole",
     }
     text = f"""One chain for each scheduler, one writer (the governor whose epoch it holds), one durable commit for each plan *before* its instructions are sent. SQLite (write-ahead log, `synchronous=FULL`) in `ORC_HOME/ledger.db`, or [PostgreSQL](../how-to/use-postgresql.md) by `ORC_LEDGER_URL`. Times are Unix milliseconds, money is micro-dollars.

@@ -64,7 +64,12 @@ def rules_did(since: Annotated[str, typer.Option(help="how far back: 7d, 12 h")]
         raise ServiceError(f"there is no ledger in {settings.home} yet; `orc up` begins one")
     ledger = Ledger(settings.ledger(), settings.chain_name())
     begin = round(time.time() * 1000) - duration_ms(since)
-    found = did(ledger, begin, [rule.name for rule in schema.load([settings.rules]).rules])
+    try:
+        names = [rule.name for rule in schema.load([settings.rules]).rules]
+    except schema.RuleError as error:
+        names = []
+        show.console.print(f"[yellow]rules that did nothing are not listed: {escape(str(error))}[/yellow]")
+    found = did(ledger, begin, names)
     columns = ["rule", "verb", "decisions", "tasks", "kept from", "of these, best without it", "saved there", "preferred", "asked", "answered"]  # fmt: skip
     show.table(f"what rules did in the last {since}", columns, [_row(rule) for rule in found], {"decisions", "tasks"})
     show.console.print(

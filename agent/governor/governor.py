@@ -363,7 +363,7 @@ class Governor:
         if self._new_rules is not None:
             new, self._new_rules = self._new_rules, None
             said = {
-                "rules": new.digest,
+                "rules_in_force": new.digest,
                 "count": new.count,
                 "before": self.rulebook.rules.digest,
                 **asdict(self.rulebook.change(new)),
