@@ -35,4 +35,8 @@ bench: $(VENV)/.ready ## the measurements the docs quote
 	@$(BIN)/python -m bench.plan
 	@$(BIN)/python -m bench.extension
 
-.PHONY: help setup demo down check test bench
+docs: $(VENV)/.ready ## the documentation as a site, in build/docs
+	@$(BIN)/sphinx-build -q -W -n --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
+
+.PHONY: help setup demo down check test bench docs

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from agent.governor.governor import Governor
-from agent.governor.process import judge_of
+from agent.governor.rulebook import Rulebook
 from agent.ledger.ledger import Ledger
 from agent.model.needs import Needs
 from agent.model.pools import Pool, PriceStep
@@ -24,7 +24,6 @@ from agent.model.snapshot import Group, Policy, PoolState, Snapshot, Statistic, 
 from agent.planner.plan import VERSION, plan
 from agent.scheduler import protocol as p
 from bench import table
-from rules.schema import load
 
 POOLS, RULES, GROUPS, TASKS = 30, 20, 50, 100_000
 
@@ -101,17 +100,17 @@ def snapshot(states: tuple[PoolState, ...], waiting: tuple[Group, ...]) -> Snaps
     )
 
 
-def rules(folder: Path) -> Any:
+def rules(folder: Path) -> Rulebook:
     """Twenty rules, of which eleven match."""
     text = "rules:\n" + "".join(
         f"  - {{name: r{n}, reason: because, when: {{cpus: {{{'at_least' if n < 11 else 'above'}: {0 if n < 11 else 99}}}}}, then: {{{'prefer' if n % 2 else 'forbid'}: {{pool: pool{n}}}}}}}\n"
         for n in range(RULES)
     )
     (folder / "rules.yaml").write_text(text)
-    return judge_of(load([folder]))
+    return Rulebook([folder / "rules.yaml"])
 
 
-def decisions(count: int, judge: Any) -> list[dict[str, Any]]:
+def decisions(count: int, rulebook: Rulebook) -> list[dict[str, Any]]:
     """One group's decision, rules and plan: latencies, and memory over all of them."""
     shot = snapshot(pools(POOLS), groups(1, 5))
     (one,) = shot.groups
@@ -123,7 +122,7 @@ def decisions(count: int, judge: Any) -> list[dict[str, Any]]:
             gc.collect()
             before = process.memory_info().rss
         begin = time.perf_counter()
-        verdicts = judge(facts)
+        verdicts = rulebook.rules.judge(facts)
         plan(replace(shot, groups=(replace(one, verdicts=verdicts),)))
         times.append(time.perf_counter() - begin)
         if len(times) > 50_000:
@@ -155,7 +154,7 @@ def bulk() -> list[dict[str, Any]]:
     ]
 
 
-def ledger(folder: Path, judge: Any) -> list[dict[str, Any]]:
+def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
     """What rounds and tasks add to the ledger: the governor's own code, against an extension that answers yes."""
     import asyncio
 
@@ -166,9 +165,7 @@ def ledger(folder: Path, judge: Any) -> list[dict[str, Any]]:
         ledger=made,
         pools=five,
         budgets=(),
-        judge=judge,
-        rules_digest="",
-        rules_facts=frozenset(),
+        rulebook=rulebook,
         policy=Policy(),
         providers={},
         mode="govern",
@@ -262,10 +259,10 @@ def main() -> None:
     said = table.arguments("planner and ledger", decisions=20_000)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        judge = rules(folder)
+        rulebook = rules(folder)
         table.show(
             "the planner and the ledger",
-            [*decisions(said.decisions, judge), *bulk(), *ledger(folder, judge)],
+            [*decisions(said.decisions, rulebook), *bulk(), *ledger(folder, rulebook)],
             said.json,
         )
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import typer
+
+from agent.cli.main import app
+from agent.ledger import schema as t
+from agent.ledger.ledger import Ledger
+from agent.ledger.records import Decided, Ended, Entry, Lease, Placed, Run
+from agent.mind.projection import LABELS, Projection, project
 from agent.model.needs import SAID
+from agent.model.plans import Decision, Option
 from agent.pools.declared import _Budget, _Gpus, _Limits, _Pool, _Selector, _Size
 from agent.settings import Settings
-from rules.facts import FACTS, LABEL, SELECTS
+from rules.facts import FACTS, LABEL, SELECTS, UNSAID
 from rules.schema import OPS, VERBS
 
 HERE = Path(__file__).parent / "reference"
@@ -38,11 +50,34 @@ def rules() -> str:
         f"| `{LABEL}NAME` | a label of the pool |"
     ]
     text = (
+        "`ORC_RULES` is a rule file or a folder. Of a folder, the `*.yaml` files right in it are read, in order of their names; tables of cases and hidden files are not. What is in force is watched: see [write a rule](../how-to/write-a-rule.md#when-it-takes-effect).\n\n"
         "A rule file has a list `rules`; each has a `name`, a `reason`, `when` (every test must hold; `any:` is a list of alternatives) and `then`: one verb and the pools it is about.\n\n"
         f"Verbs: {', '.join(f'`{v}`' for v in VERBS)}. `escalate` may say `above_usd`. Comparisons: {', '.join(f'`{o}`' for o in OPS)}; a bare value means `is`. `any` in place of a selector means every pool.\n\n"
         "```yaml\nrules:\n  - name: eu-data-stays\n    reason: the contract with our customer says so\n    when: {region: eu, priority: {not: batch}}\n    then: {require: {label.region: eu}}\n```\n"
     )
-    return _page("Rules", text, ["fact | type | meaning", *facts]) + "\n" + _table(["pool selector | values", *selects])
+    return (
+        _page("Rules", text + "\n## Facts", ["fact | type | meaning", *facts])
+        + "\n## Pool selectors\n\nA selector names fields; a pool is selected when every field is among the values given (one value, or a list).\n\n"
+        + _table(["pool selector | values", *selects])
+        + "\n## Cases\n\n"
+        + _CASES
+    )
+
+
+_CASES = f"""A rule file may have a list `cases`, or a file `NAME.cases.yaml` beside `NAME.yaml` has it. Each case has a `name`, `facts`, and `says`: every rule that must speak, and no other, as a list or with its verb.
+
+```yaml
+cases:
+  - name: data of the EU stays there
+    facts: {{region: eu}}
+    says: {{eu-data-stays: require}}
+  - name: batch work is left alone
+    facts: {{region: eu, priority: batch}}
+    says: []
+```
+
+Facts that a case does not name are those of a task that says nothing: {", ".join(f"`{name}` is `{value}`" for name, value in UNSAID.items())}; the others are empty, zero or false. `NAME.cases.yaml` tests the rules of `NAME.yaml` alone, so that another file's rules do not disturb it; a table without such a file beside it tests every rule of its folder. `orc rules test` exits with 1 when a case fails, and with 2 when a file is wrong.
+"""
 
 
 def needs() -> str:
@@ -99,6 +134,165 @@ def pools() -> str:
     return _page("Pools and budgets", text, ["field | meaning", *rows])
 
 
+def commands() -> str:
+    """Every command of `orc`, from the command line itself."""
+    made = typer.main.get_command(app)
+    lines = [
+        "# Commands",
+        "<!-- made by docs/generate.py -->",
+        "An error is one message on standard error and exit code 2. `orc COMMAND --help` says the same as this page. A run is named by its id or the beginning of it.",
+    ]
+    for name, command in _commands("orc", made):
+        arguments = [x for x in command.params if x.param_type_name == "argument"]
+        options = [x for x in command.params if x.param_type_name == "option"]
+        usage = " ".join([name, *(_shown(x) for x in arguments), *(["[OPTIONS]"] if options else [])])
+        lines += [f"## {name}", f"`{usage}`", (command.help or "").strip()]
+        rows = [_parameter(x) for x in (*arguments, *options)]
+        if rows:
+            lines.append(_table(["argument or option | meaning | default", *rows]).rstrip())
+    return "\n\n".join(lines) + "\n"
+
+
+def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    for child, found in getattr(command, "commands", {}).items():
+        if hasattr(found, "commands"):
+            yield from _commands(f"{name} {child}", found)
+        else:
+            yield f"{name} {child}", found
+
+
+def _shown(argument: Any) -> str:
+    name = f"{argument.name.upper()}{' …' if argument.nargs == -1 else ''}"
+    return name if argument.required else f"[{name}]"
+
+
+def _parameter(found: Any) -> str:
+    name = ", ".join(found.opts) if found.param_type_name == "option" else found.name.upper()
+    default = found.default
+    if default == getpass.getuser():
+        shown = "the user of this machine"
+    else:
+        shown = "" if default is None or default == "" or default is False or callable(default) else f"`{default}`"
+    needed = " (required)" if found.required else ""
+    return f"| `{name}`{needed} | {getattr(found, 'help', None) or ''} | {shown} |"
+
+
+def ledger() -> str:
+    """Tables of the ledger, from its schema."""
+    meaning = {
+        "orc_record": "the chain: one record for each commit, with the SHA-256 over the record before, these columns and the body",
+        "orc_decision": "a decision: its run, task class, pool and verb; its body (every option with its arithmetic, every verdict) is a part",
+        "orc_placement": "one task sent to a pool, by its Dask key, with the placements whose results it takes in",
+        "orc_outcome": "what became of a placement: result, lease, start, runtime, its part of the worker's price",
+        "orc_lease": "a worker's life: asked, granted (billing starts), ready, ended, why, price steps, cost",
+        "orc_budget": "limits, what is reserved, spent and overrun",
+        "orc_reservation": "what a placement reserves of a budget, and what was spent of it",
+        "orc_part": "content by its digest: parts of snapshots, bodies of decisions",
+        "orc_run": "flow runs that had tasks here; the empty one is plain Dask",
+        "orc_chain": "one row for each scheduler: who may write, its epoch, when it was last seen, the number of the last record",
+        "orc_cursor": "how far a follower has read",
+        "orc_version": f"version of the schema; this one is {t.VERSION}",
+    }
+    assert set(meaning) == set(t.metadata.tables)
+    rows = [
+        f"| `{name}` | {', '.join(f'`{c}`' for c in [x.name for x in t.metadata.tables[name].columns])} | {text} |"
+        for name, text in meaning.items()
+    ]
+    kinds = {
+        "start": "a governor began: scheduler, mode, pools, digest of the rules, version of the planner, how many placements it closed",
+        "round": "one plan: decisions, placements, outcomes, leases, the head of the snapshot, the parts that changed, the digest of the plan",
+        "said": "what was said since the last commit: an answer to a question, an override, a notice of the spot market, refused tasks, `rules_in_force` (a set that comes into force: digest, count, names added, removed and changed), `rules_refused` (files that are wrong, and why)",
+        "merged": "records of a governor whose place in the chain was taken while the database was away, whole",
+    }
+    text = f"""One chain for each scheduler, one writer (the governor whose epoch it holds), one durable commit for each plan *before* its instructions are sent. SQLite (write-ahead log, `synchronous=FULL`) in `ORC_HOME/ledger.db`, or [PostgreSQL](../how-to/use-postgresql.md) by `ORC_LEDGER_URL`. Times are Unix milliseconds, money is micro-dollars.
+
+A record's body holds a digest over its decisions, placements and outcomes, the head of the snapshot with the parts that changed, and the digest of the plan. `orc ledger verify` checks the chain and the rows; `--replay` puts each snapshot together again, plans it and compares. Records of another planner's version are counted, not compared. Leases and budgets are projections that later records change; they are not covered by the digest.
+
+No task parameter and no result is ever written: the ledger knows names, sizes and times.
+
+## Kinds of records
+
+{_table(["kind | what it says", *(f"| `{kind}` | {said} |" for kind, said in kinds.items())])}
+## Results of a placement
+
+{", ".join(f"`{result}`" for result in t.RESULTS)}.
+
+## Tables"""
+    return _page("The ledger", text, ["table | columns | content", *rows])
+
+
+_LABELS = {
+    "OrcFlow": "a flow, by its name",
+    "OrcFlowRun": "a flow run, by Prefect's id",
+    "OrcTask": "a task, by its Dask key; `task_run` is Prefect's id of it",
+    "OrcAttempt": "one placement of a task and what became of it",
+    "OrcDecision": "why tasks were placed so",
+    "OrcPool": "a pool",
+    "OrcLease": "a worker's life",
+    "OrcAsset": "a dataset, graph or model that a task read or wrote, by its address",
+}
+_RELATIONS = {
+    "ORC_OF_FLOW": "the run's flow",
+    "ORC_PART_OF": "the root run it belongs to",
+    "ORC_IN_RUN": "the task's flow run",
+    "ORC_OF_TASK": "the attempt's task",
+    "ORC_AFTER": "an attempt whose result it takes in; at most 50",
+    "ORC_DECIDED_BY": "the attempt's decision",
+    "ORC_FOR_RUN": "the decision's flow run",
+    "ORC_CONSIDERED": "a pool it considered: rank, whether it was chosen, why not, expected cost",
+    "ORC_RAN_ON": "the lease it ran on",
+    "ORC_OF_POOL": "the lease's pool",
+    "ORC_READ": "what it read",
+    "ORC_WROTE": "what it wrote",
+}
+
+
+def graph() -> str:
+    """Labels and relations of the graph of the run, from a projection of a small ledger."""
+    drawn = _drawn()
+    found = {label: sorted({name for p in rows.values() for name in p}) for label, rows in drawn.nodes.items()}
+    assert set(found) == set(LABELS) == set(_LABELS)
+    assert {type for _, type, _ in drawn.relations} == set(_RELATIONS)
+    nodes = [
+        f"| `{label}` | {', '.join(f'`{name}`' for name in ('id', *found[label]))} | {_LABELS[label]} |"
+        for label in LABELS
+    ]
+    relations = []
+    for (start, type, end), pairs in sorted(drawn.relations.items(), key=lambda x: list(_RELATIONS).index(x[0][1])):
+        names = ", ".join(f"`{name}`" for name in sorted({name for p in pairs.values() for name in p}))
+        relations.append(f"| `(:{start})-[:{type}]->(:{end})` | {names} | {_RELATIONS[type]} |")
+    text = "The mind projects the ledger onto a graph: what ran where and why, with lineage. It is at `ORC_GRAPH_URL`, else in the embedded server of `orc up`. Queries: [ask the graph of the run](../how-to/ask-the-graph-of-the-run.md).\n\nEvery node has a unique `id`. An id that is only unique for one scheduler begins with the scheduler's name in the ledger. `OrcCursor` (one node a scheduler, `seq`) says how far the projection has read. Times are Unix milliseconds, money is micro-dollars.\n\n## Nodes"
+    return (
+        _page("The graph of the run", text, ["label | properties | what it is", *nodes])
+        + "\n## Relations\n\n"
+        + _table(["relation | properties | what it says", *relations])
+    )
+
+
+def _drawn() -> Projection:
+    """A projection in which every label, relation and property occurs."""
+    option = Option(pool="spot", kind="spot")
+    decision = Decision(
+        group="g", task_class="c", name="n", root_run="root", flow_run="run", verb="bind", pool="spot", reason="", options=(option,)
+    )  # fmt: skip
+    lineage = (("reads", "dataset", "a"), ("writes", "model", "b"))
+    with tempfile.TemporaryDirectory() as folder:
+        made = Ledger(f"sqlite:///{folder}/ledger.db", "s")
+        made.take("docs", 0, 0)
+        made.append(
+            Entry(
+                kind="round", at_ms=0, runs=[Run(no=1, flow_run="run", root_run="root", flow="f")],
+                decisions=[Decided(id=1, run=1, decision=decision)],
+                placements=[Placed(id=1, decision=1, key="a"), Placed(id=2, decision=1, key="b", upstream="1")],
+                outcomes=[Ended(placement=1, result="done", lease=1, lineage=lineage)],
+                leases=[Lease(id=1, pool="spot", kind="spot", worker="w", asked_ms=0, cause="", price="{}")],
+            )
+        )  # fmt: skip
+        drawn = project(made, made.records())
+        made.close()
+    return drawn
+
+
 def _page(title: str, text: str, rows: list[str]) -> str:
     return f"# {title}\n\n<!-- made by docs/generate.py -->\n\n{text}\n\n{_table(rows)}"
 
@@ -109,7 +303,15 @@ def _table(rows: list[str]) -> str:
     return "\n".join([f"| {head} |", "|" + "---|" * columns, *body]) + "\n"
 
 
-PAGES = {"settings.md": settings, "rules.md": rules, "needs.md": needs, "pools.md": pools}
+PAGES = {
+    "settings.md": settings,
+    "rules.md": rules,
+    "needs.md": needs,
+    "pools.md": pools,
+    "commands.md": commands,
+    "ledger.md": ledger,
+    "graph.md": graph,
+}
 
 
 def main() -> int:

@@ -14,6 +14,8 @@ from rules.schema import Rule, RuleSet, Test
 
 #: durable-rules gives up beyond 64 matching rules in one set
 _CHUNK = 48
+#: the library keeps the sets of all hosts in one table that grows, so building one races with asking another
+_LOCK = threading.Lock()
 _OPS = {"not": "$neq", "above": "$gt", "at_least": "$gte", "below": "$lt", "at_most": "$lte"}
 
 
@@ -35,27 +37,27 @@ class _Host(durable.Host):  # type: ignore[misc]
 
 
 class Engine:
-    """Evaluates one rule set. Thread-safe; holds no memory between evaluations."""
+    """Evaluates one rule set. Thread-safe; keeps nothing between evaluations. `close` gives its memory back."""
 
     def __init__(self, rules: RuleSet) -> None:
         self.rules = rules
-        self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._said: list[Said] = []
         self._error: BaseException | None = None
         self._host = _Host()
         self._asked = [(name, _plain(name), _absent(name)) for name in sorted(rules.facts)]
         self._sets: list[str] = []
-        for at in range(0, len(rules.rules), _CHUNK):
-            name = f"orc{at}"
-            self._host.set_rulesets({name: self._definition(rules.rules[at : at + _CHUNK])})
-            self._sets.append(name)
+        with _LOCK:
+            for at in range(0, len(rules.rules), _CHUNK):
+                name = f"orc{at}"
+                self._host.set_rulesets({name: self._definition(rules.rules[at : at + _CHUNK])})
+                self._sets.append(name)
 
     def evaluate(self, facts: Mapping[str, str | int | bool]) -> tuple[Said, ...]:
         """What every rule that matches says, in the rules' order. Raises RuntimeError when the engine fails."""
         # only what a rule asks for: every fact costs the library time
         posted: dict[str, Any] = {plain: _known(facts.get(name, absent)) for name, plain, absent in self._asked}
-        with self._lock:
+        with _LOCK:
             self._said = []
             for name in self._sets:
                 # a session of its own for each evaluation, deleted after it: the library keeps at most 1,024
@@ -69,6 +71,13 @@ class Engine:
             order = {rule.name: at for at, rule in enumerate(self.rules.rules)}
             # a fact that satisfies two alternatives of a rule fires it twice
             return tuple(sorted(dict.fromkeys(self._said), key=lambda said: order[said.rule]))
+
+    def close(self) -> None:
+        """Give the library's memory back; the engine cannot be asked any more."""
+        with _LOCK:
+            for name in self._sets:
+                durable.durable_rules_engine.delete_ruleset(self._host.get_ruleset(name)._handle)
+            self._sets = []
 
     def _definition(self, rules: tuple[Rule, ...]) -> dict[str, Any]:
         out: dict[str, Any] = {}

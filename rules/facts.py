@@ -35,6 +35,8 @@ FACTS: Mapping[str, Fact] = {
     "hour": Fact(int, "hour of the day, UTC, 0 to 23"),
     "weekday": Fact(int, "day of the week, UTC, Monday is 0"),
 }
+#: facts of a task that says nothing, where they are not empty, zero or false
+UNSAID: Mapping[str, str | int | bool] = {"priority": "normal", "gpu": "no", "cpus": 1}
 #: any label of a task's needs is a text fact of this prefix; a label that is not there is the empty text
 LABEL = "label."
 #: fields a pool selector may name, beside label.NAME

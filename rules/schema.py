@@ -7,20 +7,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
-import yaml
-
-from rules.facts import FACTS, LABEL, SELECTS, fact
+from rules.facts import FACTS, LABEL, SELECTS, Fact, fact
+from rules.node import Node, compose
+from rules.node import RuleError as RuleError
 
 Op = Literal["is", "not", "above", "at_least", "below", "at_most"]
 OPS: tuple[Op, ...] = ("is", "not", "above", "at_least", "below", "at_most")
 VERBS = ("forbid", "require", "prefer", "escalate")
 Value = str | int | bool
-
-
-class RuleError(ValueError):
-    """A rule file is wrong; the rules in force stay as they were."""
+#: a file whose name ends so is the table of cases of the rule file beside it
+CASES = ".cases.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +61,8 @@ class RuleSet:
 
 
 def load(paths: Iterable[Path]) -> RuleSet:
-    """Rules of files, and of every `*.yaml` in directories, in order of their names. Raises RuleError."""
-    files = [file for path in paths for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
-    rules = [rule for file in files for rule in _file(file)]
+    """Rules of files, and of every rule file in folders, in order of their names. Raises RuleError."""
+    rules = [rule for file in files(paths) for rule in _file(file)]
     seen: dict[str, str] = {}
     for rule in rules:
         if rule.name in seen:
@@ -77,74 +74,34 @@ def load(paths: Iterable[Path]) -> RuleSet:
     return RuleSet(tuple(rules), hashlib.sha256(body.encode()).hexdigest())
 
 
+def files(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """The rule files of some paths, in the order they are read.
+
+    Of a folder: those right in it, without tables of cases, and without hidden files, which editors leave there.
+    """
+    out: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        out += [
+            file for file in found if file == path or (not file.name.startswith(".") and not file.name.endswith(CASES))
+        ]
+    return tuple(out)
+
+
 def _file(path: Path) -> list[Rule]:
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise RuleError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise RuleError(
-            f"{path}:{mark.line + 1 if mark else '?'}: not YAML: {getattr(error, 'problem', error)}"
-        ) from error
+    root = compose(path)
     if root is None:
         return []
-    top = _Node(path, root, "the file").fields({"rules"}, {"rules"})
-    return [_rule(node) for node in top["rules"].items()]
+    top = root.fields({"rules", "cases"}, set())
+    if not top:
+        raise root.error("'rules' is missing")
+    return [_rule(node) for node in top["rules"].items()] if "rules" in top else []
 
 
-@dataclass(frozen=True)
-class _Node:
-    """A YAML node with the place it stands at."""
-
-    path: Path
-    node: yaml.Node
-    what: str
-
-    @property
-    def where(self) -> str:
-        return f"{self.path}:{self.node.start_mark.line + 1}"
-
-    def error(self, text: str) -> RuleError:
-        return RuleError(f"{self.where}: {self.what}: {text}")
-
-    def fields(self, known: set[str], required: set[str]) -> dict[str, _Node]:
-        out = {key: _Node(self.path, value, self.what) for key, value in self.pairs()}
-        for key in out:
-            if key not in known:
-                raise self.error(f"unknown field {key!r}; allowed are {', '.join(sorted(known))}")
-        for key in sorted(required - set(out)):
-            raise self.error(f"{key!r} is missing")
-        return out
-
-    def pairs(self) -> list[tuple[str, yaml.Node]]:
-        if not isinstance(self.node, yaml.MappingNode):
-            raise self.error("a mapping of names to values is expected here")
-        names = [str(key.value) for key, _ in self.node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise self.error(f"{name!r} is given twice")
-        return [(str(key.value), value) for key, value in self.node.value]
-
-    def items(self) -> list[_Node]:
-        if not isinstance(self.node, yaml.SequenceNode):
-            raise self.error("a list is expected here")
-        return [_Node(self.path, item, self.what) for item in self.node.value]
-
-    def value(self) -> Any:
-        return yaml.SafeLoader("").construct_object(self.node, deep=True)
-
-    def text(self) -> str:
-        value = self.value()
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(f"a text is expected, not {value!r}")
-        return value.strip()
-
-
-def _rule(node: _Node) -> Rule:
+def _rule(node: Node) -> Rule:
     body = node.fields({"name", "reason", "when", "then"}, {"name", "reason", "then"})
     name = body["name"].text()
-    here = {key: _Node(value.path, value.node, f"rule {name!r}") for key, value in body.items()}
+    here = {key: Node(value.path, value.node, f"rule {name!r}") for key, value in body.items()}
     tests, branches = _when(here["when"]) if "when" in here else ((), ())
     verbs = here["then"].fields(set(VERBS), set())
     if len(verbs) != 1:
@@ -154,14 +111,14 @@ def _rule(node: _Node) -> Rule:
     return Rule(name, here["reason"].text(), verb, tests, branches, select, above, node.where)
 
 
-def _when(node: _Node) -> tuple[tuple[Test, ...], tuple[tuple[Test, ...], ...]]:
+def _when(node: Node) -> tuple[tuple[Test, ...], tuple[tuple[Test, ...], ...]]:
     tests: list[Test] = []
     branches: tuple[tuple[Test, ...], ...] = ()
     for key, value in node.pairs():
-        child = _Node(node.path, value, node.what)
+        child = Node(node.path, value, node.what)
         if key == "any":
             branches = tuple(
-                tuple(t for k, v in item.pairs() for t in _tests(_Node(item.path, v, item.what), k))
+                tuple(t for k, v in item.pairs() for t in _tests(Node(item.path, v, item.what), k))
                 for item in child.items()
             )
             if not branches or not all(branches):
@@ -171,48 +128,51 @@ def _when(node: _Node) -> tuple[tuple[Test, ...], tuple[tuple[Test, ...], ...]]:
     return tuple(tests), branches
 
 
-def _tests(node: _Node, name: str) -> list[Test]:
-    known = fact(name)
-    if known is None:
-        raise node.error(f"unknown fact {name!r}; known are {', '.join(FACTS)} and {LABEL}NAME")
-    if not isinstance(node.node, yaml.MappingNode):
-        return [Test(name, "is", _typed(node, name, node.value()))]
+def _tests(node: Node, name: str) -> list[Test]:
+    known = known_fact(node, name)
+    if not node.is_mapping:
+        return [Test(name, "is", typed(node, name))]
     out: list[Test] = []
     for op, value in node.pairs():
         if op not in OPS:
             raise node.error(f"unknown comparison {op!r} of {name}; allowed are {', '.join(OPS)}")
         if op not in ("is", "not") and known.kind is not int:
             raise node.error(f"{name} is {_type(known.kind)} and cannot be compared by {op!r}; use 'is' or 'not'")
-        out.append(
-            Test(name, op, _typed(_Node(node.path, value, node.what), name, _Node(node.path, value, node.what).value()))
-        )
+        out.append(Test(name, op, typed(Node(node.path, value, node.what), name)))
     return out
 
 
-def _typed(node: _Node, name: str, value: Any) -> Value:
+def known_fact(node: Node, name: str) -> Fact:
+    """The fact of that name. Raises RuleError at the node."""
     known = fact(name)
-    assert known is not None
+    if known is None:
+        raise node.error(f"unknown fact {name!r}; known are {', '.join(FACTS)} and {LABEL}NAME")
+    return known
+
+
+def typed(node: Node, name: str) -> Value:
+    """The node's value, when it is one the fact can have. Raises RuleError."""
+    known, value = known_fact(node, name), node.value()
     if type(value) is not known.kind:
         raise node.error(f"{name} is {_type(known.kind)}, not {value!r}")
     if known.values and value not in known.values:
         raise node.error(f"{name} is one of {', '.join(known.values)}, never {value!r}")
     if isinstance(value, int) and abs(value) > 2**53:
         raise node.error(f"{value} is too large to compare exactly")
-    typed: Any = value
-    return typed  # type: ignore[no-any-return]
+    return cast(Value, value)
 
 
 def _type(kind: type) -> str:
     return {str: "a text", int: "a whole number", bool: "true or false"}[kind]
 
 
-def _select(node: _Node, verb: str) -> tuple[tuple[tuple[str, tuple[str, ...]], ...], str | None]:
+def _select(node: Node, verb: str) -> tuple[tuple[tuple[str, tuple[str, ...]], ...], str | None]:
     if node.value() == "any":
         return (), None
     above: str | None = None
     out: list[tuple[str, tuple[str, ...]]] = []
     for field, value in node.pairs():
-        child = _Node(node.path, value, node.what)
+        child = Node(node.path, value, node.what)
         raw = child.value()
         if field == "above_usd":
             if verb != "escalate":

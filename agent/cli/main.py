@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from agent.cli import cluster, show
 from agent.cli.face import ask
+from agent.cli.rules import rules_app
 from agent.errors import OrcError, ServiceError
 from agent.graph.bolt import Graph, address
 from agent.ledger import schema as t
@@ -30,15 +31,13 @@ from agent.report.run import declared_pools, report
 from agent.services import control
 from agent.services import state as states
 from agent.settings import Settings, load
-from rules import schema as rules_schema
-from rules.engine import Engine
+from rules.schema import RuleError
 
 app = typer.Typer(
     help="ORC: each task on the cheapest worker that still meets its deadline and budget, with a record.",
     no_args_is_help=True,
     add_completion=False,
 )
-rules_app = typer.Typer(help="Rules.", no_args_is_help=True)
 ledger_app = typer.Typer(help="The ledger.", no_args_is_help=True)
 graph_app = typer.Typer(help="The knowledge graph.", no_args_is_help=True)
 app.add_typer(graph_app, name="graph")
@@ -296,18 +295,6 @@ def override(
     echo(f"{', '.join(done['groups'])}: {done['pool']}")
 
 
-@rules_app.command("lint")
-def rules_lint(
-    paths: Annotated[list[Path] | None, typer.Argument(help="files or folders; by default ORC_RULES")] = None,
-) -> None:
-    """Check rule files, and load them into the engine."""
-    found = rules_schema.load(paths or [load().rules])
-    Engine(found)
-    for rule in found.rules:
-        echo(f"{rule.where}: {rule.name} ({rule.verb}): {rule.reason}")
-    echo(f"{len(found.rules)} rules, digest {found.digest[:12]}")
-
-
 @ledger_app.command("verify")
 def ledger_verify(
     replay: Annotated[bool, typer.Option("--replay", help="also make every plan again from its snapshot")] = False,
@@ -348,7 +335,7 @@ def main() -> None:
     run: Callable[[], Any] = app
     try:
         run()
-    except (OrcError, rules_schema.RuleError) as error:
+    except (OrcError, RuleError) as error:
         print(f"orc: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from agent.model.units import show_ms, show_usd
@@ -47,6 +48,12 @@ def status(said: dict[str, Any]) -> None:
     )
     for warning in (*said["degraded"], *said["warnings"]):
         console.print(f"[yellow]{warning}[/yellow]")
+    if said["spooled"]:
+        console.print(f"[yellow]{said['spooled']} records wait for the ledger's database, which is away[/yellow]")
+    rules = said["rules"]
+    console.print(f"rules in force: {rules['count']}, digest {rules['digest'][:12]}")
+    if rules["wrong"]:
+        console.print(f"[red]the rule files are refused, the rules in force stay: {escape(rules['wrong'])}[/red]")
     rows = []
     for pool in said["pools"]:
         workers = ", ".join(

@@ -96,6 +96,11 @@ class _Status(_Handler):
                 "scheduler": g.scheduler,
                 "through": g.view.through,
                 "spooled": g.ledger.spooled,
+                "rules": {
+                    "count": g.rulebook.rules.count,
+                    "digest": g.rulebook.rules.digest,
+                    "wrong": g.rulebook.wrong,
+                },
                 "plan_ms": _quantiles(g.plan_ms),
                 "commit_ms": _quantiles(g.commit_ms),
             }
@@ -167,6 +172,9 @@ class _Answer(_Handler):
         held, done = found[0], asyncio.get_running_loop().create_future()
 
         def answer(now: int) -> None:
+            if held.group not in self.governor.view.ready:
+                done.set_result(False)
+                return
             rules = [v.rule for v in self.governor.view.groups[held.group].verdicts if v.verb == "escalate"]
             words = {
                 "answer": verb,
@@ -177,10 +185,11 @@ class _Answer(_Handler):
             }
             about = {"task": held.name, "flow_run": held.flow_run, "by": said["by"], "why": said.get("why", "")}
             self.governor.answer({**words, **about})
-            done.set_result(None)
+            done.set_result(True)
 
         self.governor.command(answer)
-        await done
+        if not await done:
+            return self.fail(409, f"{held.name} no longer waits under {held.group[:12]}; `orc why` lists what waits")
         self.finish({"task": held.name, "count": held.count, "answer": verb})
 
 

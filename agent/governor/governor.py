@@ -16,7 +16,10 @@ from typing import Any
 from distributed.core import rpc
 
 from agent.errors import FencedError, LedgerAwayError, SchedulerError
-from agent.governor.view import Bound, Judge, Task, View, Word
+from agent.governor.rulebook import Refused as RulesRefused
+from agent.governor.rulebook import Rulebook, Rules
+from agent.governor.view import Bound, Task, View, Word
+from agent.governor.words import carried
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
 from agent.ledger.records import Decided, Ended, Entry, Lease, Placed, Run
@@ -41,6 +44,8 @@ REST = 0.5
 RENEW_MS = 3_000
 #: and folds SQLite's log back, ms
 FOLD_MS = 5_000
+#: and looks whether the rule files have changed, ms
+LOOK_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +76,7 @@ class Governor:
         ledger: Ledger,
         pools: tuple[Pool, ...],
         budgets: tuple[Budget, ...],
-        judge: Judge,
-        rules_digest: str,
-        rules_facts: frozenset[str],
+        rulebook: Rulebook,
         policy: Policy,
         providers: Mapping[str, Provider],
         mode: str,
@@ -82,9 +85,9 @@ class Governor:
     ) -> None:
         self.scheduler, self.ledger, self.policy, self.providers = scheduler, ledger, policy, providers
         self.declared_budgets = {b.name: b for b in budgets}
-        self.rules_digest, self.mode, self.holder = rules_digest, mode, holder
+        self.rulebook, self.mode, self.holder = rulebook, mode, holder
         self.clock = clock or (lambda: round(time.time() * 1000))
-        self.view = View(pools, judge, rules_facts)
+        self.view = View(pools, rulebook.rules.judge, rulebook.rules.set.facts)
         self.epoch = self.ack = 0
         self.degraded: list[str] = []
         self.warnings: list[str] = []
@@ -102,7 +105,9 @@ class Governor:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="orc-ledger")
         self._jobs: set[asyncio.Task[None]] = set()
         self._renewed_ms = 0
-        self._folded_ms = self.clock()
+        self._folded_ms = self._looked_ms = self.clock()
+        self._looking = False
+        self._new_rules: Rules | None = None
         self._asked: list[tuple[int, Pool, str]] = []
         #: called when the first snapshot is in
         self.on_begun: Callable[[], None] = lambda: None
@@ -202,12 +207,14 @@ class Governor:
             scheduler=self.scheduler,
             mode=self.mode,
             degraded=self.degraded,
-            rules=self.rules_digest,
+            rules=self.rulebook.rules.digest,
             planner=VERSION,
             pools=[encode(v.pool).decode() for v in self.view.pools.values()],
         )
         await self._reconcile_placements(state, entry, now)
         await self._commit(entry)
+        if self.rulebook.wrong:
+            self._rules_refused()
 
     async def _reconcile_placements(self, state: Mapping[str, Any], entry: Entry, now: int) -> None:
         bound = {str(key): (key, spec, address) for key, spec, address in state["bound"]}
@@ -315,6 +322,7 @@ class Governor:
             self._folded_ms = now
             self._job(asyncio.to_thread(self.ledger.checkpoint))
         await self._refuse_wrong()
+        await self._judge_again(now)
         await self._write_words(now)
         if view.shadow:
             await self._shadow(now)
@@ -369,6 +377,48 @@ class Governor:
             and now - self._renewed_ms > 1_000
         )
 
+    # ------------------------------------------------------------------ rules
+    async def _judge_again(self, now: int) -> None:
+        """Rules that were changed are on record, then in force; an hour that turned is another fact for them."""
+        if self._new_rules is not None:
+            new, self._new_rules = self._new_rules, None
+            said = {
+                "rules_in_force": new.digest,
+                "count": new.count,
+                "before": self.rulebook.rules.digest,
+                **asdict(self.rulebook.change(new)),
+            }
+            await self._commit(Entry(kind="said", at_ms=now, mode=self.mode, says={"said": [said]}))
+            logger.info("%d rules are in force, digest %s", new.count, new.digest[:12])
+            moved = self.view.judge_again(new.judge, new.set.facts, now)
+            self.rulebook.swap(new)
+        else:
+            moved = self.view.turn_hour(now)
+        for word in carried(self.view.words, self.view.groups, moved):
+            self.answer(word)
+        if now - self._looked_ms >= LOOK_MS and not self._looking and self._new_rules is None:
+            self._looked_ms, self._looking = now, True
+            self._job(self._look_at_rules())
+
+    async def _look_at_rules(self) -> None:
+        wrong = self.rulebook.wrong
+        try:
+            found = await asyncio.to_thread(self.rulebook.look)
+        finally:
+            self._looking = False
+        if isinstance(found, RulesRefused):
+            self._rules_refused()
+        elif found is not None:
+            self._new_rules = found
+            self._wake.set()
+        elif wrong and not self.rulebook.wrong:
+            logger.info("the rule files are right again, and as they are in force")
+
+    def _rules_refused(self) -> None:
+        """Files that are wrong are said aloud; the rules in force stay."""
+        logger.error("the rule files are refused and the rules in force stay: %s", self.rulebook.wrong)
+        self.say({"rules_refused": self.rulebook.wrong, "in_force": self.rulebook.rules.digest})
+
     async def _write_words(self, now: int) -> None:
         """What people and providers said is on record before it has an effect."""
         self._says += [{"cancelled by restart": ended} for ended in self.view.restarts]
@@ -384,7 +434,7 @@ class Governor:
         return Snapshot(
             now_ms=now,
             planner=VERSION,
-            rules_digest=self.rules_digest,
+            rules_digest=self.rulebook.rules.digest,
             seed=0,
             policy=self.policy,
             pools=self.view.pool_states(now),

@@ -11,24 +11,19 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import cast
 
 import tornado.httpserver
 
 from agent.errors import FencedError, OrcError
 from agent.governor.face import application
 from agent.governor.governor import Governor
-from agent.governor.specs import Facts
-from agent.governor.view import Judge
+from agent.governor.rulebook import Rulebook
 from agent.ledger.ledger import Ledger
-from agent.model.units import usd_micros
-from agent.model.verdicts import Verb, Verdict
 from agent.pools import declared
 from agent.pools.local import LocalProvider
 from agent.scheduler import install
 from agent.settings import Settings, load
 from rules import schema
-from rules.engine import Engine
 
 logger = logging.getLogger("orc.governor")
 
@@ -36,29 +31,10 @@ logger = logging.getLogger("orc.governor")
 FENCED = 3
 
 
-def judge_of(rules: schema.RuleSet) -> Judge:
-    """The rule engine, with its words turned into the planner's."""
-    engine = Engine(rules)
-
-    def judge(facts: Facts) -> tuple[Verdict, ...]:
-        return tuple(
-            Verdict(
-                rule=said.rule,
-                verb=cast(Verb, said.verb),
-                reason=said.reason,
-                select=said.select,
-                above_usd_micros=usd_micros(said.above_usd) if said.above_usd is not None else None,
-            )
-            for said in engine.evaluate(facts)
-        )
-
-    return judge
-
-
 def build(settings: Settings, scheduler: str, environment: dict[str, str], holder: str) -> Governor:
     """A governor from settings. Raises OrcError or rules.schema.RuleError before anything is touched."""
     said = declared.read(settings.pools) if settings.pools_declared() else declared.NONE
-    rules = schema.load([settings.rule_files()])
+    rulebook = Rulebook([settings.rule_files()], settings.home / "rules.json")
     # SQLite is on this machine: what cannot be written there could not be spooled here either
     url = settings.ledger()
     ledger = Ledger(url, settings.chain_name(), None if url.startswith("sqlite") else settings.home / "spool.db")
@@ -69,9 +45,7 @@ def build(settings: Settings, scheduler: str, environment: dict[str, str], holde
         ledger=ledger,
         pools=said.pools,
         budgets=said.budgets,
-        judge=judge_of(rules),
-        rules_digest=rules.digest,
-        rules_facts=rules.facts,
+        rulebook=rulebook,
         policy=settings.policy(),
         providers={"local": local},
         mode=settings.mode,

@@ -128,6 +128,7 @@ class View:
         self.restarts: list[dict[str, int]] = []
         self.dirty = True
         self._cache: dict[Any, str] = {}
+        self._judged_hour = 0
 
     # ------------------------------------------------------------------ deltas
     def begin(self, snapshot: Mapping[str, Any], now_ms: int) -> None:
@@ -394,11 +395,43 @@ class View:
         return None
 
     # ------------------------------------------------------------------ groups
+    def judge_again(self, judge: Judge, rules_facts: frozenset[str], now_ms: int) -> dict[str, frozenset[str]]:
+        """Ask other rules about every waiting task. Groups that have another name now: new → old ones."""
+        self.judge, self.rules_facts = judge, rules_facts
+        self._cache = {}
+        return self._regroup(now_ms)
+
+    def turn_hour(self, now_ms: int) -> dict[str, frozenset[str]]:
+        """Ask the rules again when the hour that they read has turned. As `judge_again`."""
+        return self._regroup(now_ms) if self._hour(now_ms) != self._judged_hour else {}
+
+    def _regroup(self, now_ms: int) -> dict[str, frozenset[str]]:
+        self._judged_hour = self._hour(now_ms)
+        # what was said of the old names is carried over by the caller
+        waiting, words, groups = self.ready, dict(self.words), dict(self.groups)
+        self.ready, self.group_of = {}, {}
+        moved: dict[str, set[str]] = {}
+        for old, tasks in waiting.items():
+            for key, task in tasks.items():
+                new = self._group(task, now_ms)
+                self.ready.setdefault(new, {})[key] = task
+                self.group_of[key] = new
+                if new != old:
+                    moved.setdefault(new, set()).add(old)
+        gone = {old for olds in moved.values() for old in olds}
+        self.words.update({old: words[old] for old in gone if old in words})
+        self.groups.update({old: groups[old] for old in gone})
+        self.dirty = True
+        return {new: frozenset(olds) for new, olds in moved.items()}
+
+    def _hour(self, now_ms: int) -> int:
+        """The hour since 1970, when a rule reads the time; else 0."""
+        return now_ms // 3_600_000 if self.rules_facts & {"hour", "weekday"} else 0
+
     def _group(self, task: Task, now_ms: int) -> str:
         spec = self.specs[task.spec]
         preemptions, losses = self.losses.get(task.key, (0, 0))
-        hour = now_ms // 3_600_000 if self.rules_facts & {"hour", "weekday"} else 0
-        key = (task.spec, task.input_mib, preemptions, losses, hour)
+        key = (task.spec, task.input_mib, preemptions, losses, self._hour(now_ms))
         found = self._cache.get(key)
         if found is None:
             self._forget_groups()
@@ -425,7 +458,7 @@ class View:
 
     def _forget_groups(self) -> None:
         """Groups of runs that are long over, when there are very many."""
-        if len(self._cache) < GROUPS_KEPT:
+        if len(self.groups) < GROUPS_KEPT:
             return
         used = {*self.ready, *(bound.group for bound in self.bound.values())}
         self._cache = {key: group for key, group in self._cache.items() if group in used}

@@ -58,7 +58,8 @@ class Counts:
     def free(self) -> tuple[int, int, int, int]:
         """Free slots (negative when work was sent ahead), cpus, MiB and GPUs, with the largest tasks taken as the running ones.
 
-        A task that waits for work of its own has lent its whole place to it: counted, the two would wait for each other.
+        A task that waits for work of its own lends its slot, cpus and GPUs. Its memory stays taken, but not where nothing
+        else runs: counted there too, it and the work it waits for would wait for each other.
         """
         loads = [load for key, load in self.bound.items() if key not in self.lent]
         used = len(loads)
@@ -66,7 +67,8 @@ class Counts:
             sums = [sum(sorted((load[i] for load in loads), reverse=True)[: self.slots]) for i in range(3)]
         else:
             sums = [sum(load[i] for load in loads) for i in range(3)]
-        return self.slots - used, self.cpus - sums[0], self.memory_mib - sums[1], self.gpus - sums[2]
+        waiting = sum(self.bound[key][1] for key in self.lent if key in self.bound) if used else 0
+        return self.slots - used, self.cpus - sums[0], self.memory_mib - sums[1] - waiting, self.gpus - sums[2]
 
     def fits(self, load: tuple[int, int, int], ahead: int) -> bool:
         """Whether a task of that load may be sent now; `ahead` tasks a slot may wait on the worker."""

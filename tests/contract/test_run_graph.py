@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from agent.mind.projection import LABELS
 from agent.mind.run_graph import RunGraph
 from agent.planner.plan import plan
 from agent.settings import Settings
-from tests.conftest import free_port
+from tests.conftest import ROOT, free_port
 from tests.values import group, pool, snapshot, state
 
 pytestmark = pytest.mark.real
@@ -185,3 +186,21 @@ def test_a_changed_lease_is_told_as_it_stands(run_graph, ledger):
     assert run_graph._opened().read("MATCH (l:OrcLease) RETURN l.cause AS cause, l.usd_micros AS usd") == [
         {"cause": "died", "usd": 99}
     ]
+
+
+def test_the_questions_of_the_documentation_are_answered(run_graph, ledger):
+    fill(ledger)
+    run_graph.take_in()
+    graph = run_graph._opened()
+    page = (ROOT / "docs/how-to/ask-the-graph-of-the-run.md").read_text()
+    run, model, again, lost, pools, workers = re.findall(r"```cypher\n(.*?)```", page, re.DOTALL)
+    assert [(r["task"][:6], r["result"]) for r in graph.read(run, flow_run="child")] == [
+        ("first-", "preempted"),
+        ("first-", "done"),
+        ("second", "done"),
+    ]
+    assert graph.read(model, address="s3://model") == [{"flow": "train", "run": "child", "made_from": ["s3://in"]}]
+    assert graph.read(again, address="s3://in") == [{"made": "s3://model", "kind": "model"}]
+    assert [(r["class"], r["taken"]) for r in graph.read(lost)] == [("work", 1)]
+    assert {r["pool"]: r["chosen"] for r in graph.read(pools)} == {"gpu": 0, "spot": 1}
+    assert [(r["pool"], r["leases"], r["paid"]) for r in graph.read(workers)] == [("spot", 1, 77 / 1_000_000)]

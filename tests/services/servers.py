@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.errors import GraphAwayError, GraphRefusedError
+from agent.errors import GraphAwayError, GraphError, GraphRefusedError
 from agent.graph.bolt import Address, Graph, said_of
 from tests.conftest import ROOT, Processes, free_port, until
 
@@ -155,7 +155,7 @@ def embedded(processes: Processes, home: Path) -> Address:
         try:
             with Graph(at) as graph:
                 graph.read("RETURN 1 AS one")
-        except GraphAwayError:
+        except GraphError:  # not up, or its database is not made yet
             return None
         return at
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
+from typer.testing import CliRunner
 
+from agent.cli.rules import rules_app
+from agent.governor import specs
+from agent.governor.specs import Spec
+from agent.model.needs import Needs
+from rules import cases
 from rules.engine import Engine
+from rules.facts import FACTS, UNSAID
 from rules.schema import RuleError, load
 from tests.conftest import ROOT
 
@@ -78,6 +86,98 @@ def test_labels_and_alternatives(tmp_path):
     assert engine.evaluate({"label.pii": "true", "cpus": 3})
     assert engine.evaluate({"label.pii": "true", "team": "ml", "hour": 5})
     assert not engine.evaluate({"label.pii": "1", "cpus": 3})
+
+
+def test_a_folder_is_read_without_its_tables_of_cases_and_without_what_editors_leave(tmp_path):
+    rule(tmp_path, "    then: {forbid: any}\n")
+    (tmp_path / "r.cases.yaml").write_text("cases: [{name: x, says: [r]}]")
+    (tmp_path / ".#r.yaml").symlink_to("nowhere")
+    (tmp_path / "alone.yaml").write_text("cases: [{name: y, says: [r]}]")
+    assert [rule.name for rule in load([tmp_path]).rules] == ["r"]
+    assert [[case.name for case in table.cases] for table in cases.tables([tmp_path])] == [["y"], ["x"]]
+
+
+@pytest.mark.parametrize("folder", ["rules", "rules/examples"])
+def test_the_shipped_rules_pass_their_cases(folder):
+    tables = cases.tables([ROOT / folder])
+    assert [(r.case.where, r.differs) for table in tables for r in cases.run(table) if r.differs] == []
+    tested = {name for table in tables for case in table.cases for name, _ in case.says}
+    assert tested == {rule.name for rule in load([ROOT / folder]).rules}
+
+
+def test_the_examples_go_beside_the_default_rules():
+    assert len(load([ROOT / "rules", ROOT / "rules/examples"]).rules) > len(load([ROOT / "rules"]).rules)
+
+
+def test_a_case_fails_with_what_is_missing_what_is_too_much_and_what_is_another_verb(tmp_path):
+    rule(tmp_path, "    when: {team: ml}\n    then: {forbid: any}\n")
+    (tmp_path / "r.cases.yaml").write_text(
+        """
+cases:
+  - {name: missing, says: [r]}
+  - {name: too much, facts: {team: ml}, says: []}
+  - {name: verb, facts: {team: ml}, says: {r: prefer}}
+  - {name: right, facts: {team: ml}, says: {r: forbid}}
+"""
+    )
+    (table,) = cases.tables([tmp_path / "r.cases.yaml"])
+    assert [r.differs for r in cases.run(table)] == [
+        ("r said nothing",),
+        ("r (forbid) spoke too",),
+        ("r says forbid, not prefer",),
+        (),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{name: x, facts: {urgency: 1}, says: []}", r"r.cases.yaml:1: case 'x': unknown fact 'urgency'; known are task_class"),
+        ("{name: x, facts: {cpus: two}, says: []}", "case 'x': cpus is a whole number, not 'two'"),
+        ("{name: x, facts: {gpu: maybe}, says: []}", "gpu is one of required, helps, no, never 'maybe'"),
+        ("{name: x, says: [q]}", "case 'x': unknown rule 'q'; known are r"),
+        ("{name: x, says: {r: allow}}", "unknown verb 'allow'; allowed are forbid"),
+        ("{name: x, says: [r, r]}", "rule 'r' is given twice"),
+        ("{name: x}", "'says' is missing"),
+        ("{name: x, expects: []}", "unknown field 'expects'; allowed are facts, name, says"),
+        ("{name: x, facts: {cpus: !q 1}, says: []}", "not a value"),
+    ],
+)  # fmt: skip
+def test_a_wrong_case_is_refused_with_file_line_case_and_what_is_allowed(tmp_path, text, says):
+    rule(tmp_path, "    then: {forbid: any}\n")
+    (tmp_path / "r.cases.yaml").write_text(f"cases: [{text}]")
+    with pytest.raises(RuleError, match=says):
+        cases.tables([tmp_path])
+
+
+def test_a_case_begins_from_the_facts_of_a_task_that_says_nothing():
+    plain = specs.facts(Spec(number=0, name="x", task_class="x", needs=Needs()), 0, 0, 0, 0)
+    said = {k: v for k, v in plain.items() if k not in ("task", "task_class", "hour", "weekday")}
+    assert said == {name: UNSAID.get(name, FACTS[name].kind()) for name in said}
+
+
+def test_the_command_fails_when_a_case_does(tmp_path):
+    rule(tmp_path, "    then: {forbid: any}\n")
+    table = tmp_path / "r.cases.yaml"
+    told = {}
+    for text, name in (("[r]", "right"), ("[]", "wrong")):
+        table.write_text(f"cases: [{{name: {name}, says: {text}}}]")
+        told[name] = CliRunner().invoke(rules_app, ["test", str(tmp_path)])
+    assert (told["right"].exit_code, told["wrong"].exit_code) == (0, 1)
+
+
+def test_engines_that_are_closed_give_their_memory_back():
+    rules, process = load([ROOT / "rules"]), psutil.Process()
+    kept = Engine(rules)
+    sizes = []
+    for _ in range(3):
+        for _ in range(100):
+            engine = Engine(rules)
+            assert engine.evaluate({"priority": "critical"})
+            engine.close()
+        sizes.append(process.memory_info().rss)
+    assert sizes[2] - sizes[0] < 4 * 2**20  # two hundred sets left open would be 20 MiB
+    assert kept.evaluate({"priority": "critical"})
 
 
 def test_more_rules_than_the_library_can_match_at_once(tmp_path):

@@ -24,11 +24,13 @@ def test_a_worker_takes_what_fits_beside_what_is_bound():
     assert not counts.fits((4, 1, 0), 0)
 
 
-def test_a_parent_that_waits_lends_its_slot_but_not_its_memory():
-    counts = Counts("a", "w", "p", slots=1, cpus=1, memory_mib=8000, gpus=0)
-    counts.bound["parent"] = (0, 6000, 0)
+def test_a_parent_that_waits_lends_its_place_and_its_memory_only_where_nothing_else_runs():
+    counts = Counts("a", "w", "p", slots=2, cpus=2, memory_mib=8000, gpus=0)
+    counts.bound["parent"] = (2, 6000, 0)
     assert not counts.fits((1, 1000, 0), 0)
     counts.lent.add("parent")
+    assert counts.fits((1, 7000, 0), 0)  # or the two would wait for each other
+    counts.bound["child"] = (1, 1000, 0)
     assert counts.fits((1, 1000, 0), 0)
     assert not counts.fits((1, 3000, 0), 0)
 

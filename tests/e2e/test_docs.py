@@ -1,0 +1,17 @@
+"""What the reference says of a running ORC."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.real
+
+
+def test_every_figure_of_the_status_is_in_the_reference(orc):
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs/reference/metrics.md").read_text()))
+    status = orc.face("/status")
+    assert set(status) | set(status["rules"]) | set(status["pools"][0]) <= named
