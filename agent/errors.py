@@ -13,6 +13,7 @@ OrcError
 ├── GraphError          the knowledge graph cannot be used
 │   ├── GraphAwayError      there is none, or it does not answer
 │   ├── GraphRefusedError   wrong user or password
+│   ├── GraphVersionError   its server and our driver speak no common version of Bolt
 │   ├── GraphReadOnlyError  it takes no writes
 │   ├── GraphFullError      its disk or memory is full
 │   └── GraphClashError     a transaction lost a race for the same key, again and again
@@ -73,6 +74,10 @@ class GraphAwayError(GraphError):
 
 class GraphRefusedError(GraphError):
     """The graph refuses the user."""
+
+
+class GraphVersionError(GraphError):
+    """The graph's server and the driver have no version of Bolt in common."""
 
 
 class GraphReadOnlyError(GraphError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import logging
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,13 +24,22 @@ from agent.errors import (
     GraphFullError,
     GraphReadOnlyError,
     GraphRefusedError,
+    GraphVersionError,
 )
 from agent.settings import Settings
 
+logger = logging.getLogger("orc.graph")
+
+#: servers, and how far their versions, that the tests ran on
+TESTED = ("Neo4j/5.26",)
 #: rows in one transaction: larger ones gain nothing and hold locks longer
 BATCH = 2_000
-#: attempts of a transaction that raced with another one for the same key
-_ATTEMPTS = 8
+#: attempts of a transaction that raced with another one for the same key or lock
+_ATTEMPTS = 12
+#: how long a write waits for a server that went away: a restart by `orc up` takes some seconds
+_PATIENCE_SECONDS = 30.0
+#: the longest pause between two attempts
+_PAUSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +85,14 @@ class Graph:
 
     def __init__(self, at: Address) -> None:
         self.at = at
+        #: transactions that were tried again
+        self.retries = 0
         with _named(at):
             self._driver = neo4j.GraphDatabase.driver(
                 at.url,
                 auth=(at.user, at.password),
                 connection_timeout=5,
                 connection_acquisition_timeout=20,
-                max_transaction_retry_time=30,
                 notifications_min_severity="OFF",
             )
 
@@ -95,33 +107,55 @@ class Graph:
         self._driver.close()
 
     def server(self) -> str:
-        """The server's name and version. Raises GraphAwayError, GraphRefusedError."""
+        """The server's name and version. Raises GraphAwayError, GraphRefusedError, GraphVersionError."""
         with _named(self.at):
-            return str(self._driver.get_server_info().agent)
+            agent = str(self._driver.get_server_info().agent)
+        if not agent.startswith(TESTED):
+            logger.warning(
+                "graph %s is %s; ORC was tested with %s: what it loads is counted, but try it on a copy first",
+                self.at.url, agent, " and ".join(f"{name}*" for name in TESTED),
+            )  # fmt: skip
+        return agent
 
     def read(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
-        """Rows of a query."""
-        with _named(self.at):
-            found = self._driver.execute_query(
-                query,
-                parameters,
-                database_=self.at.database,
-                routing_=neo4j.RoutingControl.READ,
-            )
-            return [row.data() for row in found.records]
+        """Rows of a query; tried again like `run`."""
+        return self._tried(neo4j.READ_ACCESS, query, parameters)
 
     def run(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
-        """One writing transaction, tried again when it lost a race. Its rows."""
-        for attempt in range(_ATTEMPTS):
+        """One writing transaction, its rows; tried again when it lost a race, or while the server is starting again.
+
+        The server may have committed what it did not get to answer: the query must leave the same when it runs twice.
+        """
+        return self._tried(neo4j.WRITE_ACCESS, query, parameters)
+
+    def _tried(self, access: str, query: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        end, lost = time.monotonic() + _PATIENCE_SECONDS, 0
+        for attempt in itertools.count():
             try:
-                with _named(self.at):
-                    found = self._driver.execute_query(query, parameters, database_=self.at.database)
-                    return [row.data() for row in found.records]
-            except GraphClashError:
-                if attempt == _ATTEMPTS - 1:
+                return self._once(access, query, parameters)
+            except (GraphClashError, GraphAwayError) as error:
+                lost += isinstance(error, GraphClashError)
+                # the driver's own retries begin with a pause of a second, for a deadlock that is over in milliseconds
+                pause = random.uniform(0.5, 1) * min(_PAUSE_SECONDS, 0.02 * 2 ** min(attempt, 10))
+                if lost == _ATTEMPTS or time.monotonic() + pause > end:
                     raise
-                time.sleep(random.uniform(0, 0.05 * 2**attempt))
+                self.retries += 1
+                time.sleep(pause)
         raise AssertionError
+
+    def _once(self, access: str, query: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        with (
+            _named(self.at),
+            self._driver.session(
+                database=self.at.database,
+                default_access_mode=access,
+                bookmark_manager=self._driver.execute_query_bookmark_manager,
+            ) as session,
+            session.begin_transaction() as transaction,
+        ):
+            rows = [row.data() for row in transaction.run(query, dict(parameters))]
+            transaction.commit()
+            return rows
 
     def write(self, query: str, rows: Sequence[Mapping[str, Any]], batch: int = BATCH) -> None:
         """A query over `$rows`, in transactions of `batch` rows: all of a transaction's rows are written, or none."""
@@ -145,6 +179,10 @@ def quoted(name: str) -> str:
 def _named(at: Address) -> Iterator[None]:
     try:
         yield
+    except foreign.UnsupportedServerProduct as error:
+        raise GraphVersionError(
+            f"graph {at.url} speaks no Bolt that the driver {neo4j.__version__} knows; upgrade the server (Neo4j 4.4 and later do), or install a driver of its age (pip install neo4j==VERSION)"
+        ) from error
     except foreign.AuthError as error:
         raise GraphRefusedError(
             f"graph {at.url} refuses user {at.user!r}; check ORC_GRAPH_USER and ORC_GRAPH_PASSWORD"
@@ -170,6 +208,8 @@ def _translated(at: Address, error: foreign.Neo4jError) -> GraphError:
         return GraphFullError(f"graph {at.url} is full: {line}; make room and run again, it goes on where it stopped")
     if "databasenotfound" in low or ("database" in low and "does not exist" in low):
         return GraphError(f"graph {at.url} has no database {at.database!r}: {line}; check ORC_GRAPH_DATABASE")
+    if "databaseunavailable" in low or "database is not available" in low or "shutting down" in low:
+        return GraphAwayError(f"graph {at.url} does not serve its database now: {line}; run again when it is up")
     clash = "constraintvalidation" in low or "duplicated key" in low or "concurrentmodification" in low
     if clash or error.is_retryable() or "please retry" in low:
         return GraphClashError(f"graph {at.url}: {line}")

@@ -23,6 +23,7 @@ DATABASE, USER = "orc", "root"
 
 def serve(settings: Settings, port: int, stopping: threading.Event) -> None:
     """Serve Bolt until `stopping` is set. A store keeps its first password, which graph.json keeps for it."""
+    from arcadedb_embedded import create_database
     from arcadedb_embedded.server import ArcadeDBServer
 
     home = settings.home.absolute()
@@ -41,8 +42,19 @@ def serve(settings: Settings, port: int, stopping: threading.Event) -> None:
         json.dump(asdict(at), out)
     new.replace(file)
     (home / "graph").mkdir(exist_ok=True)
+    users = home / "graph" / "config" / "server-users.jsonl"
+    if old is None and users.exists():
+        # nobody knows its password any more; the data are not locked by it
+        logger.warning("%s was lost: the graph's root gets a new password", file)
+        users.unlink()
     # it writes its logs beside where it stands
     os.chdir(home / "graph")
+    # the JVM leaves SIGTERM to us (-Xrs), or nobody would act on it
+    jvm = {"heap_size": settings.graph_heap, "jvm_args": "-Xrs"}
+    # before anybody can connect, or the first to come would find no database
+    store = home / "graph" / "databases" / DATABASE
+    if not store.exists():
+        create_database(str(store), jvm_kwargs=jvm).close()
     server = ArcadeDBServer(
         root_path=str(home / "graph"),
         root_password=at.password,
@@ -53,14 +65,14 @@ def serve(settings: Settings, port: int, stopping: threading.Event) -> None:
             "host": settings.host,
             "mode": "production",
         },
-        jvm_kwargs={"heap_size": settings.graph_heap},
+        jvm_kwargs=jvm,
     )
     server.start()
     try:
-        if not (home / "graph" / "databases" / DATABASE).exists():
-            server.create_database(DATABASE)
         logger.info("the graph is at %s", at.url)
-        stopping.wait()
+        # the signal may reach a thread of the JVM: its handler then runs only when this thread wakes
+        while not stopping.wait(0.2):
+            pass
     finally:
         server.stop()
 

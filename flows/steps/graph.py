@@ -18,7 +18,7 @@ from prefect.cache_policies import INPUTS, TASK_SOURCE
 
 from agent import lineage, needs
 from agent.errors import GraphError
-from agent.graph.bolt import Graph, address, quoted
+from agent.graph.bolt import BATCH, Graph, address, quoted
 from agent.settings import load as settings
 from flows.steps import mapping as m
 from flows.steps.tables import glob_of, moved
@@ -217,16 +217,21 @@ def load(name: str, part: str, folder: str, text: str, opened: dict[str, str]) -
     """MERGE one part; running it twice leaves the graph as running it once. How many rows it wrote."""
     mapping = _parsed(text)
     kind = next(k for k in (*mapping.nodes, *mapping.relations) if k.name == name)
-    rows = pq.read_table(Path(folder) / part).to_pylist()
-    own = {"_key", "_a", "_b"}
-    said = [
-        {**{k: v for k, v in row.items() if k in own}, "p": {**{k: v for k, v in row.items() if k not in own}, mapping.provenance: opened["load"]}}
-        for row in rows
-    ]  # fmt: skip
     lineage.reads(folder)
     with Graph(address(settings())) as graph:
-        graph.write(statement(kind), said)
+        wrote = write(graph, kind, Path(folder) / part, {mapping.provenance: opened["load"]})
         lineage.writes(f"{graph.at.url}#{opened['load']}", "graph")
+    return wrote
+
+
+def write(graph: Graph, kind: m.Kind, part: Path, marks: Mapping[str, Any], batch: int = BATCH) -> int:
+    """MERGE the rows of a parquet part, each with `marks` as further properties; how many there were."""
+    own = ("_key", "_a", "_b")
+    rows = [
+        {**{k: row[k] for k in own if k in row}, "p": {**{k: v for k, v in row.items() if k not in own}, **marks}}
+        for row in pq.read_table(part).to_pylist()
+    ]
+    graph.write(statement(kind), rows, batch)
     return len(rows)
 
 

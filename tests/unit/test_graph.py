@@ -22,6 +22,7 @@ AT = Address(url="bolt://there:7687", user="neo4j", password="secret")
         ("Neo.TransientError.General.OutOfMemoryError", "There is not enough memory", GraphFullError),
         ("Neo.ClientError.Schema.ConstraintValidationFailed", "Node already exists", GraphClashError),
         ("Neo.TransientError.Transaction.DeadlockDetected", "can't acquire", GraphClashError),
+        ("Neo.TransientError.General.DatabaseUnavailable", "The database is not currently available", GraphAwayError),
         ("Neo.ClientError.Database.DatabaseNotFound", "Graph not found: x", GraphError),
         ("Neo.ClientError.Statement.SyntaxError", "Invalid input", GraphError),
     ],
