@@ -12,6 +12,7 @@ from typing import Any
 import tornado.web
 
 from agent.governor.governor import Governor
+from agent.governor.metrics import page
 from agent.model.units import show_ms
 
 TOKEN = "X-Orc-Token"
@@ -24,6 +25,7 @@ def application(governor: Governor, token: str) -> tornado.web.Application:
     return tornado.web.Application(
         [
             (r"/status", _Status, known),
+            (r"/metrics", _Metrics, known),
             (r"/holds", _Holds, known),
             (r"/why", _Why, known),
             (r"/(approve|reject)", _Answer, known),
@@ -78,11 +80,6 @@ class _Status(_Handler):
                     "refused_ms": now - state.refused_since_ms if state.refused_since_ms is not None else None,
                 }
             )
-        spend = 0
-        for lease in g.view.leases.values():
-            view = g.view.pools.get(lease.pool)
-            if view is not None and lease.granted_ms is not None and lease.ended_ms is None:
-                spend += view.pool.billed(lease.granted_ms, now)
         self.finish(
             {
                 "mode": g.mode,
@@ -92,7 +89,7 @@ class _Status(_Handler):
                 "pools": pools,
                 "running": len(g.view.bound),
                 "held": sum(len(tasks) for tasks in g.view.ready.values()),
-                "open_usd_micros": spend,
+                "open_usd_micros": g.open_usd_micros(now),
                 "scheduler": g.scheduler,
                 "through": g.view.through,
                 "spooled": g.ledger.spooled,
@@ -105,6 +102,15 @@ class _Status(_Handler):
                 "commit_ms": _quantiles(g.commit_ms),
             }
         )
+
+
+class _Metrics(_Handler):
+    def prepare(self) -> None:
+        """Figures without names of people or data: Prometheus asks without a token, on loopback."""
+
+    def get(self) -> None:
+        self.set_header("Content-Type", "text/plain; version=0.0.4")
+        self.finish(page(self.governor))
 
 
 class _Holds(_Handler):

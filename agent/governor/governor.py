@@ -16,6 +16,7 @@ from typing import Any
 from distributed.core import rpc
 
 from agent.errors import FencedError, LedgerAwayError, SchedulerError
+from agent.governor.metrics import figures
 from agent.governor.rulebook import Refused as RulesRefused
 from agent.governor.rulebook import Rulebook, Rules
 from agent.governor.view import Bound, Task, View, Word
@@ -42,6 +43,8 @@ STALE_MS = 10_000
 REST = 0.5
 #: and renews its lease in the ledger, ms
 RENEW_MS = 3_000
+#: and shows its figures on the dashboard, ms
+SHOW_MS = 1_000
 #: and folds SQLite's log back, ms
 FOLD_MS = 5_000
 #: and looks whether the rule files have changed, ms
@@ -109,6 +112,7 @@ class Governor:
         self._looking = False
         self._new_rules: Rules | None = None
         self._asked: list[tuple[int, Pool, str]] = []
+        self._shown_ms = 0
         #: called when the first snapshot is in
         self.on_begun: Callable[[], None] = lambda: None
         self._poll: asyncio.Future[dict[str, Any]] | None = None
@@ -140,6 +144,16 @@ class Governor:
                     await asyncio.wait({self._poll}, timeout=2 * REST)
                     self._poll.cancel()
         await self._write(self.ledger.resign)
+
+    def open_usd_micros(self, now: int) -> int:
+        """What the open leases cost so far."""
+        return sum(
+            view.pool.billed(lease.granted_ms, now)
+            for lease in self.view.leases.values()
+            if (view := self.view.pools.get(lease.pool)) is not None
+            and lease.granted_ms is not None
+            and lease.ended_ms is None
+        )
 
     def stop(self) -> None:
         """End after this round."""
@@ -324,6 +338,9 @@ class Governor:
         await self._refuse_wrong()
         await self._judge_again(now)
         await self._write_words(now)
+        if now - self._shown_ms > SHOW_MS:
+            self._shown_ms = now
+            await self._ask("orc_instruct", figures=figures(self))
         if view.shadow:
             await self._shadow(now)
         if not (view.dirty or view.ended or view.changed_leases or self._says or self._due(now)):
@@ -521,6 +538,7 @@ class Governor:
         self._last[about] = (signature, number)
         self.decisions[number] = decision
         entry.decisions.append(Decided(id=number, run=self._run(decision, entry), decision=decision))
+        self.view.tally.decisions[decision.verb, decision.pool or ""] += 1
         if len(self._last) > 5_000:
             self._last.clear()
         if len(self.decisions) > 5_000:

@@ -10,6 +10,7 @@ import orjson
 
 from agent.governor import specs
 from agent.governor.learning import Learning
+from agent.governor.metrics import Tally
 from agent.governor.specs import Facts, Spec
 from agent.ledger.records import Ended, Lease
 from agent.model.codec import digest, encode
@@ -104,6 +105,7 @@ class View:
         self.judge, self.rules_facts = judge, rules_facts
         self.learning = Learning()
         self.specs: list[Spec] = []
+        self.tally = Tally()
         self.live: dict[str, Live] = {}
         self.ready: dict[str, dict[Any, Task]] = {}
         self.group_of: dict[Any, str] = {}
@@ -243,9 +245,11 @@ class View:
         if result == "done" and start_ms:
             ran_in = live.counts.pool if live is not None else bound.pool
             self.learning.ran(spec.task_class, ran_in, stop, run, spec.root_run)
+            self.tally.ran(bound.expected_ms, run)
         if spec.root_run:
             self.root_seen_ms[spec.root_run] = now_ms
         usd = cost_micros(bound.usd_micros_per_hour, run * part)
+        self.tally.outcomes[bound.pool, result] += 1
         self.ended.append(
             Ended(
                 placement=bound.placement,
@@ -383,6 +387,7 @@ class View:
             if lease.ready_ms is None:
                 # it never came up: as good as a refusal, or it would be launched again at once, for ever
                 self._put_off(view, now_ms)
+        self.tally.lease_usd_micros[lease.pool, cause] += usd
         self._lease(replace(lease, ended_ms=now_ms, cause=cause, usd_micros=usd))
 
     def noticed(self, worker: str) -> str | None:
@@ -578,6 +583,9 @@ class View:
     def sent(self, bound: Bound) -> None:
         """The extension bound a task to a worker."""
         self.bound[bound.task.key] = bound
+        self.tally.placements[bound.pool] += 1
+        if bound.task.key in self.losses:
+            self.tally.moves[bound.pool] += 1
         self.placed[bound.task.key] = bound.placement
         if len(self.placed) > PLACED_KEPT:
             del self.placed[next(iter(self.placed))]

@@ -16,7 +16,7 @@ from typing import Any
 from distributed import SchedulerPlugin
 
 from agent.model.pools import pool_of
-from agent.scheduler import probe
+from agent.scheduler import dashboard, probe
 from agent.scheduler import protocol as p
 from agent.scheduler.counts import Counts, Size
 from agent.scheduler.inner import Inner
@@ -67,7 +67,12 @@ class Extension(SchedulerPlugin):
         self.degraded: list[str] = []
 
     async def start(self, scheduler: Any) -> None:
-        """Look at the scheduler; take it over, or say why not and leave everything as it is."""
+        """Look at the scheduler; take it over, or say why not and leave everything as it is.
+
+        Dask calls it again for a plugin that was there before the scheduler started; it is taken over once.
+        """
+        if getattr(self, "scheduler", None) is scheduler:
+            return
         self.scheduler = scheduler
         self.epoch = 0
         self.tasks: dict[Any, Task] = {}
@@ -86,6 +91,8 @@ class Extension(SchedulerPlugin):
         self.withdrawals = 0
         #: held tasks as a restart began, and whether one goes on
         self.restarting = 0, False
+        #: what the governor shows on the dashboard
+        self.figures: Mapping[str, Any] | None = None
         #: an Adaptive has asked for its target
         self.adaptive = False
         self.inner = Inner(self)
@@ -120,6 +127,7 @@ class Extension(SchedulerPlugin):
             return await restart(*args, **kwargs)
 
         scheduler.handlers["restart"] = restarting
+        dashboard.serve(self)
         for address in scheduler.workers:
             self._joined(address)
 
@@ -505,6 +513,7 @@ class Extension(SchedulerPlugin):
         undrain: Sequence[str] = (),
         withdraw: Sequence[str] = (),
         refuse: Sequence[tuple[Any, str, str]] = (),
+        figures: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Apply instructions that are still true. Answers with the worker of each bound key, None where it could not be bound."""
         if fenced := self._fenced(epoch):
@@ -513,6 +522,8 @@ class Extension(SchedulerPlugin):
             self._configure(pools)
         if mode is not None and not self.degraded:
             self.mode = mode
+        if figures is not None:
+            self.figures = figures
         for address in (*drain, *withdraw):
             if (counts := self.counts.get(address)) is not None:
                 counts.draining = counts.draining or address in drain

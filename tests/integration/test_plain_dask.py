@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import dask
 import dask.dataframe as dd
+import httpx
 import pandas as pd
 import pytest
 from distributed import Client, as_completed, worker_client
@@ -175,6 +178,21 @@ def test_a_restart_ends_held_and_bound_tasks_with_the_cause(plain):
     assert any(entry.get("cancelled by restart", {}).get("held") for entry in said)
     assert plain.client.submit(double, 5, pure=False).result(timeout=60) == 10
     del kept
+
+
+def test_the_page_and_the_metrics_say_what_was_done(plain):
+    port = plain.client.scheduler_info()["services"]["dashboard"]
+    at = f"http://127.0.0.1:{port}"
+    assert "Worker pools" in httpx.get(f"{at}/orc", follow_redirects=True).text
+    shown = until(lambda: httpx.get(f"{at}/orc/figures").json()["governor"])
+    assert {pool["pool"] for pool in shown["pools"]} == {"spot", "safe"}
+    assert sum(pool["placed"] for pool in shown["pools"]) >= 40
+    assert "orc_scheduler_bound_total" in httpx.get(f"{at}/metrics").text
+    face = json.loads((plain.folder / "governor.json").read_text())["url"]
+    text = httpx.get(f"{face}/metrics").text
+    assert 'orc_outcomes_total{pool="safe",result="done"}' in text
+    assert "orc_runtime_ratio_bucket" in text
+    assert httpx.get(f"{face}/status").status_code == 403  # all else asks for the token
 
 
 def test_all_of_it_is_on_record_and_the_record_is_whole(plain):
