@@ -5,6 +5,8 @@ OrcError
 │   ├── PoolError       pools.yaml
 │   └── UnitError       "16 Gigs"
 ├── NeedUnmetError      no pool can ever meet a task's needs
+├── TaskError           a task cannot be sent to a worker as it is
+│   └── CheckpointError     a task's checkpoint cannot be used
 ├── RejectedError       a person rejected the task, or a rule refused it
 ├── LedgerError         the ledger cannot be read, written or trusted
 │   └── LedgerNewerError  it was written by a newer ORC
@@ -40,6 +42,14 @@ class UnitError(SettingError):
 
 class NeedUnmetError(OrcError):
     """No worker pool can ever run the task; raised by the task's future."""
+
+
+class TaskError(OrcError):
+    """A task, or a parameter of it, cannot be sent to a worker; raised at submit."""
+
+
+class CheckpointError(TaskError):
+    """A checkpoint was written by another version, or cannot be read or written."""
 
 
 class RejectedError(OrcError):

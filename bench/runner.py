@@ -114,7 +114,6 @@ def services(folder: Path, database: str | None) -> Iterator[dict[str, str]]:
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{api}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
         "DO_NOT_TRACK": "1",
         "BENCH_PLAIN": f"tcp://127.0.0.1:{plain}",
         "BENCH_GOVERNED": f"tcp://127.0.0.1:{governed}",

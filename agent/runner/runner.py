@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
-from uuid import uuid4
 
 import dask
 import distributed
-from distributed import Future
-from prefect.context import AssetContext, EngineContext, SettingsContext, TagsContext, TaskRunContext, serialize_context
 from prefect.futures import PrefectFutureList
 from prefect.tasks import Task
-from prefect.utilities.engine import collect_task_run_inputs_sync
 from prefect_dask import DaskTaskRunner
 from prefect_dask.client import PrefectDaskClient
 
 from agent.errors import SchedulerError, SettingError
 from agent.model.needs import merged
 from agent.runner import run as runs
-from agent.runner.future import GovernedFuture
+from agent.runner.future import GovernedFuture, GovernedFutureList, Results
 from agent.runner.said import overrides, said_by
+from agent.runner.sending import Prepared, Sender
 from agent.scheduler import protocol as p
 from agent.settings import Settings, load
 from agent.worker.body import run_task
 from agent.worker.carried import RunInfo
+from agent.worker.shipped import PLACE
 
 _ADAPT = (
     "adapt_kwargs cannot scale a governed scheduler: set workers.min and workers.max of its pools in pools.yaml instead"
@@ -47,8 +45,12 @@ class GovernedTaskRunner(DaskTaskRunner):
         self.address: str | None
         # the environment is not read here: runners are built when a flow's module is imported
         self._run: RunInfo | None = None
-        self._context: dict[str, Any] | None = None
-        self._specs: dict[Any, dict[str, Any]] = {}
+        self._sender = Sender(self._put)
+        self._results = Results()
+        self._gathering: list[Prepared] | None = None
+        self._specs: dict[str, dict[str, Any]] = {}
+        #: (task, what is said around the call) → what it says, without a fingerprint
+        self._quick: dict[tuple[int, int], tuple[Any, dict[str, Any]]] = {}
         self._mode: str | None = None
         self._seceded = False
 
@@ -89,83 +91,85 @@ class GovernedTaskRunner(DaskTaskRunner):
         wait_for: Iterable[Any] | None = None,
         dependencies: dict[str, set[Any]] | None = None,
     ) -> Any:
-        """Send one task to Dask, held until it is bound."""
+        """Send one task to Dask, held until it is bound. Raises TaskError where it cannot be pickled."""
+        if not self._started:
+            raise RuntimeError("The task runner must be started before submitting work.")
         if self._governed_mode() == "off":
             with dask.annotate(**{p.ANNOTATION: {p.MODE: "off"}}):
                 return super().submit(task, parameters, wait_for, dependencies)
-        if not self._started:
-            raise RuntimeError("The task runner must be started before submitting work.")
-        self._lend()
-        parameters = self._optimize_futures(parameters)
-        waits = self._optimize_futures(wait_for) if wait_for else None
-        task_run_id = uuid4()
-        inputs = {name: collect_task_run_inputs_sync(value, future_cls=Future) for name, value in parameters.items()}
-        if dependencies:
-            inputs = {name: {*found, *dependencies.get(name, set())} for name, found in inputs.items()}
-        says = self._says(task)
-        with dask.annotate(**{p.ANNOTATION: says}):
-            future = self.client.submit(
-                run_task,
-                task=task,
-                task_run_id=task_run_id,
-                parameters=parameters,
-                wait_for=waits,
-                dependencies=inputs,
-                return_type="state",
-                context=self._serialized(task, task_run_id, inputs),
-                run=self._run,
-                key=f"{task.name}-{task_run_id.hex}",
-                pure=False,
-            )
-        return GovernedFuture(
-            wrapped_future=future,
-            task_run_id=task_run_id,
-            task=task,
-            flow_run_id=self._run.flow_run if self._run else "",
-        )
+        if self._run is None:
+            self._run = runs.current()
+        prepared = self._sender.prepare(task, self._run, parameters, wait_for, dependencies)
+        if self._gathering is not None:
+            self._gathering.append(prepared)
+            return None
+        return self._send(task, [prepared])[0]
 
     def map(
         self, task: Task[Any, Any], parameters: dict[str, Any], wait_for: Iterable[Any] | None = None
     ) -> PrefectFutureList[Any]:
-        """Send one task for each item."""
-        return super().map(task, parameters, wait_for)
+        """Send one task for each item, all in one message."""
+        if self._governed_mode() == "off":
+            return super().map(task, parameters, wait_for)
+        self._gathering = gathered = []
+        try:
+            super().map(task, parameters, wait_for)
+        finally:
+            self._gathering = None
+        return GovernedFutureList(self._send(task, gathered))
+
+    def _send(self, task: Task[Any, Any], prepared: Sequence[Prepared]) -> list[GovernedFuture]:
+        if not prepared:
+            return []
+        self._lend()
+        calls = [(each.common.digest, each.call, list(each.found)) for each in prepared]
+        with dask.annotate(**{p.ANNOTATION: self._says(task)}):
+            if len(prepared) == 1:
+                futures = [self.client.submit(run_task, *calls[0], key=prepared[0].key, pure=False)]
+            else:
+                futures = self.client.map(run_task, *zip(*calls, strict=True), key=[each.key for each in prepared], pure=False)
+        return [
+            GovernedFuture(
+                wrapped_future=future, task_run_id=each.born.id, prepared=each, results=self._results, ended=self._ended
+            )
+            for future, each in zip(futures, prepared, strict=True)
+        ]
 
     def _says(self, task: Task[Any, Any]) -> dict[str, Any]:
         """The annotation: needs of the flow, the task and the call, and the run. One object for each distinct saying."""
-        if self._run is None:
-            self._run = runs.current()
-        fields = merged(self._run.defaults, said_by(task), overrides())
+        if self._governed_mode() == "ungoverned":
+            return {p.MODE: "off"}
+        assert self._run is not None
+        over = overrides()
+        quick = (id(task), id(over))
+        if (known := self._quick.get(quick)) is not None and known[0] is over:
+            return known[1]
+        fields = merged(self._run.defaults, said_by(task), over)
         fields.pop("deadline_ms", None)
-        key = (task.task_key, task.name, runs.fingerprint(fields))
-        if key not in self._specs:
-            needs = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-            run = self._run.travels()
-            body = {
-                p.NEEDS: needs,
-                p.RUN: run,
-                p.NAME: task.name,
-                "task_class": task.task_key,
-                p.MODE: self._governed_mode(),
-            }
-            self._specs[key] = {p.SPEC: runs.fingerprint(body), **body}
-        return self._specs[key]
-
-    def _serialized(self, task: Task[Any, Any], task_run_id: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Prefect's context for the worker. Dumping the settings takes most of a submit's time, so it is done once for a flow run."""
-        if self._context is None:
-            self._context = serialize_context()
-        tags, parent, flow = TagsContext.get(), TaskRunContext.get(), EngineContext.get()
-        assets = AssetContext.from_task_and_inputs(
-            task=task, task_run_id=task_run_id, task_inputs=inputs, copy_to_child_ctx=True
-        )
-        fresh = {
-            "tags_context": tags.serialize() if tags else {},
-            "task_run_context": parent.serialize() if parent else {},
-            "asset_context": assets.serialize(),
+        needs = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        body = {
+            p.NEEDS: needs,
+            p.RUN: self._run.travels(),
+            p.NAME: task.name,
+            "task_class": task.task_key,
+            p.MODE: self._governed_mode(),
         }
-        if flow is None or SettingsContext.get() is None:
-            return {**serialize_context(), **fresh}
-        return {**self._context, **fresh}
+        says = {p.SPEC: runs.fingerprint(body), **body}
+        says = self._specs.setdefault(says[p.SPEC], says)
+        self._quick[quick] = (over, says)
+        return says
+
+    def _ended(self, prepared: Prepared, state: Any) -> None:
+        self._sender.state(prepared.common, prepared.born, state)
+
+    def _put(self, name: str, data: bytes) -> None:
+        self.client.set_metadata([PLACE, name], data)
+
+    def __exit__(self, *arguments: Any) -> None:
+        if self._client is not None and self._client.status == "running":
+            for name in self._sender.digests:
+                self._client.set_metadata([PLACE, name], None)
+        super().__exit__(*arguments)
 
     def _lend(self) -> None:
         """On a worker: leave the thread before waiting for nested tasks, which may need the same slot."""
@@ -181,7 +185,7 @@ class GovernedTaskRunner(DaskTaskRunner):
 
     # ------------------------------------------------------------------ the scheduler
     def _governed_mode(self) -> str:
-        """off, shadow or govern, as the settings say and the scheduler allows."""
+        """off, ungoverned, shadow or govern, as the settings say and the scheduler allows."""
         if self._mode is None:
             self._mode = self._settings.mode if self._settings.mode == "off" else self._ask()
         return self._mode
@@ -190,6 +194,8 @@ class GovernedTaskRunner(DaskTaskRunner):
         temporary = not self.address and (self._cluster is None)
         try:
             state = self.client.sync(self.client.scheduler.orc_state)
+            if state is None:
+                raise RuntimeError("it does not know orc_state")
         except Exception as error:
             return self._ungoverned(
                 f"the Dask scheduler at {self.client.scheduler.address} has no ORC extension ({error})", temporary
@@ -211,4 +217,4 @@ class GovernedTaskRunner(DaskTaskRunner):
                 f"{why}; start it with --preload agent.scheduler.preload, or set ORC_GOVERNED=optional or ORC_MODE=off to run ungoverned"
             )
         self.logger.warning("this run is not governed: %s", why)
-        return "off"
+        return "ungoverned"
