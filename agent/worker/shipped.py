@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from contextvars import Context, ContextVar, copy_context
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,7 +21,18 @@ from distributed import Future
 from distributed.utils import sync
 from prefect.client.schemas import TaskRun
 from prefect.client.schemas.objects import State, StateDetails
-from prefect.context import AssetContext, FlowRunContext, SyncClientContext, hydrated_context
+from prefect.context import (
+    AssetContext,
+    FlowRunContext,
+    SettingsContext,
+    SyncClientContext,
+    TagsContext,
+    TaskRunContext,
+    _deployment_id,
+    _deployment_parameters,
+    ensure_logging_setup,
+    hydrated_context,
+)
 from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL
 from prefect.tasks import Task
@@ -188,19 +199,28 @@ def _hydrate(name: str, shipped: Shipment) -> list[tuple[ContextVar[Any], Any]]:
 
 
 def _enter(shipped: Shipment) -> None:
-    # the context is left by leaving the Context it was entered in
-    stack = ExitStack()
-    context = shipped.context
-    stack.enter_context(hydrated_context({k: v for k, v in context.items() if k == "settings_context"}))
+    """What `prefect.context.hydrated_context` does, but for leaving it: that is leaving the Context it was entered in."""
+    said = shipped.context
+    with hydrated_context(None):
+        ensure_logging_setup()
+    if said.get("settings_context"):
+        SettingsContext.__var__.set(SettingsContext(**said["settings_context"]))
     url = PREFECT_API_URL.value() or ""
     if (client := _thread.clients.get(url)) is None:
         client = _thread.clients[url] = SyncClientContext()
-        Context().run(client.__enter__)
+        copy_context().run(client.__enter__)
     SyncClientContext.__var__.set(client)
-    stack.enter_context(
-        hydrated_context({k: v for k, v in context.items() if k != "settings_context"}, client=client.client)
-    )
-    stack.pop_all()
+    if flow := said.get("flow_run_context"):
+        context = FlowRunContext(**flow, client=client.client, task_runner=flow["flow"].task_runner, detached=True)
+        FlowRunContext.__var__.set(context)
+    if parent := said.get("task_run_context"):
+        TaskRunContext.__var__.set(TaskRunContext(**parent, client=client.client))
+    if tagged := said.get("tags_context"):
+        TagsContext.__var__.set(TagsContext(current_tags=set(tagged["current_tags"])))
+    if deployment := said.get("deployment_id"):
+        _deployment_id.set(UUID(deployment))
+    if parameters := said.get("deployment_parameters"):
+        _deployment_parameters.set(parameters)
 
 
 @contextmanager
