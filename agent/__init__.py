@@ -1,6 +1,6 @@
 """ORC: each task of your Prefect flows on the cheapest Dask worker that still meets its deadline and budget, with a record.
 
-What a user imports: `needs` and `GovernedTaskRunner`.
+What a user imports: `needs`, `checkpoint` and `GovernedTaskRunner`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.runner.runner import GovernedTaskRunner
     from agent.runner.said import needs
+    from agent.worker import checkpoint
 
-__all__ = ["GovernedTaskRunner", "needs"]
+__all__ = ["GovernedTaskRunner", "checkpoint", "needs"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,6 +21,10 @@ def __getattr__(name: str) -> Any:
         from agent.runner.said import needs
 
         return needs
+    if name == "checkpoint":
+        import importlib
+
+        return importlib.import_module("agent.worker.checkpoint")
     if name == "GovernedTaskRunner":
         from agent.runner.runner import GovernedTaskRunner
 

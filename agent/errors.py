@@ -6,7 +6,8 @@ OrcError
 │   └── UnitError       "16 Gigs"
 ├── NeedUnmetError      no pool can ever meet a task's needs
 ├── TaskError           a task cannot be sent to a worker as it is
-│   └── CheckpointError     a task's checkpoint cannot be used
+│   ├── CheckpointError     a task's checkpoint cannot be used
+│   └── ItemsFailedError    items of a chunk failed, others may have succeeded
 ├── RejectedError       a person rejected the task, or a rule refused it
 ├── LedgerError         the ledger cannot be read, written or trusted
 │   └── LedgerNewerError  it was written by a newer ORC
@@ -50,6 +51,17 @@ class TaskError(OrcError):
 
 class CheckpointError(TaskError):
     """A checkpoint was written by another version, or cannot be read or written."""
+
+
+class ItemsFailedError(TaskError):
+    """Items of a chunk failed; `outcomes` holds what became of each."""
+
+    def __init__(self, message: str, outcomes: object) -> None:
+        super().__init__(message, outcomes)
+        self.outcomes = outcomes
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class RejectedError(OrcError):

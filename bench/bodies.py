@@ -6,8 +6,6 @@ import time
 
 from prefect import task
 
-from agent import needs
-
 
 def plain(n: int, seconds: float) -> int:
     """Wait, return."""

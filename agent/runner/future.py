@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import distributed
 from dask.sizeof import sizeof
 from distributed.client import FutureCancelledError
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFutureList
 from prefect.states import Crashed, Failed
 from prefect_dask.task_runners import PrefectDaskFuture
 
@@ -57,7 +56,7 @@ class Results:
             self._fetched += 1
             self._bytes += _size(state)
             if isinstance(state, State):
-                future._final_state = state
+                future.settle(state)
                 self._open.pop(future.wrapped_future.key, None)
         return found[0]
 
@@ -77,6 +76,10 @@ class GovernedFuture(PrefectDaskFuture[Any]):
         super().__init__(wrapped_future=wrapped_future, task_run_id=task_run_id)
         self._prepared, self._results, self._ended = prepared, results, ended
         results.expect(self)
+
+    def settle(self, state: State[Any]) -> None:
+        """Its final state, when it was fetched with others."""
+        self._final_state = state
 
     def wait(self, timeout: float | None = None) -> None:
         """Until the task has ended or the time is up. Raises InfrastructureLostError when the scheduler is gone."""
@@ -114,7 +117,7 @@ class GovernedFuture(PrefectDaskFuture[Any]):
             if not isinstance(result, State):
                 return result
             self._final_state = result
-        return self._final_state.result(raise_on_failure=raise_on_failure, _sync=True)
+        return cast(Any, self._final_state).result(raise_on_failure=raise_on_failure, _sync=True)
 
     def _resolved(self, timeout: float | None) -> Any:
         future = self._wrapped_future
@@ -145,10 +148,6 @@ class GovernedFuture(PrefectDaskFuture[Any]):
         """The state, here and on the server."""
         self._final_state = state
         self._ended(self._prepared, state)
-
-
-class GovernedFutureList(PrefectFutureList[Any]):
-    """Of one `map`."""
 
 
 def _reachable(client: Any) -> bool:

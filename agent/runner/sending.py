@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import cloudpickle
@@ -106,7 +106,7 @@ class Sender:
             run = born.run(common.shipment.template)
             before = run.state
             run.state, run.state_id, run.state_type, run.state_name = state, state.id, state.type, state.name
-            run.end_time = state.timestamp
+            run.end_time = cast(Any, state.timestamp)
             state.state_details.task_run_id, state.state_details.flow_run_id = run.id, run.flow_run_id
             events.tell(run, before, state, born.told)
         finally:
@@ -147,6 +147,7 @@ class Sender:
         self.digests.add(name)
         event: dict[str, Any] = {}
         if about is not None:
+            assert template.state is not None
             probe = events.Kept()
             events.tell_to(probe, about, template, None, template.state)
             event = orjson.loads(probe.events[0])
@@ -167,12 +168,17 @@ class Sender:
         if not self._asked:
             self._asked = True
             known, here, flow = events.related.get(), carried.get(), FlowRunContext.get()
-            same = here is not None and flow is not None and flow.flow_run is not None and str(flow.flow_run.id) == here.flow_run
+            same = (
+                here is not None
+                and flow is not None
+                and flow.flow_run is not None
+                and str(flow.flow_run.id) == here.flow_run
+            )
             if known is not None and same:
                 self._related = [dict(each) for each in known]
             elif events.events() is not None:
                 context = copy_context()
-                context.run(TaskRunContext.__var__.set, None)
+                context.run(TaskRunContext.__var__.set, cast(Any, None))
                 self._related = context.run(run_coro_as_sync, _resources())
         return self._related
 
@@ -257,12 +263,16 @@ def _inputs(
 def _assets(task: Task[Any, Any], number: UUID, inputs: dict[str, set[Any]]) -> dict[str, Any] | None:
     """The asset context, where the task or what it depends on has assets."""
     flow = FlowRunContext.get()
-    if not task.asset_deps and not isinstance(task, MaterializingTask) and not (flow and any(flow.task_run_assets.values())):
+    if (
+        not task.asset_deps
+        and not isinstance(task, MaterializingTask)
+        and not (flow and any(flow.task_run_assets.values()))
+    ):
         return None  # fmt: skip
-    made = AssetContext.from_task_and_inputs(
+    found: dict[str, Any] = AssetContext.from_task_and_inputs(
         task=task, task_run_id=number, task_inputs=inputs, copy_to_child_ctx=True
     ).serialize()
-    return made
+    return found or None
 
 
 def _unpicklable(task: Task[Any, Any], parameters: Mapping[str, Any], error: Exception) -> TaskError:
@@ -275,4 +285,3 @@ def _unpicklable(task: Task[Any, Any], parameters: Mapping[str, Any], error: Exc
                 f"task {task.name!r} cannot be sent to a worker: parameter {name!r} ({type(value).__name__}) cannot be pickled ({error})"
             )
     return TaskError(f"task {task.name!r} cannot be sent to a worker: it cannot be pickled ({error})")
-

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
+from prefect._internal.result_records import ResultRecord
 from prefect.client.schemas import TaskRun
 from prefect.client.schemas.objects import State
-from prefect.results import ResultRecord
 from prefect.task_engine import AsyncTaskRunEngine, SyncTaskRunEngine
 from prefect.tasks import Task
 from prefect.utilities.engine import link_state_to_task_run_result
@@ -21,7 +21,7 @@ def _enter(engine: Any, state: State[Any]) -> State[Any]:
     last = engine.state
     run.state = state
     if last.timestamp == state.timestamp:
-        state.timestamp += timedelta(microseconds=1)
+        state.timestamp = cast(Any, state.timestamp + timedelta(microseconds=1))
     state.state_details.task_run_id = run.id
     state.state_details.flow_run_id = run.flow_run_id
     run.state_id, run.state_type, run.state_name = state.id, state.type, state.name
@@ -31,7 +31,7 @@ def _enter(engine: Any, state: State[Any]) -> State[Any]:
         run.run_count += 1
     if state.is_final():
         if run.start_time and not run.end_time:
-            run.end_time = state.timestamp
+            run.end_time = cast(Any, state.timestamp)
         link_state_to_task_run_result(state, state.data.result if isinstance(state.data, ResultRecord) else state.data)
     engine._last_event = tell(run, last, state, engine._last_event)
     engine._telemetry.update_state(state)

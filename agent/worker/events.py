@@ -17,11 +17,12 @@ from uuid import UUID
 
 import httpx
 import orjson
+from prefect._internal.result_records import ResultRecord
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas import TaskRun
 from prefect.client.schemas.objects import State
 from prefect.events.worker import EventsWorker, emit_events_to_cloud
-from prefect.results import ResultRecord, should_persist_result
+from prefect.results import should_persist_result
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.engine import emit_task_run_state_change_event
 

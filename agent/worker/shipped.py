@@ -20,7 +20,7 @@ from dask.base import is_dask_collection
 from distributed import Future
 from distributed.utils import sync
 from prefect.client.schemas import TaskRun
-from prefect.client.schemas.objects import State, StateDetails
+from prefect.client.schemas.objects import StateDetails
 from prefect.context import (
     AssetContext,
     FlowRunContext,
@@ -30,15 +30,16 @@ from prefect.context import (
     TaskRunContext,
     _deployment_id,
     _deployment_parameters,
-    ensure_logging_setup,
     hydrated_context,
 )
 from prefect.futures import PrefectFuture
+from prefect.logging.configuration import ensure_logging_setup
 from prefect.settings import PREFECT_API_URL
 from prefect.tasks import Task
 
 from agent.errors import InfrastructureLostError
 from agent.worker.carried import RunInfo, carried
+from agent.worker.chunk import item
 from agent.worker.events import related
 
 #: where in the scheduler's metadata
@@ -113,6 +114,9 @@ class _Packer(cloudpickle.Pickler):
             future = getattr(obj, "wrapped_future", None)
             if isinstance(future, Future):
                 return self._at(future)
+            chunk, at = getattr(obj, "chunk", None), getattr(obj, "at", 0)
+            if chunk is not None:
+                return (self._at(chunk.wrapped_future), at)
         elif isinstance(obj, Future):
             return self._at(obj)
         elif is_dask_collection(obj):
@@ -131,7 +135,9 @@ class _Unpacker(pickle.Unpickler):
         self.found = found
 
     def persistent_load(self, pid: Any) -> Any:
-        return pickle.loads(pid) if isinstance(pid, bytes) else self.found[pid]
+        if isinstance(pid, bytes):
+            return pickle.loads(pid)
+        return item(self.found[pid[0]], pid[1]) if isinstance(pid, tuple) else self.found[pid]
 
 
 def pack(call: Any) -> tuple[bytes, list[Future]]:
@@ -241,8 +247,3 @@ def at_home(name: str, shipped: Shipment, assets: Mapping[str, Any] | None) -> I
         if assets is not None:
             stack.enter_context(AssetContext(**assets))
         yield
-
-
-def final(state: Any) -> bool:
-    """Whether a result of the body is a task run's state."""
-    return isinstance(state, State)
