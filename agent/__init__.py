@@ -1,6 +1,6 @@
 """ORC: each task of your Prefect flows on the cheapest Dask worker that still meets its deadline and budget, with a record.
 
-What a user imports: `needs`, `GovernedTaskRunner` and `lineage`.
+What a user imports: `needs`, `GovernedTaskRunner`, `checkpoint` and `lineage`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.runner.runner import GovernedTaskRunner
     from agent.runner.said import needs
-    from agent.worker import lineage
+    from agent.worker import checkpoint, lineage
 
-__all__ = ["GovernedTaskRunner", "lineage", "needs"]
+__all__ = ["GovernedTaskRunner", "checkpoint", "lineage", "needs"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +26,6 @@ def __getattr__(name: str) -> Any:
         from agent.runner.runner import GovernedTaskRunner
 
         return GovernedTaskRunner
-    if name == "lineage":
-        return importlib.import_module("agent.worker.lineage")
+    if name in ("checkpoint", "lineage"):
+        return importlib.import_module(f"agent.worker.{name}")
     raise AttributeError(f"module 'agent' has no attribute {name!r}")

@@ -5,6 +5,9 @@ OrcError
 │   ├── PoolError       pools.yaml
 │   └── UnitError       "16 Gigs"
 ├── NeedUnmetError      no pool can ever meet a task's needs
+├── TaskError           a task cannot be sent to a worker as it is
+│   ├── CheckpointError     a task's checkpoint cannot be used
+│   └── ItemsFailedError    items of a chunk failed, others may have succeeded
 ├── RejectedError       a person rejected the task, or a rule refused it
 ├── LedgerError         the ledger cannot be read, written or trusted
 │   ├── LedgerNewerError  it was written by a newer ORC
@@ -42,6 +45,25 @@ class UnitError(SettingError):
 
 class NeedUnmetError(OrcError):
     """No worker pool can ever run the task; raised by the task's future."""
+
+
+class TaskError(OrcError):
+    """A task, or a parameter of it, cannot be sent to a worker; raised at submit."""
+
+
+class CheckpointError(TaskError):
+    """A checkpoint was written by another version, or cannot be read or written."""
+
+
+class ItemsFailedError(TaskError):
+    """Items of a chunk failed; `outcomes` holds what became of each."""
+
+    def __init__(self, message: str, outcomes: object) -> None:
+        super().__init__(message, outcomes)
+        self.outcomes = outcomes
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class RejectedError(OrcError):

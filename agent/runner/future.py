@@ -3,54 +3,130 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
-from uuid import UUID
+import weakref
+from collections.abc import Callable
+from typing import Any, cast
 
 import distributed
+from dask.sizeof import sizeof
 from distributed.client import FutureCancelledError
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.logging import get_logger
 from prefect.states import Crashed, Failed
-from prefect.tasks import Task
 from prefect_dask.task_runners import PrefectDaskFuture
 
 from agent.errors import InfrastructureLostError, OrcError
+from agent.runner.sending import Prepared
+
+#: fetched at once, at most
+_MOST, _BYTES = 256, 16 * 2**20
+
+
+class Results:
+    """Fetches results of finished tasks many at a time: one by one, each costs three messages."""
+
+    def __init__(self) -> None:
+        #: in the order they were made
+        self._open: dict[str, weakref.ref[GovernedFuture]] = {}
+        self._bytes, self._fetched = 0, 0
+
+    def expect(self, future: GovernedFuture) -> None:
+        """A future whose result may be asked for."""
+        self._open[future.wrapped_future.key] = weakref.ref(future)
+
+    def fetch(self, wanted: GovernedFuture) -> Any:
+        """The result of a finished future, and with it those of the finished ones that follow, while they are small."""
+        most = _MOST if not self._fetched else max(1, min(_MOST, _BYTES * self._fetched // max(1, self._bytes)))
+        some = [wanted]
+        if not self._fetched:
+            most = 8
+        for at, (key, ref) in enumerate(list(self._open.items())):
+            if len(some) >= most or at > 4 * _MOST:
+                break
+            future = ref()
+            if future is None or future._final_state is not None:
+                del self._open[key]
+            elif future is not wanted and future.wrapped_future.status == "finished":
+                some.append(future)
+        found = wanted.wrapped_future.client.gather([future.wrapped_future for future in some], errors="skip")
+        self._open.pop(wanted.wrapped_future.key, None)
+        if len(found) < len(some):
+            # one was lost on the way; its own future says so when it is asked
+            return wanted.wrapped_future.result()
+        for future, state in zip(some, found, strict=True):
+            self._fetched += 1
+            self._bytes += _size(state)
+            if isinstance(state, State):
+                future.settle(state)
+                self._open.pop(future.wrapped_future.key, None)
+        return found[0]
+
+
+def _size(state: Any) -> int:
+    data = getattr(state, "data", None)
+    return 2000 + sizeof(getattr(data, "result", data))
 
 
 class GovernedFuture(PrefectDaskFuture[Any]):
-    """A `PrefectDaskFuture` that knows its task, so that what never reached a worker is recorded all the same."""
+    """A `PrefectDaskFuture` that knows its task run, so that what never reached a worker is recorded all the same."""
 
-    def __init__(self, *, wrapped_future: Any, task_run_id: Any, task: Task[Any, Any], flow_run_id: str) -> None:
+    def __init__(
+        self, *, wrapped_future: Any, task_run_id: Any, prepared: Prepared, results: Results,
+        ended: Callable[[Prepared, State[Any]], None],
+    ) -> None:  # fmt: skip
         super().__init__(wrapped_future=wrapped_future, task_run_id=task_run_id)
-        self._task, self._flow_run_id = task, flow_run_id
+        self._prepared, self._results, self._ended = prepared, results, ended
+        results.expect(self)
+
+    def settle(self, state: State[Any]) -> None:
+        """Its final state, when it was fetched with others."""
+        self._final_state = state
 
     def wait(self, timeout: float | None = None) -> None:
         """Until the task has ended or the time is up. Raises InfrastructureLostError when the scheduler is gone."""
+        if self._final_state is not None:
+            return
         try:
-            result = self._wrapped_future.result(timeout=timeout)
+            result = self._resolved(timeout)
         except (FutureCancelledError, asyncio.CancelledError) as error:
             self._cancelled(error)
         except (distributed.KilledWorker, OrcError) as error:
             self._never_ran(error)
-        except Exception:
+        except TimeoutError:
             return
+        except Exception as error:  # what Dask raises where a body could not be begun, or its result not be brought
+            self._never_ran(error)
         else:
             if isinstance(result, State):
                 self._final_state = result
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
         """The task's result. Raises what the task raised, OrcError when it was refused, TimeoutError."""
-        try:
-            return super().result(timeout=timeout, raise_on_failure=raise_on_failure)
-        except (FutureCancelledError, asyncio.CancelledError) as error:
-            self._cancelled(error)
-            raise
-        except (distributed.KilledWorker, OrcError) as error:
-            self._never_ran(error)
-            if raise_on_failure:
+        if self._final_state is None:
+            try:
+                result = self._resolved(timeout)
+            except (FutureCancelledError, asyncio.CancelledError) as error:
+                self._cancelled(error)
                 raise
-            return error
+            except TimeoutError as error:
+                raise TimeoutError(f"Task run {self.task_run_id} did not complete within {timeout} seconds") from error
+            except Exception as error:  # KilledWorker, a refusal, what Dask raises where a body could not be begun
+                self._never_ran(error)
+                if raise_on_failure:
+                    raise
+                return error
+            if not isinstance(result, State):
+                return result
+            self._final_state = result
+        return cast(Any, self._final_state).result(raise_on_failure=raise_on_failure, _sync=True)
+
+    def _resolved(self, timeout: float | None) -> Any:
+        future = self._wrapped_future
+        if future.client.asynchronous:
+            return future.result(timeout=timeout)
+        if future.status == "pending":
+            # waits without bringing the result
+            future.exception(timeout=timeout)
+        return self._results.fetch(self) if future.status == "finished" else future.result(timeout=timeout)
 
     def _cancelled(self, error: BaseException) -> None:
         client = self._wrapped_future.client
@@ -62,24 +138,16 @@ class GovernedFuture(PrefectDaskFuture[Any]):
 
     def _never_ran(self, error: Exception) -> None:
         if self._final_state is None:
-            name = "Refused" if isinstance(error, OrcError) else "Failed"
-            self._end(Failed(name=name, message=str(error), data=error))
+            if isinstance(error, distributed.KilledWorker):
+                self._end(Crashed(message=f"its workers died: {error}", data=error))
+            else:
+                name = "Refused" if isinstance(error, OrcError) else "Failed"
+                self._end(Failed(name=name, message=str(error), data=error))
 
     def _end(self, state: State[Any]) -> None:
-        """The state, here and on the server, where the task run may not exist yet."""
+        """The state, here and on the server."""
         self._final_state = state
-        try:
-            with get_client(sync_client=True) as client:
-                client.create_task_run(
-                    task=self._task,
-                    id=self.task_run_id,
-                    flow_run_id=UUID(self._flow_run_id) if self._flow_run_id else None,
-                    dynamic_key=str(self.task_run_id),
-                    name=f"{self._task.name}-refused",
-                )
-                client.set_task_run_state(self.task_run_id, state.model_copy(update={"data": None}), force=True)
-        except Exception as error:
-            get_logger("orc").warning("the state of task run %s could not be written: %s", self.task_run_id, error)
+        self._ended(self._prepared, state)
 
 
 def _reachable(client: Any) -> bool:

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
-from uuid import uuid4
+from typing import Any, cast
 
 import dask
 import distributed
-from distributed import Future
-from prefect.context import AssetContext, EngineContext, SettingsContext, TagsContext, TaskRunContext, serialize_context
 from prefect.futures import PrefectFutureList
+from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
-from prefect.utilities.engine import collect_task_run_inputs_sync
+from prefect.utilities.annotations import opaque
 from prefect_dask import DaskTaskRunner
 from prefect_dask.client import PrefectDaskClient
 
 from agent.errors import OrcError, SchedulerError, SettingError
 from agent.model.needs import merged
+from agent.runner import batch
 from agent.runner import run as runs
-from agent.runner.future import GovernedFuture
-from agent.runner.said import overrides, said_by
+from agent.runner.batch import Expanded
+from agent.runner.future import GovernedFuture, Results
+from agent.runner.said import batch_size, overrides, said_by
+from agent.runner.sending import Prepared, Sender
 from agent.scheduler import protocol as p
 from agent.settings import Settings, load
 from agent.worker.body import run_task
 from agent.worker.carried import RunInfo
+from agent.worker.chunk import chunked
+from agent.worker.shipped import PLACE
 
 #: hosts a governor in this process; by its name, since only a run with a cluster of its own needs the planner here
 HOST = "agent.governor.hosted:host"
 _ADAPT = (
     "adapt_kwargs cannot scale a governed scheduler: set workers.min and workers.max of its pools in pools.yaml instead"
 )
+
+
+#: mean ms of an item by task class, as this process measured it
+_measured: dict[str, float] = {}
 
 
 class GovernedTaskRunner(DaskTaskRunner):
@@ -50,8 +57,13 @@ class GovernedTaskRunner(DaskTaskRunner):
         self.address: str | None
         # the environment is not read here: runners are built when a flow's module is imported
         self._run: RunInfo | None = None
-        self._context: dict[str, Any] | None = None
-        self._specs: dict[Any, dict[str, Any]] = {}
+        self._sender = Sender(self._put)
+        self._results = Results()
+        self._chunked: dict[int, tuple[Task[Any, Any], Task[Any, Any]]] = {}
+        self._gathering: list[Prepared] | None = None
+        self._specs: dict[str, dict[str, Any]] = {}
+        #: (task, what is said around the call) → what it says, without a fingerprint
+        self._quick: dict[tuple[int, int], tuple[Any, dict[str, Any]]] = {}
         self._mode: str | None = None
         self._seceded = False
 
@@ -92,83 +104,172 @@ class GovernedTaskRunner(DaskTaskRunner):
         wait_for: Iterable[Any] | None = None,
         dependencies: dict[str, set[Any]] | None = None,
     ) -> Any:
-        """Send one task to Dask, held until it is bound."""
+        """Send one task to Dask, held until it is bound. Raises TaskError where it cannot be pickled."""
+        if not self._started:
+            raise RuntimeError("The task runner must be started before submitting work.")
         if self._governed_mode() == "off":
             with dask.annotate(**{p.ANNOTATION: {p.MODE: "off"}}):
                 return super().submit(task, parameters, wait_for, dependencies)
-        if not self._started:
-            raise RuntimeError("The task runner must be started before submitting work.")
-        self._lend()
-        parameters = self._optimize_futures(parameters)
-        waits = self._optimize_futures(wait_for) if wait_for else None
-        task_run_id = uuid4()
-        inputs = {name: collect_task_run_inputs_sync(value, future_cls=Future) for name, value in parameters.items()}
-        if dependencies:
-            inputs = {name: {*found, *dependencies.get(name, set())} for name, found in inputs.items()}
-        says = self._says(task)
-        with dask.annotate(**{p.ANNOTATION: says}):
-            future = self.client.submit(
-                run_task,
-                task=task,
-                task_run_id=task_run_id,
-                parameters=parameters,
-                wait_for=waits,
-                dependencies=inputs,
-                return_type="state",
-                context=self._serialized(task, task_run_id, inputs),
-                run=self._run,
-                key=f"{task.name}-{task_run_id.hex}",
-                pure=False,
-            )
-        return GovernedFuture(
-            wrapped_future=future,
-            task_run_id=task_run_id,
-            task=task,
-            flow_run_id=self._run.flow_run if self._run else "",
-        )
+        if self._run is None:
+            self._run = runs.current()
+        prepared = self._sender.prepare(task, self._run, parameters, wait_for, dependencies)
+        if self._gathering is not None:
+            self._gathering.append(prepared)
+            return None
+        return self._send(task, [prepared])[0]
 
     def map(
         self, task: Task[Any, Any], parameters: dict[str, Any], wait_for: Iterable[Any] | None = None
     ) -> PrefectFutureList[Any]:
-        """Send one task for each item."""
-        return super().map(task, parameters, wait_for)
+        """Send one task for each item, all in one message; where a `batch_size` is said, one for so many items."""
+        if self._governed_mode() == "off":
+            return super().map(task, parameters, wait_for)
+        said = batch_size(task)
+        if said is not None and not task.isgenerator:
+            return self._map_batched(task, parameters, wait_for, said)
+        gathered: list[Prepared] = []
+        self._gathering = gathered
+        try:
+            super().map(task, parameters, wait_for)
+        finally:
+            self._gathering = None
+        return _list(self._send(task, gathered))
 
-    def _says(self, task: Task[Any, Any]) -> dict[str, Any]:
-        """The annotation: needs of the flow, the task and the call, and the run. One object for each distinct saying."""
+    def _map_batched(
+        self, task: Task[Any, Any], parameters: dict[str, Any], wait_for: Iterable[Any] | None, said: int | str
+    ) -> PrefectFutureList[Any]:
+        if not self._started:
+            raise RuntimeError("The task runner must be started before submitting work.")
+        expanded = Expanded()
+        TaskRunner.map(cast(Any, expanded), task, parameters, wait_for)
+        items, depends = expanded.items, expanded.dependencies
+        if expanded.nested(items):
+            # an item whose own input fails must fail alone
+            return _list([self.submit(task, item, wait_for, depends) for item in items])
+        made: list[GovernedFuture] = []
+        done = 0
+        if said == "auto":
+            chosen, probe = self._chosen(task, items, wait_for, depends)
+            if probe is not None:
+                made, done = [probe], min(batch.PROBE, len(items))
+        else:
+            chosen = batch.Size(items=int(said), why="said by the author")
+        if chosen.items == 1 and not made:
+            return _list([self.submit(task, item, wait_for, depends) for item in items])
+        sizes = [done] if made else []
+        rest = batch.split(items[done:], chosen.items)
+        made += self._send_chunks(task, rest, wait_for, depends, chosen.travels(len(items)))
+        sizes += [len(chunk) for chunk in rest]
+        return _list(
+            [batch.ItemFuture(chunk, at) for chunk, count in zip(made, sizes, strict=True) for at in range(count)]
+        )
+
+    def _chosen(
+        self, task: Task[Any, Any], items: Sequence[Any], wait_for: Any, depends: Any
+    ) -> tuple[batch.Size, GovernedFuture | None]:
+        """The chunk size; with the chunk that was run to find it, where nothing was known of the class."""
         if self._run is None:
             self._run = runs.current()
         fields = merged(self._run.defaults, said_by(task), overrides())
-        fields.pop("deadline_ms", None)
-        key = (task.task_key, task.name, runs.fingerprint(fields))
-        if key not in self._specs:
-            needs = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-            run = self._run.travels()
-            body = {
-                p.NEEDS: needs,
-                p.RUN: run,
-                p.NAME: task.name,
-                "task_class": task.task_key,
-                p.MODE: self._governed_mode(),
-            }
-            self._specs[key] = {p.SPEC: runs.fingerprint(body), **body}
-        return self._specs[key]
+        slots = sum(self.client.nthreads().values())
+        name = fields.get("task_class") or task.task_key
+        if (learned := self._learned_ms(name)) is not None:
+            return batch.size(len(items), learned, "learned", slots), None
+        if (runtime := batch.said_ms(fields)) is not None:
+            return batch.size(len(items), runtime, "said by the author", slots), None
+        count = min(batch.PROBE, len(items))
+        why = batch.Size(items=count, why="nothing is known of the class: run first and measured")
+        (probe,) = self._send_chunks(task, [items[:count]], wait_for, depends, why.travels(len(items)))
+        found = batch.measured_ms(probe)
+        if found is None:
+            return batch.Size(items=batch.PROBE, why="the probe did not end in time"), probe
+        _measured[name] = found
+        return batch.size(len(items) - count or 1, found, f"measured on {count}", slots), probe
 
-    def _serialized(self, task: Task[Any, Any], task_run_id: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Prefect's context for the worker. Dumping the settings takes most of a submit's time, so it is done once for a flow run."""
-        if self._context is None:
-            self._context = serialize_context()
-        tags, parent, flow = TagsContext.get(), TaskRunContext.get(), EngineContext.get()
-        assets = AssetContext.from_task_and_inputs(
-            task=task, task_run_id=task_run_id, task_inputs=inputs, copy_to_child_ctx=True
-        )
-        fresh = {
-            "tags_context": tags.serialize() if tags else {},
-            "task_run_context": parent.serialize() if parent else {},
-            "asset_context": assets.serialize(),
+    def _learned_ms(self, task_class: str) -> float | None:
+        """Mean time of an item of a class, ms: as the governor told the extension, else as measured in this process."""
+        if self._governed_mode() != "ungoverned":
+            # `runtimes_ms`: task class → mean ms, in the reply of `orc_state`
+            told = self.client.sync(self.client.scheduler.orc_state).get("runtimes_ms") or {}
+            if task_class in told:
+                return float(told[task_class])
+        return _measured.get(task_class)
+
+    def _send_chunks(
+        self, task: Task[Any, Any], chunks: Sequence[Any], wait_for: Any, depends: Any, why: dict[str, Any]
+    ) -> list[GovernedFuture]:
+        if self._run is None:
+            self._run = runs.current()
+        known = self._chunked.get(id(task))
+        if known is None:
+            known = self._chunked[id(task)] = (task, chunked(task))
+        whole = {"items": set().union(*depends.values())} if depends else None
+        prepared = [
+            self._sender.prepare(known[1], self._run, {"items": opaque(list(chunk))}, wait_for, whole)
+            for chunk in chunks
+        ]
+        return self._send(task, prepared, why)
+
+    def _send(
+        self, task: Task[Any, Any], prepared: Sequence[Prepared], batched: dict[str, Any] | None = None
+    ) -> list[GovernedFuture]:
+        if not prepared:
+            return []
+        self._lend()
+        calls = [(each.common.digest, each.call, list(each.found)) for each in prepared]
+        with dask.annotate(**{p.ANNOTATION: self._says(task, batched)}):
+            if len(prepared) == 1:
+                futures = [self.client.submit(run_task, *calls[0], key=prepared[0].key, pure=False)]
+            else:
+                futures = self.client.map(
+                    run_task, *zip(*calls, strict=True), key=[each.key for each in prepared], pure=False
+                )
+        return [
+            GovernedFuture(
+                wrapped_future=future, task_run_id=each.born.id, prepared=each, results=self._results, ended=self._ended
+            )
+            for future, each in zip(futures, prepared, strict=True)
+        ]
+
+    def _says(self, task: Task[Any, Any], batched: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The annotation: needs of the flow, the task and the call, and the run. One object for each distinct saying."""
+        if self._governed_mode() == "ungoverned":
+            return {p.MODE: "off"}
+        assert self._run is not None
+        over = overrides()
+        quick = (id(task), id(over))
+        if batched is None and (known := self._quick.get(quick)) is not None and known[0] is over:
+            return known[1]
+        fields = merged(self._run.defaults, said_by(task), over)
+        fields.pop("deadline_ms", None)
+        needs = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        body = {
+            p.NEEDS: needs,
+            p.RUN: self._run.travels(),
+            p.NAME: task.name,
+            "task_class": task.task_key,
+            p.MODE: self._governed_mode(),
         }
-        if flow is None or SettingsContext.get() is None:
-            return {**serialize_context(), **fresh}
-        return {**self._context, **fresh}
+        if batched is not None:
+            # a chunk takes as long as its items together: a class of its own
+            body |= {"task_class": f"{task.task_key}/batch", "batch": batched}
+        spec = runs.fingerprint(body)
+        says = self._specs.setdefault(spec, {p.SPEC: spec, **body})
+        if batched is None:
+            self._quick[quick] = (over, says)
+        return says
+
+    def _ended(self, prepared: Prepared, state: Any) -> None:
+        self._sender.state(prepared.common, prepared.born, state)
+
+    def _put(self, name: str, data: bytes) -> None:
+        self.client.set_metadata([PLACE, name], data)
+
+    def __exit__(self, *arguments: Any) -> None:
+        if self._client is not None and self._client.status == "running":
+            for name in self._sender.digests:
+                self._client.set_metadata([PLACE, name], None)
+        super().__exit__(*arguments)
 
     def _lend(self) -> None:
         """On a worker: leave the thread before waiting for nested tasks, which may need the same slot."""
@@ -184,7 +285,7 @@ class GovernedTaskRunner(DaskTaskRunner):
 
     # ------------------------------------------------------------------ the scheduler
     def _governed_mode(self) -> str:
-        """off, shadow or govern, as the settings say and the scheduler allows."""
+        """off, ungoverned, shadow or govern, as the settings say and the scheduler allows."""
         if self._mode is None:
             self._mode = self._settings.mode if self._settings.mode == "off" else self._ask()
         return self._mode
@@ -195,6 +296,8 @@ class GovernedTaskRunner(DaskTaskRunner):
             self._host()
         try:
             state = self.client.sync(self.client.scheduler.orc_state)
+            if state is None:
+                raise RuntimeError("it does not know orc_state")
         except Exception as error:
             return self._ungoverned(
                 f"the Dask scheduler at {self.client.scheduler.address} has no ORC extension ({error})", temporary
@@ -227,4 +330,9 @@ class GovernedTaskRunner(DaskTaskRunner):
                 f"{why}; start it with --preload agent.scheduler.preload, or set ORC_GOVERNED=optional or ORC_MODE=off to run ungoverned"
             )
         self.logger.warning("this run is not governed: %s", why)
-        return "off"
+        return "ungoverned"
+
+
+def _list(futures: Sequence[Any]) -> PrefectFutureList[Any]:
+    made: PrefectFutureList[Any] = cast(Any, PrefectFutureList)(futures)
+    return made

@@ -29,6 +29,6 @@ THROUGH = "through"  # key, why it was not held
 RESTARTED = "restart"  # held tasks it ended
 
 #: what a body says of itself, in its Dask task's metadata: a mapping under the annotation's key
-RESULT, LINEAGE = "result", "lineage"
+RESULT, CAUSE, LINEAGE = "result", "cause", "lineage"
 
 Delta = tuple[Any, ...]

@@ -3,42 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextvars import copy_context
 from typing import Any
 
 import dask
 from distributed import get_worker
 from prefect.client.schemas.objects import State
-from prefect.task_engine import run_task_async, run_task_sync
 
 from agent.scheduler import protocol as p
 from agent.worker import lineage
-from agent.worker.carried import carried
+from agent.worker.engine import run_async, run_sync
+from agent.worker.shipped import Born, at_home, shipment, unpack
 
 
-def run_task(*, task: Any, run: Any, **arguments: Any) -> Any:
-    """Run one Prefect task; its own Dask work is marked as inner work of this key. Returns its final State."""
+def run_task(shipped: str, call: bytes, found: Sequence[Any]) -> Any:
+    """Run one Prefect task; its own Dask work is marked as inner work of this key. Returns its final State.
+
+    Args:
+        shipped: digest of what it has in common with others.
+        call: its task run, parameters and `wait_for`, packed.
+        found: states of the task runs it depends on.
+    """
     worker = get_worker()
     key = worker.get_current_task()
-    token = carried.set(run)
-    said: dict[str, Any] = {}
-    try:
-        with lineage.collected() as found, dask.annotate(**{p.ANNOTATION: {p.INNER: key}}):
-            state = (
-                asyncio.run(run_task_async(task=task, **arguments))
-                if task.isasync
-                else run_task_sync(task=task, **arguments)
-            )
-    finally:
-        carried.reset(token)
+    with lineage.collected() as named:
+        state = copy_context().run(_run, worker, key, shipped, call, found)
     entry = worker.state.tasks.get(key)
     if entry is not None and isinstance(state, State):
-        # Dask sees a State and calls it a result; the extension reads this
-        if state.is_failed() or state.is_crashed():
-            said[p.RESULT] = "failed"
-        elif state.name == "Cached":
-            said[p.RESULT] = "cached"
-        if found:
-            said[p.LINEAGE] = found
+        said = outcome(state)
+        if named:
+            said[p.LINEAGE] = named
         if said:
             entry.metadata[p.ANNOTATION] = said
     return state
+
+
+def outcome(state: State[Any]) -> dict[str, Any]:
+    """What became of a task run, and why, for the decision record: Dask sees a State and calls it a result."""
+    if state.is_failed() or state.is_crashed():
+        return {p.RESULT: "failed", p.CAUSE: "out of memory" if _starved(state.data) else "broken"}
+    return {p.RESULT: "cached"} if state.name == "Cached" else {}
+
+
+def _starved(data: Any) -> bool:
+    error = getattr(data, "result", data)
+    return isinstance(error, MemoryError)
+
+
+def _run(worker: Any, key: Any, name: str, call: bytes, found: Sequence[Any]) -> Any:
+    shipped = shipment(worker, name)
+    born: Born
+    born, parameters, wait_for = unpack(call, found)
+    run = born.run(shipped.template)
+    with at_home(name, shipped, born.assets), dask.annotate(**{p.ANNOTATION: {p.INNER: key}}):
+        if shipped.task.isasync:
+            return asyncio.run(run_async(shipped.task, run, born.told, parameters, wait_for))
+        return run_sync(shipped.task, run, born.told, parameters, wait_for)

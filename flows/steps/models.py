@@ -16,7 +16,7 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import INPUTS, TASK_SOURCE
 
-from agent import lineage, needs
+from agent import checkpoint, lineage, needs
 from flows.steps import contract
 
 _POLICY = INPUTS + TASK_SOURCE
@@ -42,7 +42,8 @@ def _split(table: str, spec: Mapping[str, Any], start: float) -> tuple[pd.DataFr
     return seen, unseen
 
 
-def _boosted(seen: pd.DataFrame, spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> Any:
+def _boosted(seen: pd.DataFrame, spec: Mapping[str, Any], parameters: Mapping[str, Any], kept: str = "") -> Any:
+    """A model of all rounds. With a name to keep it under, what is done so far is a checkpoint every `checkpoint_rounds`."""
     import xgboost as xgb
 
     data = xgb.QuantileDMatrix(seen.drop(columns=spec["target"]), seen[spec["target"]], enable_categorical=True)
@@ -54,7 +55,18 @@ def _boosted(seen: pd.DataFrame, spec: Mapping[str, Any], parameters: Mapping[st
         "seed": 0,
         **parameters,
     }
-    return xgb.train(said, data, num_boost_round=spec["rounds"])
+    rounds, every = spec["rounds"], spec.get("checkpoint_rounds", 100)
+    if not kept:
+        return xgb.train(said, data, num_boost_round=rounds)
+    state: dict[str, tuple[int, bytes]] = checkpoint.load(default={}, version="1")
+    done, raw = state.get(kept, (0, b""))
+    model = xgb.Booster(model_file=bytearray(raw)) if raw else None
+    while done < rounds:
+        count = min(every, rounds - done)
+        model = xgb.train(said, data, num_boost_round=count, xgb_model=model)
+        done += count
+        checkpoint.save({**state, kept: (done, bytes(model.save_raw()))}, version="1")
+    return model
 
 
 def _predicted(model: Any, frame: pd.DataFrame, spec: Mapping[str, Any]) -> np.ndarray[Any, Any]:
@@ -93,13 +105,15 @@ def fit(table: str, spec: dict[str, Any], parameters: dict[str, Any], folder: st
     """
     lineage.reads(table)
     seen, unseen = _split(table, spec, spec["holdout"]["from"])
-    model = _boosted(seen, spec, parameters)
+    model = _boosted(seen, spec, parameters, kept="model")
     truth = unseen[spec["target"]].to_numpy()
     guess = _predicted(model, unseen, spec)
     lesser = {}
     for name, columns in spec.get("without", {}).items():
         fewer = [frame.drop(columns=columns, errors="ignore") for frame in (seen, unseen)]
-        lesser[f"model: {name}"] = scores(truth, _predicted(_boosted(fewer[0], spec, parameters), fewer[1], spec))
+        lesser[f"model: {name}"] = scores(
+            truth, _predicted(_boosted(fewer[0], spec, parameters, kept=name), fewer[1], spec)
+        )
     metrics = {
         "rows": {"trained": len(seen), "held out": len(unseen)},
         "parameters": parameters,

@@ -1,0 +1,249 @@
+"""What the tasks of a run have in common travels once; each call names it by its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import cloudpickle
+from dask.base import is_dask_collection
+from distributed import Future
+from distributed.utils import sync
+from prefect.client.schemas import TaskRun
+from prefect.client.schemas.objects import StateDetails
+from prefect.context import (
+    AssetContext,
+    FlowRunContext,
+    SettingsContext,
+    SyncClientContext,
+    TagsContext,
+    TaskRunContext,
+    _deployment_id,
+    _deployment_parameters,
+    hydrated_context,
+)
+from prefect.futures import PrefectFuture
+from prefect.logging.configuration import ensure_logging_setup
+from prefect.settings import PREFECT_API_URL
+from prefect.tasks import Task
+
+from agent.errors import InfrastructureLostError
+from agent.worker.carried import RunInfo, carried
+from agent.worker.chunk import item
+from agent.worker.events import related
+
+#: where in the scheduler's metadata
+PLACE = "orc-shipped"
+#: kept in a worker process, and hydrated in each of its threads
+KEPT = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipment:
+    """What all task runs of one task in one flow run have in common."""
+
+    task: Task[Any, Any]
+    #: a task run of it, to be copied
+    template: TaskRun
+    #: Prefect's serialized context
+    context: dict[str, Any]
+    #: resources its events are related to; None: told in Prefect's own way
+    related: Sequence[Mapping[str, str]] | None
+    run: RunInfo | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Born:
+    """A task run as its runner made it and told its Pending."""
+
+    id: UUID
+    dynamic_key: str
+    inputs: dict[str, set[Any]]
+    pending: UUID
+    at: datetime
+    #: the event that told it, as far as the next must know it
+    told: Any
+    assets: dict[str, Any] | None = None
+
+    def run(self, template: TaskRun) -> TaskRun:
+        """The task run, Pending."""
+        assert template.state is not None
+        state = template.state.model_copy(
+            update={
+                "id": self.pending,
+                "timestamp": self.at,
+                "state_details": StateDetails(task_run_id=self.id, flow_run_id=template.flow_run_id),
+            }
+        )
+        return template.model_copy(
+            update={
+                "id": self.id,
+                "name": f"{template.name}-{self.dynamic_key[:3]}" if template.flow_run_id else template.name,
+                "dynamic_key": self.dynamic_key,
+                "task_inputs": {name: list(values) for name, values in self.inputs.items()},
+                "expected_start_time": self.at,
+                "created": self.at,
+                "updated": self.at,
+                "state": state,
+                "state_id": state.id,
+                "labels": dict(template.labels),
+            }
+        )
+
+
+# ---------------------------------------------------------------------- packing, in the flow's process
+class _Packer(cloudpickle.Pickler):
+    """Takes the futures out; Dask brings their results to the worker."""
+
+    def __init__(self, file: io.BytesIO, found: list[Future]) -> None:
+        super().__init__(file, protocol=5)
+        self.found = found
+
+    def persistent_id(self, obj: Any) -> Any:
+        if isinstance(obj, PrefectFuture):
+            future = getattr(obj, "wrapped_future", None)
+            if isinstance(future, Future):
+                return self._at(future)
+            chunk, at = getattr(obj, "chunk", None), getattr(obj, "at", 0)
+            if chunk is not None:
+                return (self._at(chunk.wrapped_future), at)
+        elif isinstance(obj, Future):
+            return self._at(obj)
+        elif is_dask_collection(obj):
+            # the futures of a persisted collection stay where they are
+            return cloudpickle.dumps(obj)
+        return None
+
+    def _at(self, future: Future) -> int:
+        self.found.append(future)
+        return len(self.found) - 1
+
+
+class _Unpacker(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, found: Sequence[Any]) -> None:
+        super().__init__(file)
+        self.found = found
+
+    def persistent_load(self, pid: Any) -> Any:
+        if isinstance(pid, bytes):
+            return pickle.loads(pid)
+        return item(self.found[pid[0]], pid[1]) if isinstance(pid, tuple) else self.found[pid]
+
+
+def pack(call: Any) -> tuple[bytes, list[Future]]:
+    """A call as bytes, and the Dask futures in it. Raises what pickling raises."""
+    file, found = io.BytesIO(), list[Future]()
+    _Packer(file, found).dump(call)
+    return file.getvalue(), found
+
+
+def digest(data: bytes) -> str:
+    """Name of a shipment."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+# ---------------------------------------------------------------------- unpacking, on the worker
+_shipments: OrderedDict[str, Shipment] = OrderedDict()
+_lock = threading.Lock()
+
+
+class _Thread(threading.local):
+    """Of each worker thread: one Prefect client, and the contexts it has hydrated."""
+
+    def __init__(self) -> None:
+        self.clients: dict[str, SyncClientContext] = {}
+        self.hydrated: OrderedDict[str, list[tuple[ContextVar[Any], Any]]] = OrderedDict()
+
+
+_thread = _Thread()
+
+
+def unpack(call: bytes, found: Sequence[Any]) -> Any:
+    """The call, with results in place of futures."""
+    return _Unpacker(io.BytesIO(call), found).load()
+
+
+def shipment(worker: Any, name: str) -> Shipment:
+    """The shipment of that digest, fetched once for a process. Raises InfrastructureLostError when the scheduler has lost it."""
+    with _lock:
+        if (known := _shipments.get(name)) is not None:
+            _shipments.move_to_end(name)
+            return known
+    data = sync(worker.loop, worker.scheduler.get_metadata, keys=[PLACE, name], default=None)
+    if data is None:
+        raise InfrastructureLostError(f"the scheduler no longer has what task {name} needs: its flow has ended")
+    made: Shipment = pickle.loads(data)
+    with _lock:
+        _shipments[name] = made
+        while len(_shipments) > KEPT:
+            _shipments.popitem(last=False)
+    return made
+
+
+def _hydrate(name: str, shipped: Shipment) -> list[tuple[ContextVar[Any], Any]]:
+    """Prefect's context variables for the shipment, set up once for a thread."""
+    if (known := _thread.hydrated.get(name)) is not None:
+        return known
+    before = copy_context()
+    inside = before.copy()
+    inside.run(_enter, shipped)
+    found = [(var, value) for var, value in inside.items() if var not in before or before[var] is not value]
+    _thread.hydrated[name] = found
+    while len(_thread.hydrated) > KEPT:
+        _thread.hydrated.popitem(last=False)
+    return found
+
+
+def _enter(shipped: Shipment) -> None:
+    """What `prefect.context.hydrated_context` does, but for leaving it: that is leaving the Context it was entered in."""
+    said = shipped.context
+    with hydrated_context(None):
+        ensure_logging_setup()
+    if said.get("settings_context"):
+        SettingsContext.__var__.set(SettingsContext(**said["settings_context"]))
+    url = PREFECT_API_URL.value() or ""
+    if (client := _thread.clients.get(url)) is None:
+        client = _thread.clients[url] = SyncClientContext()
+        copy_context().run(client.__enter__)
+    SyncClientContext.__var__.set(client)
+    if flow := said.get("flow_run_context"):
+        context = FlowRunContext(**flow, client=client.client, task_runner=flow["flow"].task_runner, detached=True)
+        FlowRunContext.__var__.set(context)
+    if parent := said.get("task_run_context"):
+        TaskRunContext.__var__.set(TaskRunContext(**parent, client=client.client))
+    if tagged := said.get("tags_context"):
+        TagsContext.__var__.set(TagsContext(current_tags=set(tagged["current_tags"])))
+    if deployment := said.get("deployment_id"):
+        _deployment_id.set(UUID(deployment))
+    if parameters := said.get("deployment_parameters"):
+        _deployment_parameters.set(parameters)
+
+
+@contextmanager
+def at_home(name: str, shipped: Shipment, assets: Mapping[str, Any] | None) -> Iterator[None]:
+    """The context of a task run: as in its flow, with a task runner of its own. To be entered in a copied Context."""
+    for var, value in _hydrate(name, shipped):
+        var.set(value)
+    related.set(shipped.related)
+    carried.set(shipped.run)
+    with ExitStack() as stack:
+        flow = FlowRunContext.get()
+        if flow is not None:
+            runner = stack.enter_context(flow.task_runner.duplicate())
+            fresh = flow.model_copy(
+                update={"task_runner": runner, "run_results": {}, "task_run_dynamic_keys": {}, "task_run_assets": {}}
+            )
+            stack.enter_context(fresh)
+        if assets is not None:
+            stack.enter_context(AssetContext(**assets))
+        yield

@@ -1,0 +1,293 @@
+"""The task runner against prefect-dask's own, Prefect's thread pool and bare Dask, in one run.
+
+`python -m bench.runner [--tasks N] [--stock N] [--pairs N] [--tiny N] [--rounds N] [--ways LIST] [--database URL] [--json FILE]`
+
+One Prefect server (SQLite, or the database named), a plain Dask scheduler for prefect-dask and bare Dask, a governed one with
+the real governor process, and two one-thread workers on each, all idle but the one that is measured. Every measurement is a
+flow in a process of its own. Two clocks: to the last *result* in the flow, and to all *records* terminal in the server, which
+are asked for only when the flow has ended. prefect-dask's own runner is measured on fewer tasks and extrapolated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from agent.services.state import _any
+from bench import table
+
+ROOT = Path(__file__).parent.parent
+POOLS = """pools:
+  small: {market: on-demand, worker: {cpus: 1, memory: 1 GiB}, price: 0.10, workers: {max: 2}, selector: {name: 'small-*'}}
+"""
+#: way → what it is called in the table
+WAYS = {
+    "stock": "prefect-dask",
+    "ours": "GovernedTaskRunner",
+    "threads": "thread pool",
+    "bare": "bare Dask",
+}
+
+
+# ---------------------------------------------------------------------- one measurement, in a process of its own
+def one(way: str, kind: str, tasks: int, seconds: float) -> None:
+    """Run a flow of that many tasks; print the seconds to its last result, and the flow run."""
+    begin, run = (_bare if way == "bare" else _flow)(way, kind, tasks, seconds)
+    print(json.dumps({"seconds": begin, "flow_run": run}))
+
+
+def _bare(_: str, kind: str, tasks: int, seconds: float) -> tuple[float, str]:
+    from distributed import Client
+
+    from bench.bodies import plain
+
+    with Client(os.environ["BENCH_PLAIN"]) as client:
+        client.gather(client.map(plain, range(8), [0.0] * 8, pure=False))
+        begin = time.perf_counter()
+        if kind == "map":
+            futures = client.map(plain, range(tasks), [seconds] * tasks, pure=False)
+        else:
+            futures = [client.submit(plain, n, seconds, pure=False) for n in range(tasks)]
+        client.gather(futures)
+        return time.perf_counter() - begin, ""
+
+
+def _flow(way: str, kind: str, tasks: int, seconds: float) -> tuple[float, str]:
+    from prefect import flow
+    from prefect.runtime import flow_run
+    from prefect.task_runners import ThreadPoolTaskRunner
+    from prefect_dask import DaskTaskRunner
+
+    from agent import GovernedTaskRunner
+    from bench.bodies import body, tiny
+
+    runner: Any = {
+        "stock": lambda: DaskTaskRunner(address=os.environ["BENCH_PLAIN"]),
+        "ours": lambda: GovernedTaskRunner(address=os.environ["BENCH_GOVERNED"]),
+        "threads": lambda: ThreadPoolTaskRunner(max_workers=2),
+    }[way]()
+
+    @flow(name=f"bench-{way}-{kind}", task_runner=runner)
+    def measured(count: int, each: float) -> tuple[float, str]:
+        begin = time.perf_counter()
+        if kind == "tiny":
+            got = tiny.map(range(count)).result()
+        elif kind == "map":
+            got = body.map(range(count), [each] * count).result()
+        else:
+            got = [future.result() for future in [body.submit(n, each) for n in range(count)]]
+        took = time.perf_counter() - begin
+        assert got == list(range(count))
+        return took, str(flow_run.id)
+
+    measured(4, 0.0)
+    took, run = measured(tasks, seconds)
+    return took, str(run)
+
+
+# ---------------------------------------------------------------------- the services
+@contextmanager
+def services(folder: Path, database: str | None) -> Iterator[dict[str, str]]:
+    """Server, two schedulers, a governor and four workers; their environment. Ended by their process ids."""
+    api, plain, governed = (_any("127.0.0.1", set()) for _ in range(3))
+    (folder / "pools.yaml").write_text(POOLS)
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("ORC_", "PREFECT_"))},
+        "PYTHONPATH": str(ROOT),
+        "ORC_HOME": str(folder),
+        "ORC_POOLS": str(folder / "pools.yaml"),
+        "ORC_RULES": f"{ROOT}/rules",
+        "ORC_MODE": "govern",
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{api}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "BENCH_PLAIN": f"tcp://127.0.0.1:{plain}",
+        "BENCH_GOVERNED": f"tcp://127.0.0.1:{governed}",
+    }
+    if database:
+        env["PREFECT_API_DATABASE_CONNECTION_URL"] = database
+    with ExitStack() as stack:
+
+        def start(name: str, *arguments: str) -> None:
+            with (folder / f"{name}.log").open("ab") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", *arguments], env=env, cwd=ROOT, stdout=log, stderr=log
+                )
+            stack.callback(_end, process)
+
+        start("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(api))
+        for name, port, more in (
+            ("plain", plain, ()),
+            ("governed", governed, ("--preload", "agent.scheduler.preload")),
+        ):
+            start(
+                name,
+                "distributed.cli.dask_scheduler",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--no-dashboard",
+                *more,
+            )
+        _until(lambda: _answers(f"{env['PREFECT_API_URL']}/health"), 120)
+        for name, port in (("large", plain), ("small", governed)):
+            for number in range(2):
+                start(
+                    f"{name}-{number}", "distributed.cli.dask_worker", f"tcp://127.0.0.1:{port}", "--name", f"{name}-{number}",
+                    "--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "1GiB", "--preload", "agent.worker.preload",
+                )  # fmt: skip
+        start("governor", "agent.governor.process", env["BENCH_GOVERNED"])
+        from distributed import Client
+
+        for port in (plain, governed):
+            with Client(f"tcp://127.0.0.1:{port}", timeout=60) as client:
+                client.wait_for_workers(2, timeout=120)
+        _until(lambda: (folder / "governor.json").exists(), 60)
+        yield env
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        child.kill()
+    process.wait()
+
+
+def _until(condition: Any, seconds: float, every: float = 0.25) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds} s: {condition}")
+        time.sleep(every)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def _terminal(env: dict[str, str], flow_run: str) -> int:
+    """Task runs of the flow run that the server has in a terminal state."""
+    body = {
+        "flow_runs": {"id": {"any_": [flow_run]}},
+        "task_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}},
+    }
+    request = urllib.request.Request(
+        env["PREFECT_API_URL"] + "/task_runs/count",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return int(json.loads(reply.read()))
+
+
+def measure(
+    env: dict[str, str], way: str, kind: str, tasks: int, seconds: float = 0.0, runs: int | None = None
+) -> dict[str, float]:
+    """Seconds to results and to records of a flow in a process of its own. `runs`: task runs to wait for, when not `tasks`."""
+    code = f"from bench.runner import one; one({way!r}, {kind!r}, {tasks}, {seconds})"
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{way} {kind}: {done.stderr[-3000:]}")
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    out = {"results": float(said["seconds"])}
+    if said["flow_run"]:
+        # the flow ended when its results were there and its events were sent; the server may still be writing
+        after = time.perf_counter() - begin
+        wanted = tasks if runs is None else runs
+        _until(lambda: _terminal(env, said["flow_run"]) >= wanted, 600)
+        out["records"] = said["seconds"] + (time.perf_counter() - begin - after)
+        out["process"] = time.perf_counter() - begin
+    return out
+
+
+# ---------------------------------------------------------------------- the table
+def speeds(env: dict[str, str], said: argparse.Namespace) -> list[dict[str, Any]]:
+    """Tasks a second of every way, medians over the rounds."""
+    ways = said.ways.split(",")
+    rows = []
+    for kind in ("map", "submit"):
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        for _ in range(said.rounds):
+            for way in ways:
+                found[way].append(measure(env, way, kind, said.stock if way == "stock" else said.tasks))
+        rate = {}
+        for way in ways:
+            tasks = said.stock if way == "stock" else said.tasks
+            rate[way] = tasks / statistics.median(one_["results"] for one_ in found[way])
+        for way in ways:
+            records = [one_["records"] for one_ in found[way] if "records" in one_]
+            tasks = said.stock if way == "stock" else said.tasks
+            rows.append(
+                {
+                    "what": f"{kind}: {WAYS[way]}",
+                    "tasks a second": rate[way],
+                    "× prefect-dask": rate[way] / rate["stock"] if "stock" in rate else "",
+                    "all records, s": statistics.median(records) * said.tasks / tasks if records else "",
+                }
+            )
+    return rows
+
+
+def pairs(env: dict[str, str], said: argparse.Namespace) -> list[dict[str, Any]]:
+    """Wall of a flow with ordinary tasks, ours over prefect-dask's, pair by pair."""
+    ratios = []
+    for number in range(said.pairs):
+        order = ("stock", "ours") if number % 2 else ("ours", "stock")
+        wall = {way: measure(env, way, "map", said.each, said.seconds, runs=0)["results"] for way in order}
+        ratios.append(wall["ours"] / wall["stock"])
+    ratios.sort()
+    return [
+        {"what": f"{said.each} tasks of {said.seconds} s, ours / prefect-dask: median", "floor": "≤ 1.00", "measured": statistics.median(ratios)},
+        {"what": "p95", "floor": "≤ 1.05", "measured": ratios[min(len(ratios) - 1, round(0.95 * len(ratios)))]},
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Run all."""
+    parser = argparse.ArgumentParser(description="the task runner")
+    for name, default in {"tasks": 1000, "stock": 300, "pairs": 20, "each": 8, "rounds": 1, "tiny": 10_000}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--ways", default="stock,ours,threads,bare")
+    parser.add_argument("--database", help="SQLAlchemy URL of the server's database; by default SQLite in a new folder")
+    parser.add_argument("--keep", type=Path, help="folder for the logs, kept")
+    parser.add_argument("--json", type=Path)
+    said = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, services(said.keep or Path(name), said.database) as env:
+        for way in said.ways.split(","):
+            measure(env, way, "map", 8)
+        rows: list[dict[str, Any]] = []
+        if said.tasks:
+            rows = speeds(env, said)
+            table.show(
+                f"{said.tasks:,} no-op tasks (prefect-dask: {said.stock:,}, extrapolated), {'SQLite' if not said.database else said.database.split(':')[0]}",
+                rows,
+                said.json,
+            )
+        if said.pairs:
+            table.show(f"{said.pairs} interleaved pairs", pairs(env, said), None)
+
+
+if __name__ == "__main__":
+    main()
