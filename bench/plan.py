@@ -204,6 +204,7 @@ def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
                         "memory_mib": 16_384,
                         "resources": {},
                         "draining": False,
+                        "paused": False,
                         "host": "",
                     },
                 ),
