@@ -48,6 +48,7 @@ app.add_typer(ledger_app, name="ledger")
 echo = show.console.print
 
 _Run = Annotated[str, typer.Argument(help="id of a flow run, or its beginning")]
+_Why = Annotated[str, typer.Option(help="the reason, for the record")]
 _By = Annotated[str, typer.Option(help="who says so")]
 
 
@@ -262,7 +263,7 @@ def report_(run: _Run, svg: Annotated[Path | None, typer.Option(help="write it a
 def approve(
     id: Annotated[str, typer.Argument(help="id of the hold, from `orc why`")],
     by: _By = getpass.getuser(),
-    why: str = "",
+    why: _Why = "",
     usd: Annotated[str | None, typer.Option(help="approve at most so many dollars")] = None,
 ) -> None:
     """Let held tasks run that a rule escalated."""
@@ -276,7 +277,7 @@ def approve(
 def reject(
     id: Annotated[str, typer.Argument(help="id of the hold, from `orc why`")],
     by: _By = getpass.getuser(),
-    why: str = "",
+    why: _Why = "",
 ) -> None:
     """Refuse held tasks that a rule escalated."""
     done = ask(load(), "POST", "/reject", {"id": id, "by": by, "why": why})
@@ -286,9 +287,9 @@ def reject(
 @app.command()
 def override(
     task: Annotated[str, typer.Argument(help="held task run, or the id of a hold")],
-    pool: Annotated[str, typer.Option()],
+    pool: Annotated[str, typer.Option(help="the pool to put them into")],
     by: _By = getpass.getuser(),
-    why: str = "",
+    why: _Why = "",
 ) -> None:
     """Put held tasks into a pool of your choice; rules still hold."""
     done = ask(load(), "POST", "/override", {"task": task, "pool": pool, "by": by, "why": why})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import dask
 import distributed
@@ -25,7 +25,7 @@ from agent.runner.future import GovernedFuture, Results
 from agent.runner.said import batch_size, overrides, said_by
 from agent.runner.sending import Prepared, Sender
 from agent.scheduler import protocol as p
-from agent.settings import Settings, load
+from agent.settings import Mode, Settings, load
 from agent.worker.body import run_task
 from agent.worker.carried import RunInfo
 from agent.worker.chunk import chunked
@@ -45,16 +45,19 @@ _measured: dict[str, float] = {}
 class GovernedTaskRunner(DaskTaskRunner):
     """Takes every argument of `DaskTaskRunner`.
 
-    Without `address` and cluster arguments it uses `ORC_SCHEDULER`. `ORC_MODE=off` makes it the plain runner at once.
+    `mode` is this flow's own word: `shadow` or `govern`, whatever the scheduler's mode is, or `off`. Without `address` and cluster arguments it uses `ORC_SCHEDULER`. `ORC_MODE=off` makes it the plain runner at once.
 
     Raises:
         SettingError: `adapt_kwargs` on a governed scheduler, or a wrong `ORC_…` setting.
         SchedulerError: the scheduler has no ORC extension and `ORC_GOVERNED` is `required`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, mode: Mode | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.address: str | None
+        if mode not in (None, *get_args(Mode)):
+            raise SettingError(f"GovernedTaskRunner: mode={mode!r} must be one of {', '.join(get_args(Mode))}")
+        self.mode = mode
         # the environment is not read here: runners are built when a flow's module is imported
         self._run: RunInfo | None = None
         self._sender = Sender(self._put)
@@ -94,6 +97,7 @@ class GovernedTaskRunner(DaskTaskRunner):
             adapt_kwargs=self.adapt_kwargs,
             client_kwargs=self.client_kwargs,
             performance_report_path=self.performance_report_path,
+            mode=self.mode,
         )
 
     # ------------------------------------------------------------------ submitting
@@ -287,7 +291,10 @@ class GovernedTaskRunner(DaskTaskRunner):
     def _governed_mode(self) -> str:
         """off, ungoverned, shadow or govern, as the settings say and the scheduler allows."""
         if self._mode is None:
-            self._mode = self._settings.mode if self._settings.mode == "off" else self._ask()
+            wanted = "off" if "off" in (self._settings.mode, self.mode) else self.mode
+            self._mode = "off" if wanted == "off" else self._ask()
+            if wanted is not None and self._mode in ("shadow", "govern"):
+                self._mode = wanted
         return self._mode
 
     def _ask(self) -> str:
