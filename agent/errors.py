@@ -3,7 +3,9 @@
 OrcError
 ├── SettingError        a setting, a file of pools or a command's argument is wrong
 │   ├── PoolError       pools.yaml
-│   └── UnitError       "16 Gigs"
+│   ├── UnitError       "16 Gigs"
+│   ├── WorkflowError   a workflow that cannot be: cyclic, dangling, negative runtimes
+│   └── TraceError      a spot trace or a price that cannot be used
 ├── NeedUnmetError      no pool can ever meet a task's needs
 ├── RejectedError       a person rejected the task, or a rule refused it
 ├── LedgerError         the ledger cannot be read, written or trusted
@@ -36,6 +38,14 @@ class PoolError(SettingError):
 
 class UnitError(SettingError):
     """A quantity cannot be read."""
+
+
+class WorkflowError(SettingError):
+    """A workflow cannot be simulated as it is."""
+
+
+class TraceError(SettingError):
+    """A spot trace or a price cannot be used."""
 
 
 class NeedUnmetError(OrcError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,9 +16,11 @@ from agent.ledger.records import Ended, Lease
 from agent.model.codec import digest, encode
 from agent.model.plans import Bind
 from agent.model.pools import DEFAULT, Pool, PriceStep
-from agent.model.snapshot import Group, PoolState, Starting, Worker
+from agent.model.snapshot import Group, PoolState, Run, Starting, Worker
 from agent.model.units import cost_micros
 from agent.model.verdicts import Verdict
+from agent.planner.dag import Graph
+from agent.planner.estimate import PRIOR_LOG_MS
 from agent.planner.feasible import gpus_taken
 from agent.planner.room import share
 from agent.scheduler import protocol as p
@@ -29,6 +32,12 @@ Judge = Callable[[Facts], tuple[Verdict, ...]]
 QUIET_MS = 60_000
 #: groups kept in memory before those of no task are forgotten
 GROUPS_KEPT = 20_000
+#: longest pause between launch attempts in a pool that refuses, ms
+RETRY_MOST_MS = 60_000
+#: paths behind tasks are told apart by this factor, so that tasks of nearly the same urgency are one group
+PATH_STEP = 1.03
+#: a class's expected time moves the graphs it is in when it changed by more than this factor
+NEWS = 1.15
 
 
 @dataclass(slots=True)
@@ -54,6 +63,15 @@ class Bound:
     expected_ms: int
     usd_micros_per_hour: int
     load: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a checkpoint keeps of a task that was interrupted."""
+
+    done_ms: int
+    pool: str
+    mib: int
 
 
 @dataclass(slots=True)
@@ -99,6 +117,16 @@ class View:
         self.pools = {pool.name: PoolView(pool) for pool in pools}
         self.judge, self.rules_facts = judge, rules_facts
         self.learning = Learning()
+        self.retry_most_ms = RETRY_MOST_MS
+        #: standard deviations of a runtime's logarithm that paths are reckoned with
+        self.path_sigmas = 1.282
+        #: root run → its graph, as far as it was submitted
+        self.graphs: dict[str, Graph] = {}
+        self.graph_of: dict[Hashable, Graph] = {}
+        self.kept: dict[Hashable, Kept] = {}
+        self.deadlines: dict[str, int | None] = {}
+        self._expected: dict[str, int] = {}
+        self._of_class: dict[str, set[Hashable]] = {}
         self.specs: list[Spec] = []
         self.live: dict[str, Live] = {}
         self.ready: dict[str, dict[Any, Task]] = {}
@@ -172,6 +200,8 @@ class View:
         if error := self.specs[spec].error:
             self.wrong.append((key, error))
             return
+        if (graph := self.graph_of.get(key)) is not None:
+            graph.again(key)
         task = Task(key, spec, _bucket(input_bytes), since_ms)
         group = self._group(task, now_ms)
         self.ready.setdefault(group, {})[key] = task
@@ -209,6 +239,9 @@ class View:
             self.losses[key] = (preemptions + preempted, losses + (not preempted))
         elif result != "withdrawn":
             self.losses.pop(key, None)
+            self.kept.pop(key, None)
+            if (graph := self.graph_of.get(key)) is not None:
+                graph.end(key)
         stop = stop_ms or now_ms
         run = (
             stop_ms - start_ms if start_ms else now_ms - bound.at_ms if result in ("preempted", "lost", "failed") else 0
@@ -218,6 +251,7 @@ class View:
         if result == "done" and start_ms:
             ran_in = live.counts.pool if live is not None else bound.pool
             self.learning.ran(spec.task_class, ran_in, stop, run, spec.root_run)
+            self._learned(spec)
         if spec.root_run:
             self.root_seen_ms[spec.root_run] = now_ms
         usd = cost_micros(bound.usd_micros_per_hour, run * part)
@@ -322,9 +356,12 @@ class View:
     def granted(self, lease_id: int, now_ms: int) -> None:
         """The provider gave a worker; billing starts."""
         lease = self.leases[lease_id]
-        if self.pools[lease.pool].pool.market == "spot":
+        view = self.pools[lease.pool]
+        if view.pool.market == "spot":
             # capacity is there; a worker that then fails to come up is another matter
-            self.pools[lease.pool].refused_since_ms = None
+            if view.refused_since_ms is not None:
+                self.learning.refused(lease.pool, now_ms - view.refused_since_ms, True)
+            view.refused_since_ms = None
         self._lease(replace(lease, granted_ms=now_ms))
 
     def refused(self, lease_id: int, now_ms: int, why: str) -> None:
@@ -335,13 +372,12 @@ class View:
         self._put_off(view, now_ms)
         self._lease(replace(lease, ended_ms=now_ms, cause=f"refused: {why}"))
 
-    @staticmethod
-    def _put_off(view: PoolView, now_ms: int) -> None:
+    def _put_off(self, view: PoolView, now_ms: int) -> None:
         """The next launch attempt comes later, each time later."""
         if view.retry_ms <= now_ms:
             view.refusals += 1
             view.refused_since_ms = view.refused_since_ms if view.refused_since_ms is not None else now_ms
-            view.retry_ms = now_ms + min(60_000, 1_000 * 2 ** min(view.refusals, 6))
+            view.retry_ms = now_ms + min(self.retry_most_ms, 1_000 * 2 ** min(view.refusals, 20))
 
     def end_lease(self, lease_id: int, now_ms: int, cause: str) -> None:
         """The worker is gone; what it cost is known."""
@@ -372,7 +408,8 @@ class View:
         spec = self.specs[task.spec]
         preemptions, losses = self.losses.get(task.key, (0, 0))
         hour = now_ms // 3_600_000 if self.rules_facts & {"hour", "weekday"} else 0
-        key = (task.spec, task.input_mib, preemptions, losses, hour)
+        tail, kept = self._tail(task.key, spec), self.kept.get(task.key)
+        key = (task.spec, task.input_mib, preemptions, losses, hour, tail, kept)
         found = self._cache.get(key)
         if found is None:
             self._forget_groups()
@@ -391,6 +428,10 @@ class View:
                 deadline_ms=spec.deadline_ms,
                 preemptions=preemptions,
                 losses=losses,
+                tail_ms=tail,
+                done_ms=kept.done_ms if kept else 0,
+                checkpoint_pool=kept.pool if kept else "",
+                checkpoint_mib=kept.mib if kept else 0,
             )
             found = digest(encode([base, task.input_mib, spec.error]))[:16]
             self._cache[key] = found
@@ -425,7 +466,7 @@ class View:
             base,
             ready=len(tasks),
             since_ms=tasks[0].since_ms,
-            tail_ms=round(self.learning.tails.get(base.task_class, 0.0)),
+            tail_ms=base.tail_ms or round(self.learning.tails.get(base.task_class, 0.0)),
             override=word.override,
             approved=word.approved,
             approved_pools=word.approved_pools,
@@ -433,6 +474,89 @@ class View:
             approved_usd_micros=word.approved_usd_micros,
             rejected_by=word.rejected_by,
         )
+
+    # ------------------------------------------------------------------ graphs
+    def submitted(self, tasks: Iterable[tuple[Hashable, int, Iterable[Hashable]]]) -> None:
+        """Tasks that were submitted, ready or not: (key, spec, keys of its inputs), inputs first."""
+        by_run: dict[str, list[tuple[Hashable, int, Iterable[Hashable], int]]] = {}
+        for key, number, parents in tasks:
+            spec = self.specs[number]
+            beyond = round(self.learning.tails.get(spec.task_class, 0.0))
+            by_run.setdefault(spec.root_run, []).append((key, self._ms(spec), parents, beyond))
+            self.deadlines[spec.root_run] = spec.deadline_ms
+            self._of_class.setdefault(spec.task_class, set()).add(key)
+        for run, found in by_run.items():
+            graph = self.graphs.setdefault(run, Graph())
+            graph.extend(found)
+            self.graph_of.update((key, graph) for key, *_ in found)
+        self.dirty = True
+
+    def checkpointed(self, key: Hashable, done_ms: int, pool: str, mib: int) -> None:
+        """A task that was interrupted goes on from a checkpoint."""
+        self.kept[key] = Kept(done_ms, pool, mib)
+
+    def runs(self, now_ms: int) -> tuple[Run, ...]:
+        """Runs whose graph is known, in order of their names."""
+        ends: dict[str, int] = {}
+        for bound in self.bound.values():
+            run = self.specs[bound.task.spec].root_run
+            ends[run] = min(ends.get(run, 2**62), max(now_ms, bound.at_ms + bound.expected_ms))
+        return tuple(
+            Run(
+                root_run=name,
+                deadline_ms=self.deadlines.get(name),
+                work_ms=graph.work_ms,
+                path_ms=graph.path_ms,
+                tasks=graph.tasks,
+                next_ms=ends.get(name),
+            )
+            for name, graph in sorted(self.graphs.items())
+            if graph.tasks
+        )
+
+    def forget_run(self, root_run: str) -> None:
+        """A run has ended: its graph is let go."""
+        graph = self.graphs.pop(root_run, None)
+        self.deadlines.pop(root_run, None)
+        if graph is None:
+            return
+        for key in graph.keys():
+            self.graph_of.pop(key, None)
+        for keys in self._of_class.values():
+            keys.difference_update(graph.keys())
+
+    def _tail(self, key: Hashable, spec: Spec) -> int:
+        """The longest path behind a task, ms, rounded up to a step; 0 without a deadline, which alone asks for it."""
+        graph = self.graph_of.get(key)
+        if graph is None or spec.deadline_ms is None:
+            return 0
+        tail = graph.tail_ms(key)
+        return tail if tail < 2 else math.ceil(PATH_STEP ** math.ceil(math.log(tail, PATH_STEP) - 1e-9))
+
+    def _ms(self, spec: Spec) -> int:
+        """What a task of a class is reckoned to take on a path, ms."""
+        known = self._expected.get(spec.task_class)
+        if known is None:
+            known = self._expected[spec.task_class] = self._reckoned(spec)
+        return known
+
+    def _reckoned(self, spec: Spec) -> int:
+        seen = self.learning.runtimes.get((spec.task_class, ""))
+        if seen is not None and seen.n >= 1:
+            sigma = math.sqrt(seen.m2 / seen.n)
+            return max(1, round(math.exp(seen.mean + self.path_sigmas * sigma)))
+        return spec.needs.runtime_ms or round(math.exp(PRIOR_LOG_MS))
+
+    def _learned(self, spec: Spec) -> None:
+        """A class's expected time has changed: so do the paths it is on."""
+        old = self._expected.get(spec.task_class)
+        if old is None:
+            return
+        new = self._reckoned(spec)
+        if max(new, old) > NEWS * min(new, old) + 1:
+            self._expected[spec.task_class] = new
+            for key in self._of_class.get(spec.task_class, ()):
+                self.graph_of[key].weigh(key, new)
 
     def pool_states(self, now_ms: int) -> tuple[PoolState, ...]:
         """Every declared pool, and `default` when workers belong to none."""
@@ -476,6 +600,7 @@ class View:
                     if pool.market == "spot"
                     else 0.0,
                     startup_ms=round(self.learning.startups.get(name, pool.startup_ms)),
+                    returns_per_hour=self.learning.returns(name) if pool.market == "spot" else 0.0,
                 )
             )
         if DEFAULT in workers and (default := self._default_pool()) is not None:

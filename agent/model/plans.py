@@ -162,6 +162,8 @@ class Plan:
     withdraws: tuple[Withdraw, ...] = ()
     waits: tuple[Wait, ...] = ()
     refusals: tuple[Refuse, ...] = ()
+    #: time alone will change the plan then, ms: a latest start; None: not before something happens
+    look_ms: int | None = None
 
     @property
     def acts(self) -> bool:

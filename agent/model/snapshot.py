@@ -76,6 +76,12 @@ class PoolState:
     hazard_per_hour: float = 0.0
     #: start-up as seen, ms; the declared one when nothing was seen
     startup_ms: int = 0
+    #: how often an hour capacity comes back once it was refused; 0: not known
+    returns_per_hour: float = 0.0
+    #: capacity is known to stay until then, ms; None: nobody knows
+    lasts_until_ms: int | None = None
+    #: and to come back then, ms; None: nobody knows
+    back_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +131,13 @@ class Group:
     verdicts: tuple[Verdict, ...] = ()
     #: absolute deadline of the root run, ms
     deadline_ms: int | None = None
-    #: from this class's end to the end of the root run, ms, learned
+    #: from these tasks' end to the end of the root run, ms: the longest path behind them as far as it is known, then learned
     tail_ms: int = 0
+    #: work a checkpoint keeps, ms of it
+    done_ms: int = 0
+    #: the pool it was left in, and its size, MiB
+    checkpoint_pool: str = ""
+    checkpoint_mib: int = 0
     #: workers lost under these tasks: preempted and otherwise
     preemptions: int = 0
     losses: int = 0
@@ -143,6 +154,22 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What is left of a root run, as far as one can see."""
+
+    root_run: str
+    deadline_ms: int | None = None
+    #: expected time of all its tasks that have not ended, ms
+    work_ms: int = 0
+    #: longest path through them, ms
+    path_ms: int = 0
+    #: tasks that have not ended
+    tasks: int = 0
+    #: when more of them are expected to be ready, ms; None: nothing of it runs
+    next_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The input of one planning round."""
 
@@ -156,3 +183,4 @@ class Snapshot:
     groups: tuple[Group, ...] = ()
     statistics: tuple[Statistic, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    runs: tuple[Run, ...] = ()
