@@ -126,7 +126,8 @@ class View:
         self.kept: dict[Hashable, Kept] = {}
         self.deadlines: dict[str, int | None] = {}
         self._expected: dict[str, int] = {}
-        self._of_class: dict[str, set[Hashable]] = {}
+        #: task class → root run → its tasks
+        self._of_class: dict[str, dict[str, list[Hashable]]] = {}
         self.specs: list[Spec] = []
         self.live: dict[str, Live] = {}
         self.ready: dict[str, dict[Any, Task]] = {}
@@ -484,9 +485,9 @@ class View:
             beyond = round(self.learning.tails.get(spec.task_class, 0.0))
             by_run.setdefault(spec.root_run, []).append((key, self._ms(spec), parents, beyond))
             self.deadlines[spec.root_run] = spec.deadline_ms
-            self._of_class.setdefault(spec.task_class, set()).add(key)
+            self._of_class.setdefault(spec.task_class, {}).setdefault(spec.root_run, []).append(key)
         for run, found in by_run.items():
-            graph = self.graphs.setdefault(run, Graph())
+            graph = self.graphs.setdefault(run, Graph(self._startup()))
             graph.extend(found)
             self.graph_of.update((key, graph) for key, *_ in found)
         self.dirty = True
@@ -520,10 +521,15 @@ class View:
         self.deadlines.pop(root_run, None)
         if graph is None:
             return
-        for key in graph.keys():
+        for key in graph:
             self.graph_of.pop(key, None)
-        for keys in self._of_class.values():
-            keys.difference_update(graph.keys())
+        for runs in self._of_class.values():
+            runs.pop(root_run, None)
+
+    def _startup(self) -> int:
+        """Start-up of the on-demand workers that a deadline falls back on, ms."""
+        found = [view.pool.startup_ms for view in self.pools.values() if view.pool.market == "on-demand"]
+        return min(found, default=0)
 
     def _tail(self, key: Hashable, spec: Spec) -> int:
         """The longest path behind a task, ms, rounded up to a step; 0 without a deadline, which alone asks for it."""
@@ -555,8 +561,8 @@ class View:
         new = self._reckoned(spec)
         if max(new, old) > NEWS * min(new, old) + 1:
             self._expected[spec.task_class] = new
-            for key in self._of_class.get(spec.task_class, ()):
-                self.graph_of[key].weigh(key, new)
+            for run, keys in self._of_class.get(spec.task_class, {}).items():
+                self.graphs[run].weigh(keys, new)
 
     def pool_states(self, now_ms: int) -> tuple[PoolState, ...]:
         """Every declared pool, and `default` when workers belong to none."""

@@ -1,27 +1,31 @@
 """What is left of one run's graph: longest paths and work, kept up to date task by task.
 
-A node's *tail* is the longest path behind it, from its end to the end of the run; its *rank* is its own time and its
-tail (the upward rank of HEFT, Topcuoglu 2002). Ends and new estimates change few of them: a change climbs to the
-parents only as far as it changes anything, so that an event costs about as much as it matters, not as the graph is
-large. `recomputed` builds the same from nothing, for comparison.
+A node's *tail* is the longest path behind it, from its end to the end of the run, and its *rank* its own time and its
+tail (the upward rank of HEFT, Topcuoglu 2002), on as many workers as it takes: of a task's children the longest goes on
+where the task ran, and the others may need a worker that is started only then, so the tail is
+max(first rank, start-up + second rank). An event touches what it changes: an end only the children, a new estimate only
+the ancestors whose tails it moves. `recomputed` builds the same from nothing, for comparison.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 
 
 class Graph:
     """Tasks of one run that are known; parents before children, so that no cycle can be said."""
 
-    def __init__(self) -> None:
+    def __init__(self, startup_ms: int = 0) -> None:
+        self.startup_ms = startup_ms
         self._at: dict[Hashable, int] = {}
         self._keys: list[Hashable] = []
         self._ms: list[int] = []
-        #: what follows a task besides its known children, ms: learned of its class
+        #: what follows a task that has no known child, ms: learned of its class
         self._beyond: list[int] = []
-        self._tail: list[int] = []
+        #: the two highest ranks among a task's children; -1: there is none
+        self._first: list[int] = []
+        self._second: list[int] = []
         self._parents: list[tuple[int, ...]] = []
         self._children: list[list[int]] = []
         #: unfinished parents; -1: the task has ended
@@ -35,6 +39,10 @@ class Graph:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def __iter__(self) -> Iterator[Hashable]:
+        """Keys, parents first."""
+        return iter(self._keys)
+
     def __contains__(self, key: Hashable) -> bool:
         return key in self._at
 
@@ -43,9 +51,10 @@ class Graph:
         self.extend([(key, ms, parents, beyond_ms)])
 
     def extend(self, tasks: Iterable[tuple[Hashable, int, Iterable[Hashable], int]]) -> None:
-        """Tasks (key, ms, parents, ms beyond its known children), each behind its parents; a known key is left.
+        """Tasks (key, ms, parents, ms that follow a task without known children), each behind its parents.
 
-        Parents that are not known have ended before anybody looked. A batch is settled in one pass.
+        A known key is left as it is; parents that are not known have ended before anybody looked. A batch is settled in
+        one pass.
         """
         first = len(self._keys)
         for key, ms, parents, beyond_ms in tasks:
@@ -57,7 +66,8 @@ class Graph:
             self._keys.append(key)
             self._ms.append(ms)
             self._beyond.append(beyond_ms)
-            self._tail.append(beyond_ms)
+            self._first.append(-1)
+            self._second.append(-1)
             self._parents.append(known)
             self._children.append([])
             self._waits.append(sum(self._waits[parent] >= 0 for parent in known))
@@ -65,28 +75,29 @@ class Graph:
             self.tasks += 1
             for parent in known:
                 self._children[parent].append(at)
-        lifted: dict[int, int] = {}
+        moved: dict[int, int] = {}
         for at in reversed(range(first, len(self._keys))):
-            self._tail[at] = self._longest(at)
             self._surface(at)
+            rank = self._rank(at)
             for parent in self._parents[at]:
                 if parent < first:
-                    lifted[parent] = max(lifted.get(parent, 0), self._ms[at] + self._tail[at])
-        # the first child takes the place of what was thought to follow
-        self._climb(
-            [(-at, self._tail[at] if self._children[at][0] >= first else -1, rank) for at, rank in lifted.items()]
-        )
+                    moved.setdefault(parent, self._tail(parent))
+                self._joined(parent, rank)
+        self._climb([up for at, old in moved.items() if self._moved(at, old) for up in self._parents[at]])
 
-    def weigh(self, key: Hashable, ms: int) -> None:
-        """A task is now expected to take so long."""
-        at = self._at.get(key)
-        if at is None or self._ms[at] == ms:
-            return
-        if self._waits[at] >= 0:
-            self.work_ms += ms - self._ms[at]
-        old, self._ms[at] = self._ms[at] + self._tail[at], ms
-        self._surface(at)
-        self._climb([(-parent, old, ms + self._tail[at]) for parent in self._parents[at]])
+    def weigh(self, keys: Iterable[Hashable], ms: int) -> None:
+        """Tasks are now expected to take so long; unknown ones are left out."""
+        touched: set[int] = set()
+        for key in keys:
+            at = self._at.get(key)
+            if at is None or self._ms[at] == ms:
+                continue
+            if self._waits[at] >= 0:
+                self.work_ms += ms - self._ms[at]
+            self._ms[at] = ms
+            self._surface(at)
+            touched.update(self._parents[at])
+        self._climb(touched)
 
     def end(self, key: Hashable) -> list[Hashable]:
         """A task has ended; the children that are ready now. Twice is once."""
@@ -118,76 +129,91 @@ class Graph:
             if self._waits[child] >= 0:
                 self._waits[child] += 1
 
-    def keys(self) -> tuple[Hashable, ...]:
-        """Every task, parents first."""
-        return tuple(self._keys)
-
     def tail_ms(self, key: Hashable) -> int:
         """Longest path behind a task, ms; 0 when it is not known."""
         at = self._at.get(key)
-        return 0 if at is None else self._tail[at]
-
-    def ms(self, key: Hashable) -> int:
-        """Expected time of a task, ms; 0 when it is not known."""
-        at = self._at.get(key)
-        return 0 if at is None else self._ms[at]
+        return 0 if at is None else self._tail(at)
 
     @property
     def path_ms(self) -> int:
         """Longest path through tasks that have not ended, ms; what already runs counts whole."""
         while self._frontier:
             rank, at = self._frontier[0]
-            if not self._waits[at] and -rank == self._ms[at] + self._tail[at]:
+            if not self._waits[at] and -rank == self._rank(at):
                 return -rank
             heapq.heappop(self._frontier)
         return 0
 
     def recomputed(self) -> Graph:
         """The same graph, every figure computed anew in one pass."""
-        new = Graph()
+        new = Graph(self.startup_ms)
         new._at, new._keys, new._ms, new._beyond = dict(self._at), list(self._keys), list(self._ms), list(self._beyond)
         new._parents, new._children = list(self._parents), [list(c) for c in self._children]
-        new._tail, ended = [0] * len(self._keys), [waits < 0 for waits in self._waits]
-        new._waits = [-1] * len(self._keys)
-        for at in reversed(range(len(self._keys))):
-            new._tail[at] = new._longest(at)
+        new._first, new._second = [-1] * len(self), [-1] * len(self)
+        ended = [waits < 0 for waits in self._waits]
+        new._waits = [-1] * len(self)
+        for at in reversed(range(len(self))):
+            new._settle(at)
             if not ended[at]:
                 new._waits[at] = sum(not ended[parent] for parent in new._parents[at])
                 new.work_ms += new._ms[at]
                 new.tasks += 1
-                if not new._waits[at]:
-                    new._frontier.append((-(new._ms[at] + new._tail[at]), at))
-        heapq.heapify(new._frontier)
+                new._surface(at)
         return new
 
     def figures(self) -> tuple[int, int, int, tuple[int, ...]]:
         """Path, work, tasks left, and every tail: to compare two graphs by."""
-        return self.path_ms, self.work_ms, self.tasks, tuple(self._tail)
+        return self.path_ms, self.work_ms, self.tasks, tuple(self._tail(at) for at in range(len(self)))
 
-    def _longest(self, at: int) -> int:
-        found = self._children[at]
-        return max(self._ms[child] + self._tail[child] for child in found) if found else self._beyond[at]
+    # ------------------------------------------------------------------ ranks
+    def _tail(self, at: int) -> int:
+        if self._first[at] < 0:
+            return self._beyond[at]
+        return max(self._first[at], self._second[at] + self.startup_ms if self._second[at] >= 0 else 0)
+
+    def _rank(self, at: int) -> int:
+        return self._ms[at] + self._tail(at)
+
+    def _joined(self, parent: int, rank: int) -> None:
+        """A new child, so that a fan of any width costs the same a child."""
+        if rank > self._first[parent]:
+            self._first[parent], self._second[parent] = rank, self._first[parent]
+        elif rank > self._second[parent]:
+            self._second[parent] = rank
+
+    def _settle(self, at: int) -> None:
+        """The two highest ranks among all children."""
+        first = second = -1
+        for child in self._children[at]:
+            rank = self._rank(child)
+            if rank > first:
+                first, second = rank, first
+            elif rank > second:
+                second = rank
+        self._first[at], self._second[at] = first, second
 
     def _surface(self, at: int) -> None:
         """A task of the frontier under its present rank."""
         if not self._waits[at]:
-            heapq.heappush(self._frontier, (-(self._ms[at] + self._tail[at]), at))
+            heapq.heappush(self._frontier, (-self._rank(at), at))
 
-    def _climb(self, changes: list[tuple[int, int, int]]) -> None:
-        """Take changes of ranks up to the parents: (minus the parent, a child's old rank, its new one).
+    def _moved(self, at: int, old_tail: int) -> bool:
+        if self._tail(at) == old_tail:
+            return False
+        self._surface(at)
+        return True
 
-        Later nodes come before earlier ones, so that each is settled once; only a parent whose longest child became
-        shorter must look at all of its children.
-        """
-        heapq.heapify(changes)
-        while changes:
-            at, best, lower = -changes[0][0], -1, False
-            while changes and -changes[0][0] == at:
-                _, old, new = heapq.heappop(changes)
-                best, lower = max(best, new), lower or (old == self._tail[at] and new < old)
-            tail = best if best >= self._tail[at] else self._longest(at) if lower else self._tail[at]
-            if tail != self._tail[at]:
-                old, self._tail[at] = self._ms[at] + self._tail[at], tail
-                self._surface(at)
+    def _climb(self, nodes: Iterable[int]) -> None:
+        """Settle these nodes and whatever above them changes by it, later ones first, each once."""
+        heap = [-at for at in set(nodes)]
+        heapq.heapify(heap)
+        last = -1
+        while heap:
+            at = -heapq.heappop(heap)
+            if at == last:
+                continue
+            last, old = at, self._tail(at)
+            self._settle(at)
+            if self._moved(at, old):
                 for parent in self._parents[at]:
-                    heapq.heappush(changes, (-parent, old, self._ms[at] + tail))
+                    heapq.heappush(heap, -parent)

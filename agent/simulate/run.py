@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 from agent.governor.learning import Learning
 from agent.governor.view import Bound, View
@@ -407,13 +408,13 @@ class _Simulation:
         )
 
 
-def foretold(capacity: Sequence[int], step_ms: int, now_ms: int, alive: int) -> dict[str, int]:
+def foretold(capacity: Sequence[int], step_ms: int, now_ms: int, alive: int) -> dict[str, Any]:
     """When a pool will have less than it has workers now, and when it will have room for one more."""
     step = now_ms // step_ms
     room = next((at for at in range(step, len(capacity)) if capacity[at] > alive), None)
     least = alive if room != step else alive + 1
     gone = next((at for at in range(step, len(capacity)) if capacity[at] < least), len(capacity))
-    out = {"lasts_until_ms": gone * step_ms + EPOCH_MS}
+    out: dict[str, Any] = {"lasts_until_ms": gone * step_ms + EPOCH_MS}
     out["back_ms"] = (room if room is not None else len(capacity)) * step_ms + EPOCH_MS
     return out
 

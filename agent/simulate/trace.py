@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import math
 from bisect import bisect_right
@@ -149,9 +150,9 @@ def step_of(name: str, seconds: Sequence[float]) -> float:
     """The common step of sample times; whole steps may be missing. Raises TraceError when they are unequal."""
     if len(seconds) < 2:
         raise TraceError(f"trace {name} has {len(seconds)} samples; two are needed to know its step")
-    gaps = sorted(b - a for a, b in zip(seconds, seconds[1:], strict=False))
+    gaps = sorted(b - a for a, b in itertools.pairwise(seconds))
     step = float(round(gaps[len(gaps) // 2]))
-    for before, after in zip(seconds, seconds[1:], strict=False):
+    for before, after in itertools.pairwise(seconds):
         steps = (after - before) / step if step > 0 else 0.0
         if round(steps) < 1 or abs(steps - round(steps)) > 0.1:
             raise TraceError(f"trace {name} has unequal steps: {after - before:.0f} s among steps of {step:.0f} s")

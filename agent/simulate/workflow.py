@@ -19,6 +19,9 @@ from agent.model.needs import Needs
 _INSTANCE = re.compile(r"(_ID)?_?\d+$")
 
 
+INTERRUPTIBLE = Needs(interruptible=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One task of a workflow."""
@@ -30,7 +33,7 @@ class Task:
     run_ms: int
     #: ids of the tasks whose results it reads
     parents: tuple[str, ...] = ()
-    needs: Needs = Needs(interruptible=True)
+    needs: Needs = INTERRUPTIBLE
     #: size of its checkpoint, MiB
     checkpoint_mib: int = 0
     #: how many times faster it is on a GPU model: (model, factor)
