@@ -35,7 +35,7 @@ GROUPS_KEPT = 20_000
 #: longest pause between launch attempts in a pool that refuses, ms
 RETRY_MOST_MS = 60_000
 #: paths behind tasks are told apart by this factor, so that tasks of nearly the same urgency are one group
-PATH_STEP = 1.03
+PATH_STEP = 1.05
 #: a class's expected time moves the graphs it is in when it changed by more than this factor
 NEWS = 1.15
 
@@ -118,6 +118,8 @@ class View:
         self.judge, self.rules_facts = judge, rules_facts
         self.learning = Learning()
         self.retry_most_ms = RETRY_MOST_MS
+        #: runtimes that end are learned from; not where they are known beforehand
+        self.learns_runtimes = True
         #: standard deviations of a runtime's logarithm that paths are reckoned with
         self.path_sigmas = 1.282
         #: root run → its graph, as far as it was submitted
@@ -233,6 +235,7 @@ class View:
             if not live.counts.bound:
                 live.idle_since_ms = now_ms
         spec = self.specs[bound.task.spec]
+        kept = self.kept.get(key)
         if result == "lost":
             preempted = self._was_preempted(bound)
             result = "preempted" if preempted else "lost"
@@ -249,9 +252,10 @@ class View:
         )
         part = self._share(bound)
         lease = live.lease if live is not None else self.lease_of.get(bound.address)
-        if result == "done" and start_ms:
+        if result == "done" and start_ms and self.learns_runtimes:
             ran_in = live.counts.pool if live is not None else bound.pool
-            self.learning.ran(spec.task_class, ran_in, stop, run, spec.root_run)
+            # what a checkpoint spared it belongs to its runtime
+            self.learning.ran(spec.task_class, ran_in, stop, run + (kept.done_ms if kept else 0), spec.root_run)
             self._learned(spec)
         if spec.root_run:
             self.root_seen_ms[spec.root_run] = now_ms
@@ -499,8 +503,13 @@ class View:
     def runs(self, now_ms: int) -> tuple[Run, ...]:
         """Runs whose graph is known, in order of their names."""
         ends: dict[str, int] = {}
+        here: dict[str, int] = {}
+        for name, ready in self.ready.items():
+            run = self.groups[name].root_run
+            here[run] = here.get(run, 0) + len(ready)
         for bound in self.bound.values():
             run = self.specs[bound.task.spec].root_run
+            here[run] = here.get(run, 0) + 1
             ends[run] = min(ends.get(run, 2**62), max(now_ms, bound.at_ms + bound.expected_ms))
         return tuple(
             Run(
@@ -509,6 +518,7 @@ class View:
                 work_ms=graph.work_ms,
                 path_ms=graph.path_ms,
                 tasks=graph.tasks,
+                ahead=max(0, graph.tasks - here.get(name, 0)),
                 next_ms=ends.get(name),
             )
             for name, graph in sorted(self.graphs.items())
@@ -567,11 +577,9 @@ class View:
     def pool_states(self, now_ms: int) -> tuple[PoolState, ...]:
         """Every declared pool, and `default` when workers belong to none."""
         workers: dict[str, list[Worker]] = {}
-        frees: dict[str, int] = {}
+        ends: dict[str, list[int]] = {}
         for bound in self.bound.values():
-            end = max(bound.at_ms + bound.expected_ms, now_ms)
-            if end < frees.get(bound.address, 2**62):
-                frees[bound.address] = end
+            ends.setdefault(bound.address, []).append(max(bound.at_ms + bound.expected_ms, now_ms))
         for address in sorted(self.live):
             live = self.live[address]
             _, cpus, memory, gpus = live.counts.free()
@@ -587,7 +595,8 @@ class View:
                     gpus_free=gpus,
                     idle_since_ms=live.idle_since_ms,
                     launched_ms=(lease.granted_ms if lease else None) or live.joined_ms,
-                    frees_ms=frees.get(address),
+                    frees_ms=min(ends[address]) if address in ends else None,
+                    ends_ms=tuple(sorted(ends[address])) if address in ends else (),
                     draining=live.counts.draining,
                 )
             )

@@ -27,6 +27,12 @@ class Policy:
     max_losses: int = 4
     #: a preferred pool's score is taken at this many hundredths
     prefer_percent: int = 80
+    #: moving a checkpoint to another pool, micro-dollars a GiB
+    egress_usd_micros_per_gib: int = 0
+    #: hundredths of a task's slack that may be spent on a smaller fleet, in queues
+    queue_percent: int = 50
+    #: losses and returns of spot capacity that slack is kept for, over what the pools' rates make of it
+    reserve_losses: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,8 @@ class Worker:
     launched_ms: int
     #: expected end of the next bound task, ms; None: idle
     frees_ms: int | None = None
+    #: expected ends of all bound tasks, ms, ascending; empty: not known
+    ends_ms: tuple[int, ...] = ()
     #: gets no more work
     draining: bool = False
     #: it holds the only copy of a result somebody wants
@@ -163,9 +171,10 @@ class Run:
     work_ms: int = 0
     #: longest path through them, ms
     path_ms: int = 0
-    #: tasks that have not ended
+    #: tasks that have not ended, and those of them that are not ready yet
     tasks: int = 0
-    #: when more of them are expected to be ready, ms; None: nothing of it runs
+    ahead: int = 0
+    #: when the first of its running tasks is expected to end, ms; None: nothing of it runs
     next_ms: int | None = None
 
 

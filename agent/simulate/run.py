@@ -27,7 +27,7 @@ from agent.simulate.world import Doing, Happened, Machine, Supply, World, check_
 #: the simulation's time 0 as Unix time, ms, so that no instant is 0
 EPOCH_MS = 1_000_000_000_000
 #: exact runtimes are told in steps of this factor, rounded up, so that tasks of the same length are one group
-EXACT_STEP = 1.02
+EXACT_STEP = 1.05
 
 Planner = Callable[[Snapshot], Plan]
 
@@ -37,7 +37,7 @@ class Setting:
     """What is the same for every policy."""
 
     seed: int = 0
-    #: policies know each task's runtime (to within 2 %, rounded up); else what their classes' history says
+    #: policies know each task's runtime (to within 5 %, rounded up); else what their classes' history says
     exact: bool = True
     #: spread of one execution's runtime around the workflow's, standard deviation of its logarithm; 0 when exact
     noise: float = 0.15
@@ -128,7 +128,7 @@ class _Simulation:
         self.view.retry_most_ms = setting.retry_ms
         self.policy = setting.policy
         if setting.exact:
-            self.view.path_sigmas = 0.0
+            self.view.path_sigmas, self.view.learns_runtimes = 0.0, False
             self.policy = replace(setting.policy, deadline_sigmas=0.0)
         self.random = Random(setting.seed + 1)
         self.left: dict[str, int] = {}
@@ -313,12 +313,13 @@ class _Simulation:
             group = groups[bind.group]
             load = view.load(group, bind.pool)
             guess = estimate(group, bind.pool, statistics, self.policy.deadline_sigmas)
+            expected = max(1, guess.mean_ms - group.done_ms)
             for task in view.take(bind):
                 name = self._place(bind.pool, load, bind.ahead)
                 if name is None:
                     view.back(task, now)
                     continue
-                view.sent(Bound(task, 0, group.id, bind.pool, name, now, guess.mean_ms, world.price(bind.pool), load))
+                view.sent(Bound(task, 0, group.id, bind.pool, name, now, expected, world.price(bind.pool), load))
                 world.start(str(task.key), name)
         for drain in made.drains:
             machine = world.machines.get(drain.worker)

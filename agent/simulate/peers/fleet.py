@@ -68,8 +68,7 @@ class Fleet:
     def plan(self, choose: Callable[[Group], Choice]) -> Plan:
         """Every group to the pools the rule chooses."""
         ranked = sorted(
-            self.snapshot.groups,
-            key=lambda g: ((g.deadline_ms or 2**62) - g.tail_ms, g.since_ms, g.id),
+            self.snapshot.groups, key=lambda g: (self.latest_start_ms(g) or 2**62, -g.tail_ms, g.since_ms, g.id)
         )
         for group in ranked:
             pools, until_ms = choose(group)
