@@ -28,6 +28,7 @@ def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
         "rules": snapshot.rules_digest,
         "seed": snapshot.seed,
         "runs": [orjson.loads(codec.encode(run)) for run in snapshot.runs],
+        "graphs": snapshot.graphs,
         "ready": [[group.id, group.ready, group.since_ms] for group in snapshot.groups],
     }
     return head, parts
@@ -49,6 +50,7 @@ def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
         statistics=tuple(codec.decode(Statistic, body) for name, body in parts.items() if name.startswith("stat/")),
         # written before version 2 of the planner: no runs
         runs=tuple(codec.decode(Run, codec.encode(run)) for run in head.get("runs", ())),
+        graphs=head.get("graphs", False),
         budgets=tuple(codec.decode(Budget, body) for name, body in parts.items() if name.startswith("budget/")),
     )
 

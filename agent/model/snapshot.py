@@ -193,3 +193,5 @@ class Snapshot:
     statistics: tuple[Statistic, ...] = ()
     budgets: tuple[Budget, ...] = ()
     runs: tuple[Run, ...] = ()
+    #: runs are known by their graphs: what is not in `runs` is not known to come
+    graphs: bool = False

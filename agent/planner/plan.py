@@ -19,8 +19,7 @@ from agent.model.plans import (
     Wait,
     Withdraw,
 )
-from agent.model.pools import Pool
-from agent.model.snapshot import Budget, Group, Snapshot, Worker
+from agent.model.snapshot import Budget, Group, PoolState, Snapshot, Worker
 from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.estimate import estimate
 from agent.planner.explain import in_short, nearest
@@ -319,24 +318,47 @@ class _Draft:
                 continue
             alive = len(room.free) + len(state.starting)
             if name not in taken and not room.claimed:
-                for since, idle in sorted(
-                    (w.idle_since_ms, w.name) for w in state.workers if _idle_too_long(w, pool, now)
-                ):
+                for since, idle, why in sorted(self._idle(state)):
                     if alive > pool.min_workers:
-                        self.drains.append(Drain(pool=name, worker=idle, why=f"idle for {show_ms(now - (since or 0))}"))
+                        self.drains.append(Drain(pool=name, worker=idle, why=f"idle for {show_ms(now - since)}{why}"))
                         alive -= 1
             lacking = min(pool.min_workers - alive - room.launching, room.may_launch(now))
             if lacking > 0:
                 room.launching += lacking
                 self.launch_why.setdefault(name, f"the pool keeps {pool.min_workers}")
 
+    def _idle(self, state: PoolState) -> list[tuple[int, str, str]]:
+        """Workers to end: idle for the pool's time, or at once when nothing is to come that they could be kept for."""
+        now, out = self.snapshot.now_ms, []
+        unneeded = _unneeded(self.snapshot, state)
+        for worker in state.workers:
+            since = worker.idle_since_ms
+            if since is None or not _may_end(worker, state, now):
+                continue
+            if unneeded or now >= since + state.pool.idle_ms:
+                out.append((since, worker.name, unneeded))
+        return out
+
+
+def _may_end(worker: Worker, state: PoolState, now_ms: int) -> bool:
+    """Idle, its paid minimum used up, and not the keeper of a result."""
+    if worker.idle_since_ms is None or worker.draining or worker.only_copy:
+        return False
+    return now_ms >= worker.launched_ms + state.pool.min_billing_ms
+
+
+def _unneeded(snapshot: Snapshot, state: PoolState) -> str:
+    """Why no task will want an idle worker of the pool before another could be started, as far as graphs say; ""."""
+    if not snapshot.graphs:
+        return ""
+    waiting = [run for run in snapshot.runs if run.ahead]
+    if not waiting:
+        return ", and no task is to come"
+    soonest = min((run.next_ms for run in waiting if run.next_ms is not None), default=None)
+    if soonest is not None and soonest - snapshot.now_ms > max(state.startup_ms, 1):
+        return f", and no task is ready before {show_ms(soonest - snapshot.now_ms)}"
+    return ""
+
 
 def _slack(urgent: Urgency) -> int:
     return 2**62 if urgent.slack_ms is None else urgent.slack_ms
-
-
-def _idle_too_long(worker: Worker, pool: Pool, now_ms: int) -> bool:
-    """Idle for the pool's time, its paid minimum used up, and not the keeper of a result."""
-    if worker.idle_since_ms is None or worker.draining or worker.only_copy:
-        return False
-    return now_ms >= max(worker.idle_since_ms + pool.idle_ms, worker.launched_ms + pool.min_billing_ms)

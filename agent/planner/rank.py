@@ -170,7 +170,9 @@ def _queue_in_time(
         last = _last(lanes, mean_ms, can)
         return Queue(0, (lanes[0] + last) // 2, last, "launch" if not room.free else "capacity", can)
     if room.may_grow:
-        return Queue(0, _back(room, now_ms), 0, "spot" if pool.market == "spot" else "launch", remaining)
+        # it can be held until the next attempt; one that comes too late is none
+        next_try = max(0, room.state.retry_ms - now_ms)
+        return Queue(0, _back(room, now_ms), next_try, "spot" if pool.market == "spot" else "launch", remaining)
     last = _last(lanes, mean_ms, remaining) if lanes else max(0, limit_ms + 1)
     return Queue(0, last // 2, max(last, limit_ms + 1), "capacity", 0)
 

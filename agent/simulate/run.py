@@ -289,6 +289,7 @@ class _Simulation:
             groups=groups,
             statistics=view.learning.statistics({group.task_class for group in groups}),
             runs=view.runs(now),
+            graphs=True,
         )
         self._apply(self.planner(snapshot), snapshot, now)
         view.ended.clear()
@@ -301,7 +302,8 @@ class _Simulation:
             self._wake(min([world.now_ms + self.setting.tick_ms, *retries]))
         elif any(machine.joined and not machine.running for machine in world.machines.values()):
             # an idle worker may be ended by time alone
-            self._wake(world.now_ms + min(state.pool.idle_ms for state in view.pools.values()) + 1)
+            pauses = [ms for s in view.pools.values() for ms in (s.pool.idle_ms, s.pool.min_billing_ms) if ms]
+            self._wake(world.now_ms + min(pauses, default=self.setting.tick_ms) + 1)
 
     def _apply(self, made: Plan, snapshot: Snapshot, now: int) -> None:
         view, world = self.view, self.world
