@@ -3,7 +3,9 @@
 OrcError
 ├── SettingError        a setting, a file of pools or a command's argument is wrong
 │   ├── PoolError       pools.yaml
-│   └── UnitError       "16 Gigs"
+│   ├── UnitError       "16 Gigs"
+│   ├── WorkflowError   a workflow that cannot be: cyclic, dangling, negative runtimes
+│   └── TraceError      a spot trace or a price that cannot be used
 ├── NeedUnmetError      no pool can ever meet a task's needs
 ├── TaskError           a task cannot be sent to a worker as it is
 │   ├── CheckpointError     a task's checkpoint cannot be used
@@ -41,6 +43,14 @@ class PoolError(SettingError):
 
 class UnitError(SettingError):
     """A quantity cannot be read."""
+
+
+class WorkflowError(SettingError):
+    """A workflow cannot be simulated as it is."""
+
+
+class TraceError(SettingError):
+    """A spot trace or a price cannot be used."""
 
 
 class NeedUnmetError(OrcError):

@@ -504,7 +504,13 @@ class Governor:
             guess = estimate(group, bind.pool, statistics, self.policy.deadline_sigmas)
             out.append(
                 _Sending(
-                    group, state, bind.ahead, list(tasks), list(ids), guess.mean_ms, self.view.load(group, bind.pool)
+                    group,
+                    state,
+                    bind.ahead,
+                    list(tasks),
+                    list(ids),
+                    max(1, guess.mean_ms - group.done_ms),
+                    self.view.load(group, bind.pool),
                 )
             )
         return out

@@ -12,6 +12,8 @@ from agent.model.snapshot import Statistic
 MEMORY = 200
 #: the declared hazard counts as much as so many hours of watching
 PRIOR_HOURS = 2.0
+#: capacity that was refused is thought to come back after so many hours, which counts as one return seen
+PRIOR_AWAY_HOURS = 1.0
 
 
 @dataclass(slots=True)
@@ -37,6 +39,8 @@ class Learning:
     runtimes: dict[tuple[str, str], _Runtimes] = field(default_factory=lambda: defaultdict(_Runtimes))
     #: pool → hours watched, interruptions seen
     watched: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
+    #: pool → hours refused, returns seen
+    away: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
     startups: dict[str, float] = field(default_factory=dict)
     #: class → mean ms from its last end to the end of the root run
     tails: dict[str, float] = field(default_factory=dict)
@@ -66,6 +70,17 @@ class Learning:
         seen = self.watched[pool]
         seen[0] += ms / 3_600_000
         seen[1] += interrupted
+
+    def refused(self, pool: str, ms: int, came_back: bool) -> None:
+        """Launches were refused for so long; then one was granted, or nobody asked any more (a censored observation)."""
+        seen = self.away[pool]
+        seen[0] += ms / 3_600_000
+        seen[1] += came_back
+
+    def returns(self, pool: str) -> float:
+        """Returns of refused capacity per hour: a gamma prior's mean."""
+        hours, count = self.away.get(pool, (0.0, 0.0))
+        return (1 + count) / (PRIOR_AWAY_HOURS + hours)
 
     def started(self, pool: str, ms: int) -> None:
         """A worker became ready so long after it was granted."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,9 +17,11 @@ from agent.ledger.records import Ended, Lease
 from agent.model.codec import digest, encode
 from agent.model.plans import Bind
 from agent.model.pools import DEFAULT, Pool, PriceStep
-from agent.model.snapshot import Group, PoolState, Starting, Worker
+from agent.model.snapshot import Group, PoolState, Run, Starting, Worker
 from agent.model.units import cost_micros
 from agent.model.verdicts import Verdict
+from agent.planner.dag import Graph
+from agent.planner.estimate import PRIOR_LOG_MS
 from agent.planner.feasible import gpus_taken
 from agent.planner.room import share
 from agent.scheduler import protocol as p
@@ -32,6 +35,12 @@ QUIET_MS = 60_000
 GROUPS_KEPT = 20_000
 #: keys whose placement is remembered, to say what a task takes in
 PLACED_KEPT = 200_000
+#: longest pause between launch attempts in a pool that refuses, ms
+RETRY_MOST_MS = 60_000
+#: paths behind tasks are told apart by this factor, so that tasks of nearly the same urgency are one group
+PATH_STEP = 1.05
+#: a class's expected time moves the graphs it is in when it changed by more than this factor
+NEWS = 1.15
 
 
 @dataclass(slots=True)
@@ -59,6 +68,15 @@ class Bound:
     expected_ms: int
     usd_micros_per_hour: int
     load: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a checkpoint keeps of a task that was interrupted."""
+
+    done_ms: int
+    pool: str
+    mib: int
 
 
 @dataclass(slots=True)
@@ -104,6 +122,19 @@ class View:
         self.pools = {pool.name: PoolView(pool) for pool in pools}
         self.judge, self.rules_facts = judge, rules_facts
         self.learning = Learning()
+        self.retry_most_ms = RETRY_MOST_MS
+        #: runtimes that end are learned from; not where they are known beforehand
+        self.learns_runtimes = True
+        #: standard deviations of a runtime's logarithm that paths are reckoned with
+        self.path_sigmas = 1.282
+        #: root run → its graph, as far as it was submitted
+        self.graphs: dict[str, Graph] = {}
+        self.graph_of: dict[Hashable, Graph] = {}
+        self.kept: dict[Hashable, Kept] = {}
+        self.deadlines: dict[str, int | None] = {}
+        self._expected: dict[str, int] = {}
+        #: task class → root run → its tasks
+        self._of_class: dict[str, dict[str, list[Hashable]]] = {}
         self.specs: list[Spec] = []
         self.tally = Tally()
         self.live: dict[str, Live] = {}
@@ -197,6 +228,8 @@ class View:
         if error := self.specs[spec].error:
             self.wrong.append((key, error))
             return
+        if (graph := self.graph_of.get(key)) is not None:
+            graph.again(key)
         above = [str(self.placed[k]) for k in upstream if k in self.placed] + ([f"+{more}"] if more else [])
         task = Task(key, spec, _bucket(input_bytes), since_ms, ",".join(above))
         group = self._group(task, now_ms)
@@ -229,6 +262,7 @@ class View:
             if not live.counts.bound:
                 live.idle_since_ms = now_ms
         spec = self.specs[bound.task.spec]
+        kept = self.kept.get(key)
         if result == "lost":
             preempted = self._was_preempted(bound)
             result = "preempted" if preempted else "lost"
@@ -236,15 +270,20 @@ class View:
             self.losses[key] = (preemptions + preempted, losses + (not preempted))
         elif result != "withdrawn":
             self.losses.pop(key, None)
+            self.kept.pop(key, None)
+            if (graph := self.graph_of.get(key)) is not None:
+                graph.end(key)
         stop = stop_ms or now_ms
         run = (
             stop_ms - start_ms if start_ms else now_ms - bound.at_ms if result in ("preempted", "lost", "failed") else 0
         )
         part = self._share(bound)
         lease = live.lease if live is not None else self.lease_of.get(bound.address)
-        if result == "done" and start_ms:
+        if result == "done" and start_ms and self.learns_runtimes:
             ran_in = live.counts.pool if live is not None else bound.pool
-            self.learning.ran(spec.task_class, ran_in, stop, run, spec.root_run)
+            # what a checkpoint spared it belongs to its runtime
+            self.learning.ran(spec.task_class, ran_in, stop, run + (kept.done_ms if kept else 0), spec.root_run)
+            self._learned(spec)
             self.tally.ran(bound.expected_ms, run)
         if spec.root_run:
             self.root_seen_ms[spec.root_run] = now_ms
@@ -353,9 +392,12 @@ class View:
     def granted(self, lease_id: int, now_ms: int) -> None:
         """The provider gave a worker; billing starts."""
         lease = self.leases[lease_id]
-        if self.pools[lease.pool].pool.market == "spot":
+        view = self.pools[lease.pool]
+        if view.pool.market == "spot":
             # capacity is there; a worker that then fails to come up is another matter
-            self.pools[lease.pool].refused_since_ms = None
+            if view.refused_since_ms is not None:
+                self.learning.refused(lease.pool, now_ms - view.refused_since_ms, True)
+            view.refused_since_ms = None
         self._lease(replace(lease, granted_ms=now_ms))
 
     def refused(self, lease_id: int, now_ms: int, why: str) -> None:
@@ -366,13 +408,12 @@ class View:
         self._put_off(view, now_ms)
         self._lease(replace(lease, ended_ms=now_ms, cause=f"refused: {why}"))
 
-    @staticmethod
-    def _put_off(view: PoolView, now_ms: int) -> None:
+    def _put_off(self, view: PoolView, now_ms: int) -> None:
         """The next launch attempt comes later, each time later."""
         if view.retry_ms <= now_ms:
             view.refusals += 1
             view.refused_since_ms = view.refused_since_ms if view.refused_since_ms is not None else now_ms
-            view.retry_ms = now_ms + min(60_000, 1_000 * 2 ** min(view.refusals, 6))
+            view.retry_ms = now_ms + min(self.retry_most_ms, 1_000 * 2 ** min(view.refusals, 20))
 
     def end_lease(self, lease_id: int, now_ms: int, cause: str) -> None:
         """The worker is gone; what it cost is known."""
@@ -436,7 +477,8 @@ class View:
     def _group(self, task: Task, now_ms: int) -> str:
         spec = self.specs[task.spec]
         preemptions, losses = self.losses.get(task.key, (0, 0))
-        key = (task.spec, task.input_mib, preemptions, losses, self._hour(now_ms))
+        tail, kept = self._tail(task.key, spec), self.kept.get(task.key)
+        key = (task.spec, task.input_mib, preemptions, losses, self._hour(now_ms), tail, kept)
         found = self._cache.get(key)
         if found is None:
             self._forget_groups()
@@ -455,6 +497,10 @@ class View:
                 deadline_ms=spec.deadline_ms,
                 preemptions=preemptions,
                 losses=losses,
+                tail_ms=tail,
+                done_ms=kept.done_ms if kept else 0,
+                checkpoint_pool=kept.pool if kept else "",
+                checkpoint_mib=kept.mib if kept else 0,
             )
             found = digest(encode([base, task.input_mib, spec.error]))[:16]
             self._cache[key] = found
@@ -489,7 +535,7 @@ class View:
             base,
             ready=len(tasks),
             since_ms=tasks[0].since_ms,
-            tail_ms=round(self.learning.tails.get(base.task_class, 0.0)),
+            tail_ms=base.tail_ms or round(self.learning.tails.get(base.task_class, 0.0)),
             override=word.override,
             approved=word.approved,
             approved_pools=word.approved_pools,
@@ -498,14 +544,106 @@ class View:
             rejected_by=word.rejected_by,
         )
 
+    # ------------------------------------------------------------------ graphs
+    def submitted(self, tasks: Iterable[tuple[Hashable, int, Iterable[Hashable]]]) -> None:
+        """Tasks that were submitted, ready or not: (key, spec, keys of its inputs), inputs first."""
+        by_run: dict[str, list[tuple[Hashable, int, Iterable[Hashable], int]]] = {}
+        for key, number, parents in tasks:
+            spec = self.specs[number]
+            beyond = round(self.learning.tails.get(spec.task_class, 0.0))
+            by_run.setdefault(spec.root_run, []).append((key, self._ms(spec), parents, beyond))
+            self.deadlines[spec.root_run] = spec.deadline_ms
+            self._of_class.setdefault(spec.task_class, {}).setdefault(spec.root_run, []).append(key)
+        for run, found in by_run.items():
+            graph = self.graphs.setdefault(run, Graph(self._startup()))
+            graph.extend(found)
+            self.graph_of.update((key, graph) for key, *_ in found)
+        self.dirty = True
+
+    def checkpointed(self, key: Hashable, done_ms: int, pool: str, mib: int) -> None:
+        """A task that was interrupted goes on from a checkpoint."""
+        self.kept[key] = Kept(done_ms, pool, mib)
+
+    def runs(self, now_ms: int) -> tuple[Run, ...]:
+        """Runs whose graph is known, in order of their names."""
+        ends: dict[str, int] = {}
+        here: dict[str, int] = {}
+        for name, ready in self.ready.items():
+            run = self.groups[name].root_run
+            here[run] = here.get(run, 0) + len(ready)
+        for bound in self.bound.values():
+            run = self.specs[bound.task.spec].root_run
+            here[run] = here.get(run, 0) + 1
+            ends[run] = min(ends.get(run, 2**62), max(now_ms, bound.at_ms + bound.expected_ms))
+        return tuple(
+            Run(
+                root_run=name,
+                deadline_ms=self.deadlines.get(name),
+                work_ms=graph.work_ms,
+                path_ms=graph.path_ms,
+                tasks=graph.tasks,
+                ahead=max(0, graph.tasks - here.get(name, 0)),
+                next_ms=ends.get(name),
+            )
+            for name, graph in sorted(self.graphs.items())
+            if graph.tasks
+        )
+
+    def forget_run(self, root_run: str) -> None:
+        """A run has ended: its graph is let go."""
+        graph = self.graphs.pop(root_run, None)
+        self.deadlines.pop(root_run, None)
+        if graph is None:
+            return
+        for key in graph:
+            self.graph_of.pop(key, None)
+        for runs in self._of_class.values():
+            runs.pop(root_run, None)
+
+    def _startup(self) -> int:
+        """Start-up of the on-demand workers that a deadline falls back on, ms."""
+        found = [view.pool.startup_ms for view in self.pools.values() if view.pool.market == "on-demand"]
+        return min(found, default=0)
+
+    def _tail(self, key: Hashable, spec: Spec) -> int:
+        """The longest path behind a task, ms, rounded up to a step; 0 without a deadline, which alone asks for it."""
+        graph = self.graph_of.get(key)
+        if graph is None or spec.deadline_ms is None:
+            return 0
+        tail = graph.tail_ms(key)
+        return tail if tail < 2 else math.ceil(PATH_STEP ** math.ceil(math.log(tail, PATH_STEP) - 1e-9))
+
+    def _ms(self, spec: Spec) -> int:
+        """What a task of a class is reckoned to take on a path, ms."""
+        known = self._expected.get(spec.task_class)
+        if known is None:
+            known = self._expected[spec.task_class] = self._reckoned(spec)
+        return known
+
+    def _reckoned(self, spec: Spec) -> int:
+        seen = self.learning.runtimes.get((spec.task_class, ""))
+        if seen is not None and seen.n >= 1:
+            sigma = math.sqrt(seen.m2 / seen.n)
+            return max(1, round(math.exp(seen.mean + self.path_sigmas * sigma)))
+        return spec.needs.runtime_ms or round(math.exp(PRIOR_LOG_MS))
+
+    def _learned(self, spec: Spec) -> None:
+        """A class's expected time has changed: so do the paths it is on."""
+        old = self._expected.get(spec.task_class)
+        if old is None:
+            return
+        new = self._reckoned(spec)
+        if max(new, old) > NEWS * min(new, old) + 1:
+            self._expected[spec.task_class] = new
+            for run, keys in self._of_class.get(spec.task_class, {}).items():
+                self.graphs[run].weigh(keys, new)
+
     def pool_states(self, now_ms: int) -> tuple[PoolState, ...]:
         """Every declared pool, and `default` when workers belong to none."""
         workers: dict[str, list[Worker]] = {}
-        frees: dict[str, int] = {}
+        ends: dict[str, list[int]] = {}
         for bound in self.bound.values():
-            end = max(bound.at_ms + bound.expected_ms, now_ms)
-            if end < frees.get(bound.address, 2**62):
-                frees[bound.address] = end
+            ends.setdefault(bound.address, []).append(max(bound.at_ms + bound.expected_ms, now_ms))
         for address in sorted(self.live):
             live = self.live[address]
             _, cpus, memory, gpus = live.counts.free()
@@ -521,7 +659,8 @@ class View:
                     gpus_free=gpus,
                     idle_since_ms=live.idle_since_ms,
                     launched_ms=(lease.granted_ms if lease else None) or live.joined_ms,
-                    frees_ms=frees.get(address),
+                    frees_ms=min(ends[address]) if address in ends else None,
+                    ends_ms=tuple(sorted(ends[address])) if address in ends else (),
                     draining=live.counts.draining or live.counts.paused,
                 )
             )
@@ -540,6 +679,7 @@ class View:
                     if pool.market == "spot"
                     else 0.0,
                     startup_ms=round(self.learning.startups.get(name, pool.startup_ms)),
+                    returns_per_hour=self.learning.returns(name) if pool.market == "spot" else 0.0,
                 )
             )
         if DEFAULT in workers and (default := self._default_pool()) is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from agent.model import codec
-from agent.model.snapshot import Budget, Group, Policy, PoolState, Snapshot, Statistic
+from agent.model.snapshot import Budget, Group, Policy, PoolState, Run, Snapshot, Statistic
 
 
 def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -27,6 +27,8 @@ def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
         "planner": snapshot.planner,
         "rules": snapshot.rules_digest,
         "seed": snapshot.seed,
+        "runs": [orjson.loads(codec.encode(run)) for run in snapshot.runs],
+        "graphs": snapshot.graphs,
         "ready": [[group.id, group.ready, group.since_ms] for group in snapshot.groups],
     }
     return head, parts
@@ -46,6 +48,9 @@ def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
         pools=tuple(_state(parts, name.removeprefix("live/")) for name in parts if name.startswith("live/")),
         groups=tuple(groups),
         statistics=tuple(codec.decode(Statistic, body) for name, body in parts.items() if name.startswith("stat/")),
+        # written before version 2 of the planner: no runs
+        runs=tuple(codec.decode(Run, codec.encode(run)) for run in head.get("runs", ())),
+        graphs=head.get("graphs", False),
         budgets=tuple(codec.decode(Budget, body) for name, body in parts.items() if name.startswith("budget/")),
     )
 

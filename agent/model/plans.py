@@ -48,8 +48,14 @@ class Option:
     preferred_by: tuple[str, ...] = ()
     #: all of the above, preferred pools at a discount; the least wins
     score_usd_micros: int = 0
-    #: lateness at the deadline's quantile, ms; None: no deadline
+    #: lateness at the deadline's quantile, a loss on spot made good on demand, ms; None: no deadline
     late_ms: int | None = None
+    #: expected dollars of doing it on demand after all, when spot does not come back in time
+    fallback_usd_micros: int = 0
+    #: moving its checkpoint there
+    move_usd_micros: int = 0
+    #: waiting tasks it can still take in time
+    takes: int = 0
     #: workers it would launch
     launch: int = 0
     #: why the tasks would wait, when there is no room
@@ -58,7 +64,14 @@ class Option:
     @property
     def usd_micros(self) -> int:
         """Expected dollars of one task."""
-        return self.work_usd_micros + self.startup_usd_micros + self.idle_usd_micros + self.interruption_usd_micros
+        return (
+            self.work_usd_micros
+            + self.startup_usd_micros
+            + self.idle_usd_micros
+            + self.interruption_usd_micros
+            + self.fallback_usd_micros
+            + self.move_usd_micros
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +91,9 @@ class Decision:
     release: str = ""
     #: every pool, best first, the infeasible last
     options: tuple[Option, ...]
+    #: what the deadline leaves, ms, and what an hour of a task's delay is worth by it, micro-dollars; None: no deadline
+    slack_ms: int | None = None
+    minute_usd_micros: int | None = None
     #: RULE: reason, for every verdict
     verdicts: tuple[str, ...] = ()
     approved_by: str | None = None
@@ -162,6 +178,8 @@ class Plan:
     withdraws: tuple[Withdraw, ...] = ()
     waits: tuple[Wait, ...] = ()
     refusals: tuple[Refuse, ...] = ()
+    #: time alone will change the plan then, ms: a latest start; None: not before something happens
+    look_ms: int | None = None
 
     @property
     def acts(self) -> bool:

@@ -27,6 +27,12 @@ class Policy:
     max_losses: int = 4
     #: a preferred pool's score is taken at this many hundredths
     prefer_percent: int = 80
+    #: moving a checkpoint to another pool, micro-dollars a GiB
+    egress_usd_micros_per_gib: int = 0
+    #: hundredths of a task's slack that may be spent on a smaller fleet, in queues
+    queue_percent: int = 50
+    #: losses and returns of spot capacity that slack is kept for, over what the pools' rates make of it
+    reserve_losses: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,8 @@ class Worker:
     launched_ms: int
     #: expected end of the next bound task, ms; None: idle
     frees_ms: int | None = None
+    #: expected ends of all bound tasks, ms, ascending; empty: not known
+    ends_ms: tuple[int, ...] = ()
     #: gets no more work
     draining: bool = False
     #: it holds the only copy of a result somebody wants
@@ -76,6 +84,12 @@ class PoolState:
     hazard_per_hour: float = 0.0
     #: start-up as seen, ms; the declared one when nothing was seen
     startup_ms: int = 0
+    #: how often an hour capacity comes back once it was refused; 0: not known
+    returns_per_hour: float = 0.0
+    #: capacity is known to stay until then, ms; None: nobody knows
+    lasts_until_ms: int | None = None
+    #: and to come back then, ms; None: nobody knows
+    back_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +141,13 @@ class Group:
     verdicts: tuple[Verdict, ...] = ()
     #: absolute deadline of the root run, ms
     deadline_ms: int | None = None
-    #: from this class's end to the end of the root run, ms, learned
+    #: from these tasks' end to the end of the root run, ms: the longest path behind them as far as it is known, then learned
     tail_ms: int = 0
+    #: work a checkpoint keeps, ms of it
+    done_ms: int = 0
+    #: the pool it was left in, and its size, MiB
+    checkpoint_pool: str = ""
+    checkpoint_mib: int = 0
     #: workers lost under these tasks: preempted and otherwise
     preemptions: int = 0
     losses: int = 0
@@ -145,6 +164,23 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What is left of a root run, as far as one can see."""
+
+    root_run: str
+    deadline_ms: int | None = None
+    #: expected time of all its tasks that have not ended, ms
+    work_ms: int = 0
+    #: longest path through them, ms
+    path_ms: int = 0
+    #: tasks that have not ended, and those of them that are not ready yet
+    tasks: int = 0
+    ahead: int = 0
+    #: when the first of its running tasks is expected to end, ms; None: nothing of it runs
+    next_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The input of one planning round."""
 
@@ -158,3 +194,6 @@ class Snapshot:
     groups: tuple[Group, ...] = ()
     statistics: tuple[Statistic, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    runs: tuple[Run, ...] = ()
+    #: runs are known by their graphs: what is not in `runs` is not known to come
+    graphs: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.model.needs import PRIORITY_RANK
 from agent.model.plans import (
     Bind,
@@ -17,17 +19,17 @@ from agent.model.plans import (
     Wait,
     Withdraw,
 )
-from agent.model.pools import Pool
-from agent.model.snapshot import Budget, Group, Snapshot, Worker
+from agent.model.snapshot import Budget, Group, PoolState, Snapshot, Worker
 from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.estimate import estimate
 from agent.planner.explain import in_short, nearest
 from agent.planner.feasible import PHYSICAL, why_not
-from agent.planner.rank import option, order, tasks_ahead
+from agent.planner.rank import option, order, slots_of, tasks_ahead
 from agent.planner.room import Room, share
+from agent.planner.slack import Market, Urgency, urgency
 
 #: raised whenever the same snapshot would give another plan
-VERSION = "1"
+VERSION = "2"
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -38,10 +40,11 @@ def plan(snapshot: Snapshot) -> Plan:
     over a dear empty one until the queue gets too long.
     """
     draft = _Draft(snapshot)
+    urgent = {group.id: draft.urgency(group) for group in snapshot.groups}
     for group in sorted(
-        snapshot.groups, key=lambda g: (PRIORITY_RANK[g.needs.priority], g.deadline_ms or 2**62, g.since_ms, g.id)
+        snapshot.groups, key=lambda g: (PRIORITY_RANK[g.needs.priority], _slack(urgent[g.id]), g.since_ms, g.id)
     ):
-        draft.place(group)
+        draft.place(group, urgent[group.id])
     draft.fleet()
     return Plan(
         decisions=tuple(draft.decisions),
@@ -55,7 +58,14 @@ def plan(snapshot: Snapshot) -> Plan:
         ),
         waits=tuple(draft.waits),
         refusals=tuple(draft.refusals),
+        look_ms=draft.look_ms,
     )
+
+
+def ranked_alone(group: Group, snapshot: Snapshot) -> list[Option]:
+    """Every pool for a group as if it were the only one, best first, the infeasible last."""
+    draft = _Draft(snapshot)
+    return draft._ranked(group, max(1, group.ready), draft.urgency(group))
 
 
 class _Draft:
@@ -63,7 +73,10 @@ class _Draft:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.rooms = {state.pool.name: Room.of(state) for state in sorted(snapshot.pools, key=lambda s: s.pool.name)}
+        self.rooms = {
+            state.pool.name: Room.of(state, snapshot.now_ms)
+            for state in sorted(snapshot.pools, key=lambda s: s.pool.name)
+        }
         self.statistics = {(s.task_class, s.pool): s for s in snapshot.statistics}
         self.budgets = {budget.name: budget for budget in snapshot.budgets}
         self.left = {budget.name: budget.left_usd_micros for budget in snapshot.budgets}
@@ -75,11 +88,14 @@ class _Draft:
         self.waits: list[Wait] = []
         self.refusals: list[Refuse] = []
         self.launch_why: dict[str, str] = {}
+        self.look_ms: int | None = None
+        self.runs = {run.root_run: run for run in snapshot.runs}
+        self.market = Market.of([room.state for room in self.rooms.values()], snapshot.now_ms)
 
     # ------------------------------------------------------------------ one group
-    def place(self, group: Group) -> None:
+    def place(self, group: Group, urgent: Urgency) -> None:
         """Bind, hold, ask for or refuse the group's tasks."""
-        remaining, ranked = group.ready, self._ranked(group, group.ready)
+        remaining, ranked = group.ready, self._ranked(group, group.ready, urgent)
         if not ranked or ranked[0].why_not:
             return self._refuse(group, ranked)
         if group.rejected_by is not None:
@@ -94,7 +110,11 @@ class _Draft:
         while remaining:
             best = ranked[0]
             if not best.room:
-                return self._wait(group, ranked, remaining)
+                count = best.takes if 0 < best.takes < remaining and not best.late_ms else remaining
+                self._wait(group, ranked, count, urgent)
+                remaining -= count
+                ranked = self._ranked(group, remaining, urgent) if remaining else ranked
+                continue
             count, reserve = min(best.room, remaining), 0
             if group.needs.budget is not None:
                 count, reserve, short = self._reserve(group, best, count)
@@ -110,13 +130,28 @@ class _Draft:
                     )
             self._bind(group, ranked, count, reserve)
             remaining -= count
-            ranked = self._ranked(group, remaining) if remaining else ranked
+            ranked = self._ranked(group, remaining, urgent) if remaining else ranked
 
-    def _ranked(self, group: Group, remaining: int) -> list[Option]:
+    def urgency(self, group: Group) -> Urgency:
+        """What the deadline leaves the group, by the on-demand pool that does it soonest."""
+        policy, now = self.snapshot.policy, self.snapshot.now_ms
+        if group.deadline_ms is None:
+            return Urgency(slack_ms=None, hour_usd_micros=policy.delay_usd_micros_per_hour)
+        safe = [
+            self._guess(group, name)
+            for name, room in self.rooms.items()
+            if room.state.pool.market == "on-demand" and not why_not(group, room.state)
+        ]
+        market = self.market if safe else replace(self.market, both=False)
+        best = min(safe, key=lambda guess: guess.high_ms, default=None) or self._guess(group, "")
+        high, mean = max(1, best.high_ms - group.done_ms), max(1, best.mean_ms - group.done_ms)
+        return urgency(group, self.runs.get(group.root_run), high, mean, market, policy, now)
+
+    def _ranked(self, group: Group, remaining: int, urgent: Urgency) -> list[Option]:
         policy, now = self.snapshot.policy, self.snapshot.now_ms
         return sorted(
             (
-                option(group, room, self._guess(group, name), policy, now, remaining)
+                option(group, room, self._guess(group, name), policy, now, remaining, self.market, urgent)
                 for name, room in self.rooms.items()
             ),
             key=order,
@@ -176,6 +211,8 @@ class _Draft:
         room, guess = self.rooms[best.pool], best.estimate
         ahead = tasks_ahead(group, room, guess.median_ms, guess.n, self.snapshot.policy) if guess else 0
         room.take(group, ahead, count)
+        if group.deadline_ms is not None and guess:
+            room.claim(count, max(1, guess.mean_ms - group.done_ms), slots_of(group, room)[1], 0)
         decision = self._decide(group, ranked, "bind", in_short(group, ranked))
         self.binds.append(
             Bind(
@@ -189,12 +226,18 @@ class _Draft:
             )
         )
 
-    def _wait(self, group: Group, ranked: list[Option], remaining: int) -> None:
+    def _wait(self, group: Group, ranked: list[Option], remaining: int, urgent: Urgency) -> None:
         best = ranked[0]
-        room, mean = self.rooms[best.pool], best.estimate.mean_ms if best.estimate else 0
+        room, mean = self.rooms[best.pool], max(0, best.estimate.mean_ms - group.done_ms) if best.estimate else 0
+        if urgent.slack_ms is not None and best.late_ms == 0:
+            self._look(
+                urgent.slack_ms - (urgent.at_risk_ms + self.market.startup_ms if best.waits_for == "spot" else 0)
+            )
         if best.launch:
             room.launching += best.launch
             self.launch_why.setdefault(best.pool, f"{remaining} tasks of {group.name} wait")
+        if group.deadline_ms is not None:
+            room.claim(remaining, max(1, mean), slots_of(group, room)[1], best.launch)
         room.claimed += remaining
         room.claimed_ms += remaining * mean
         state, now = room.state, self.snapshot.now_ms
@@ -215,6 +258,12 @@ class _Draft:
                 f"a worker of {best.pool}, expected in {show_ms(best.wait_ms)}",
             )
         self._hold(group, ranked, remaining, "wait", best.waits_for or "capacity", why, release)
+
+    def _look(self, left_ms: int) -> None:
+        """The plan changes by itself when this time is over."""
+        if left_ms >= 0:
+            at = self.snapshot.now_ms + left_ms + 1
+            self.look_ms = at if self.look_ms is None else min(self.look_ms, at)
 
     def _hold(
         self, group: Group, ranked: list[Option], count: int, verb: Verb, reason: HoldReason, why: str, release: str
@@ -277,20 +326,47 @@ class _Draft:
                 continue
             alive = len(room.free) + len(state.starting)
             if name not in taken and not room.claimed:
-                for since, idle in sorted(
-                    (w.idle_since_ms, w.name) for w in state.workers if _idle_too_long(w, pool, now)
-                ):
+                for since, idle, why in sorted(self._idle(state)):
                     if alive > pool.min_workers:
-                        self.drains.append(Drain(pool=name, worker=idle, why=f"idle for {show_ms(now - (since or 0))}"))
+                        self.drains.append(Drain(pool=name, worker=idle, why=f"idle for {show_ms(now - since)}{why}"))
                         alive -= 1
             lacking = min(pool.min_workers - alive - room.launching, room.may_launch(now))
             if lacking > 0:
                 room.launching += lacking
                 self.launch_why.setdefault(name, f"the pool keeps {pool.min_workers}")
 
+    def _idle(self, state: PoolState) -> list[tuple[int, str, str]]:
+        """Workers to end: idle for the pool's time, or at once when nothing is to come that they could be kept for."""
+        now, out = self.snapshot.now_ms, []
+        unneeded = _unneeded(self.snapshot, state)
+        for worker in state.workers:
+            since = worker.idle_since_ms
+            if since is None or not _may_end(worker, state, now):
+                continue
+            if unneeded or now >= since + state.pool.idle_ms:
+                out.append((since, worker.name, unneeded))
+        return out
 
-def _idle_too_long(worker: Worker, pool: Pool, now_ms: int) -> bool:
-    """Idle for the pool's time, its paid minimum used up, and not the keeper of a result."""
+
+def _may_end(worker: Worker, state: PoolState, now_ms: int) -> bool:
+    """Idle, its paid minimum used up, and not the keeper of a result."""
     if worker.idle_since_ms is None or worker.draining or worker.only_copy:
         return False
-    return now_ms >= max(worker.idle_since_ms + pool.idle_ms, worker.launched_ms + pool.min_billing_ms)
+    return now_ms >= worker.launched_ms + state.pool.min_billing_ms
+
+
+def _unneeded(snapshot: Snapshot, state: PoolState) -> str:
+    """Why no task will want an idle worker of the pool before another could be started, as far as graphs say; ""."""
+    if not snapshot.graphs:
+        return ""
+    waiting = [run for run in snapshot.runs if run.ahead]
+    if not waiting:
+        return ", and no task is to come"
+    soonest = min((run.next_ms for run in waiting if run.next_ms is not None), default=None)
+    if soonest is not None and soonest - snapshot.now_ms > max(state.startup_ms, 1):
+        return f", and no task is ready before {show_ms(soonest - snapshot.now_ms)}"
+    return ""
+
+
+def _slack(urgent: Urgency) -> int:
+    return 2**62 if urgent.slack_ms is None else urgent.slack_ms

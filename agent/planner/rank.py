@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import islice
 
 from agent.model.plans import Estimate, HoldReason, Option
 from agent.model.snapshot import Group, Policy
@@ -10,43 +13,86 @@ from agent.model.units import MS_PER_HOUR, cost_micros
 from agent.planner.estimate import interrupted
 from agent.planner.feasible import why_not
 from agent.planner.room import Room, share, small
+from agent.planner.slack import AWAY_MS, Market, Urgency
 
 
-def option(group: Group, room: Room, guess: Estimate, policy: Policy, now_ms: int, remaining: int) -> Option:
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What becomes of a group's waiting tasks in a pool without room."""
+
+    #: workers to launch
+    launch: int
+    #: mean and last wait, ms
+    wait_ms: int
+    last_ms: int
+    waits_for: HoldReason
+    #: tasks that can start in time; all of them without a deadline
+    takes: int
+    #: tasks a launched worker is for
+    served: float = 1.0
+
+
+def option(
+    group: Group,
+    room: Room,
+    guess: Estimate,
+    policy: Policy,
+    now_ms: int,
+    remaining: int,
+    market: Market,
+    urgent: Urgency,
+) -> Option:
     """One pool for the `remaining` tasks of a group: feasible or why not, and the arithmetic of one task.
 
     Marginal dollars: the task's part of a warm worker for its expected time; a cold worker's start-up, idle tail and
-    unused minimum billing, shared by the tasks it is launched for; the expected repetition after interruptions; and
-    what the wait and the runtime are worth at the policy's price of delay.
+    unused minimum billing, shared by the tasks it is launched for; the expected repetition after interruptions; moving
+    its checkpoint; on demand after all, when spot does not come back in time; and what the wait and the runtime are
+    worth: the shadow price of the deadline, or the policy's price of delay when there is none.
     """
     state, pool = room.state, room.state.pool
     if reason := why_not(group, state):
         return Option(pool=pool.name, kind=pool.shown_kind, why_not=reason)
     ahead = tasks_ahead(group, room, guess.median_ms, guess.n, policy)
     fits = room.tasks(group, ahead, remaining)
-    stretch = interrupted(guess.mean_ms, state.hazard_per_hour, group.needs.checkpoint_ms)
-    part, price = share(group, state), state.usd_micros_per_hour
-    work = cost_micros(price, guess.mean_ms * part)
-    launch, wait, last_wait, waits_for = (
-        (0, 0, 0, None) if fits else _queue(group, room, policy, now_ms, remaining, guess.mean_ms, guess.high_ms)
+    mean, high = max(1, guess.mean_ms - group.done_ms), max(1, guess.high_ms - group.done_ms)
+    stays = (
+        state.lasts_until_ms is not None and now_ms + (0 if fits else state.startup_ms) + high <= state.lasts_until_ms
     )
-    startup = idle = 0
-    if launch:
-        served = max(1.0, remaining / (room.workers + launch))
-        startup = round(cost_micros(price, state.startup_ms) / served)
-        unused = max(0.0, pool.min_billing_ms - state.startup_ms - served * guess.mean_ms * part - pool.idle_ms)
-        idle = round(cost_micros(price, pool.idle_ms + unused) / served)
-    run = round(guess.mean_ms * stretch)
-    delay = cost_micros(policy.delay_usd_micros_per_hour, wait + run)
-    repeated = round(work * (stretch - 1))
-    preferred = tuple([v.rule for v in group.verdicts if v.verb == "prefer" and v.selects(pool)])
-    score = work + startup + idle + repeated + delay
-    late = None
+    stretch = 1.0 if stays else interrupted(mean, state.hazard_per_hour, group.needs.checkpoint_ms)
+    part, price = share(group, state), state.usd_micros_per_hour
+    work = cost_micros(price, mean * part)
+    limit = None
     if group.deadline_ms is not None:
-        late = max(
-            0,
-            now_ms + last_wait + round(guess.high_ms * stretch) + group.tail_ms + policy.margin_ms - group.deadline_ms,
-        )
+        limit = group.deadline_ms - now_ms - policy.margin_ms - group.tail_ms
+        if pool.market == "spot" and market.both and not stays:
+            # a loss at the last moment is made good on a new on-demand worker
+            limit -= high + min(high, group.needs.checkpoint_ms or high) + market.startup_ms
+        else:
+            limit -= round(high * stretch)
+    if fits:
+        queue = Queue(0, 0, 0, "capacity", fits)
+    elif limit is None:
+        queue = _queue(group, room, policy, now_ms, remaining, mean)
+    else:
+        queue = _queue_in_time(group, room, urgent, now_ms, remaining, mean, limit)
+    startup = idle = fallback = 0
+    if queue.launch:
+        startup = round(cost_micros(price, state.startup_ms) / queue.served)
+        unused = max(0.0, pool.min_billing_ms - state.startup_ms - queue.served * mean * part - pool.idle_ms)
+        idle = round(cost_micros(price, pool.idle_ms + unused) / queue.served)
+    wait = queue.wait_ms
+    if queue.waits_for == "spot" and limit is not None and not fits:
+        never = math.exp(-max(0, limit) / wait) if wait else 1.0
+        fallback = round(never * max(0.0, market.on_demand_usd_micros * mean / MS_PER_HOUR - work))
+        wait = round(wait * (1 - never))
+    run = round(mean * stretch)
+    delay = cost_micros(urgent.hour_usd_micros, wait + run)
+    repeated = round(work * (stretch - 1))
+    move = 0
+    if group.checkpoint_mib and group.checkpoint_pool != pool.name:
+        move = math.ceil(group.checkpoint_mib / 1024 * policy.egress_usd_micros_per_gib)
+    preferred = tuple([v.rule for v in group.verdicts if v.verb == "prefer" and v.selects(pool)])
+    score = work + startup + idle + repeated + fallback + move + delay
     return Option(
         pool=pool.name,
         kind=pool.shown_kind,
@@ -58,12 +104,15 @@ def option(group: Group, room: Room, guess: Estimate, policy: Policy, now_ms: in
         startup_usd_micros=startup,
         idle_usd_micros=idle,
         interruption_usd_micros=repeated,
+        fallback_usd_micros=fallback,
+        move_usd_micros=move,
         delay_usd_micros=delay,
         preferred_by=preferred,
         score_usd_micros=score * policy.prefer_percent // 100 if preferred else score,
-        late_ms=late,
-        launch=launch,
-        waits_for=waits_for,
+        late_ms=None if limit is None else max(0, queue.last_ms - limit),
+        takes=queue.takes,
+        launch=queue.launch,
+        waits_for=None if fits else queue.waits_for,
     )
 
 
@@ -80,31 +129,114 @@ def tasks_ahead(group: Group, room: Room, median_ms: int, n: int, policy: Policy
     return min(policy.max_ahead, policy.ahead_ms // max(1, median_ms))
 
 
-def _queue(
-    group: Group, room: Room, policy: Policy, now_ms: int, remaining: int, mean_ms: int, high_ms: int
-) -> tuple[int, int, int, HoldReason]:
-    """Workers to launch, the mean and the last wait of the tasks, and what they wait for, when no slot is free.
+def _queue(group: Group, room: Room, policy: Policy, now_ms: int, remaining: int, mean_ms: int) -> Queue:
+    """Without a deadline: what waiting is worth decides how many workers are launched.
 
     The number of workers W balances their fixed cost b against the price of waiting: n tasks of m ms on L + W workers
     of S slots wait n·m / (2·S·(L + W)) on average, so the least of b·W + delay·n·wait is at
     L + W = sqrt(n²·m·delay / (2·S·b)) (the square-root rule of staffing).
     """
-    state, pool = room.state, room.state.pool
+    pool = room.state.pool
     may, here = room.may_launch(now_ms), room.workers
     tasks, work_ms = remaining + room.claimed, remaining * mean_ms + room.claimed_ms
-    delay = policy.delay_usd_micros_per_hour / MS_PER_HOUR
-    fixed = max(1.0, state.usd_micros_per_hour / MS_PER_HOUR * (state.startup_ms + pool.idle_ms))
-    want = math.ceil(math.sqrt(tasks * work_ms * delay / (2 * pool.slots * fixed)))
-    if group.deadline_ms is not None:
-        slack = group.deadline_ms - now_ms - state.startup_ms - high_ms - group.tail_ms - policy.margin_ms
-        want = max(want, math.ceil(work_ms / (pool.slots * slack)) if slack > 0 else tasks)
+    want = _staffing(room, policy.delay_usd_micros_per_hour, tasks, work_ms)
     launch = max(0, min(want - here, math.ceil(tasks / pool.slots) - here, may))
     if not launch and not here:
         launch = min(1, may)
     lanes = pool.slots * max(1, here + launch)
     drain = work_ms // lanes
     first, reason = _first(room, now_ms, launch, mean_ms)
-    return launch, first + drain // 2, first + drain, reason
+    served = max(1.0, remaining / (here + launch)) if launch else 1.0
+    return Queue(launch, first + drain // 2, first + drain, reason, remaining, served)
+
+
+def _queue_in_time(
+    group: Group, room: Room, urgent: Urgency, now_ms: int, remaining: int, mean_ms: int, limit_ms: int
+) -> Queue:
+    """With a deadline: as few workers as let the tasks start within the time that may be spent in queues.
+
+    A lane takes floor((until - first) / m) + 1 tasks of m ms that start until then. What the lanes that are there cannot
+    take gets new workers; where none can be had, tasks queue for as long as the deadline lets them, and after that only
+    hope for capacity to come back is left.
+    """
+    pool, (each, step), may = room.state.pool, slots_of(group, room), room.may_launch(now_ms)
+    lanes = room.lanes[step - 1 :: step] if step > 1 else room.lanes
+    soft = min(urgent.queue_ms, limit_ms)
+    within = _takes(lanes, mean_ms, soft, remaining)
+    if within < remaining and may:
+        return _launched(room, urgent, now_ms, remaining, mean_ms, soft, each, within)
+    can = within if within >= remaining else _takes(lanes, mean_ms, limit_ms, remaining)
+    if can > 0:
+        last = _last(lanes, mean_ms, can)
+        return Queue(0, (lanes[0] + last) // 2, last, "launch" if not room.free else "capacity", can)
+    if room.may_grow:
+        # it can be held until the next attempt; one that comes too late is none
+        next_try = max(0, room.state.retry_ms - now_ms)
+        return Queue(0, _back(room, now_ms), next_try, "spot" if pool.market == "spot" else "launch", remaining)
+    last = _last(lanes, mean_ms, remaining) if lanes else max(0, limit_ms + 1)
+    return Queue(0, last // 2, max(last, limit_ms + 1), "capacity", 0)
+
+
+def _launched(
+    room: Room, urgent: Urgency, now_ms: int, remaining: int, mean_ms: int, soft_ms: int, each: int, within: int
+) -> Queue:
+    """New workers for the tasks that the lanes which are there cannot take in time."""
+    startup, may = room.state.startup_ms, room.may_launch(now_ms)
+    a_worker = each * (max(0, soft_ms - startup) // mean_ms + 1)
+    want = math.ceil((remaining - within) / a_worker)
+    staffed = _staffing(room, urgent.hour_usd_micros, remaining + room.claimed, remaining * mean_ms + room.claimed_ms)
+    launch = min(may, max(want, min(staffed - room.workers, math.ceil((remaining - within) / each))))
+    new = min(remaining - within, launch * a_worker)
+    served = new / launch
+    deep = mean_ms * (math.ceil(served / each) - 1)
+    return Queue(launch, startup + deep // 2, startup + deep, "launch", within + new, max(1.0, served))
+
+
+def _takes(lanes: list[int], run_ms: int, until_ms: int, most: int) -> int:
+    """Tasks that can start on these lanes until then, at most so many."""
+    open_to = bisect_right(lanes, until_ms)
+    if open_to >= most or not open_to:
+        return min(open_to, most)
+    return min(most, sum((until_ms - lane) // run_ms for lane in islice(lanes, open_to)) + open_to)
+
+
+def _last(lanes: list[int], run_ms: int, count: int) -> int:
+    """When the last of so many tasks starts, to an eighth of a task: the least time until which the lanes take them all."""
+    if count <= len(lanes) and lanes[count - 1] <= lanes[0] + run_ms:
+        return lanes[count - 1]
+    low, high = lanes[0], lanes[0] + run_ms * count
+    while high - low > run_ms // 8:
+        middle = (low + high) // 2
+        if _takes(lanes, run_ms, middle, count) >= count:
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+def slots_of(group: Group, room: Room) -> tuple[int, int]:
+    """Tasks of the group one worker runs at a time, and the slots each of them takes from others."""
+    each = max(1, int(1 / share(group, room.state) + 1e-9))
+    return each, max(1, room.state.pool.slots // each)
+
+
+def _staffing(room: Room, usd_micros_per_hour: int, tasks: int, work_ms: int) -> int:
+    state, pool = room.state, room.state.pool
+    fixed = max(1.0, state.usd_micros_per_hour / MS_PER_HOUR * (state.startup_ms + pool.idle_ms))
+    return math.ceil(math.sqrt(tasks * work_ms * usd_micros_per_hour / MS_PER_HOUR / (2 * pool.slots * fixed)))
+
+
+def _back(room: Room, now_ms: int) -> int:
+    """How long a pool that refuses is expected to go on, and a worker to start there, ms.
+
+    As the pool's own returns say, and at least as long again as it has lasted (Lindy): outages are of many lengths.
+    """
+    state = room.state
+    if state.back_ms is not None:
+        return max(0, state.back_ms - now_ms) + state.startup_ms
+    refused = now_ms - state.refused_since_ms if state.refused_since_ms is not None else 0
+    usual = MS_PER_HOUR / state.returns_per_hour if state.returns_per_hour else AWAY_MS
+    return round(max(refused, usual, state.retry_ms - now_ms)) + state.startup_ms
 
 
 def _first(room: Room, now_ms: int, launch: int, mean_ms: int) -> tuple[int, HoldReason]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass, field
+from heapq import heapreplace
 
 from agent.model.snapshot import Group, PoolState, Worker
 from agent.planner.feasible import gpus_taken
@@ -33,11 +35,14 @@ class Room:
     launching: int = 0
     #: earliest instant a busy worker frees a slot, ms
     frees_ms: int | None = None
+    #: when each slot, live, starting or to be launched, is free for the next task, ms from now, ascending
+    lanes: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, state: PoolState) -> Room:
+    def of(cls, state: PoolState, now_ms: int = 0) -> Room:
         """The room of a pool at the start of a plan."""
         room = cls(state)
+        room.lanes = _lanes(state, now_ms)
         for worker in state.workers:
             if worker.draining:
                 continue
@@ -57,6 +62,13 @@ class Room:
         if pool.provider is None or self.state.retry_ms > now_ms:
             return 0
         return max(0, pool.max_workers - len(self.state.workers) - len(self.state.starting) - self.launching)
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether it could have more workers than it has, if they were granted."""
+        pool = self.state.pool
+        there = len(self.state.workers) + len(self.state.starting) + self.launching
+        return pool.provider is not None and there < pool.max_workers
 
     def tasks(self, group: Group, ahead: int, limit: int) -> int:
         """How many tasks of the group fit on live workers now, at most `limit`."""
@@ -81,6 +93,29 @@ class Room:
             if not count:
                 return
 
+    def claim(self, count: int, run_ms: int, step: int, launch: int) -> None:
+        """Give the slots that are free first, `step` of them a task, to tasks that wait or are bound; launched workers add theirs."""
+        startup = self.state.startup_ms
+        if launch:
+            self.lanes += [startup] * (launch * self.state.pool.slots)
+            self.lanes.sort()
+        if step > 1:
+            for _ in range(count):
+                taken = self.lanes[:step]
+                del self.lanes[:step]
+                for lane in [(taken[-1] if taken else startup) + run_ms] * len(taken):
+                    insort(self.lanes, lane)
+            return
+        if not self.lanes:
+            return
+        if count <= 8:
+            for _ in range(count):
+                insort(self.lanes, self.lanes.pop(0) + run_ms)
+            return
+        for _ in range(count):
+            heapreplace(self.lanes, self.lanes[0] + run_ms)
+        self.lanes.sort()
+
     def _fits(self, worker: Free, group: Group, ahead: int, limit: int) -> int:
         pool = self.state.pool
         memory = group.needs.memory_mib or pool.memory_mib // pool.slots
@@ -92,6 +127,20 @@ class Room:
         if gpus := gpus_taken(group, pool):
             fits = min(fits, worker.gpus // gpus)
         return max(0, fits)
+
+
+def _lanes(state: PoolState, now_ms: int) -> list[int]:
+    out: list[int] = []
+    for worker in state.workers:
+        if worker.draining:
+            continue
+        ends = worker.ends_ms or ((worker.frees_ms,) * worker.bound if worker.frees_ms is not None else ())
+        out += [0] * max(0, worker.slots - len(ends))
+        out += [max(0, end - now_ms) for end in ends]
+    for starting in state.starting:
+        out += [max(0, starting.asked_ms + state.startup_ms - now_ms)] * state.pool.slots
+    out.sort()
+    return out
 
 
 def small(group: Group, state: PoolState) -> bool:

@@ -17,9 +17,7 @@ from agent.ledger.records import Record
 from agent.model import codec
 from agent.model.plans import Decision
 from agent.model.snapshot import Group, Snapshot
-from agent.planner.estimate import estimate
-from agent.planner.rank import option, order
-from agent.planner.room import Room
+from agent.planner.plan import ranked_alone
 
 #: records read at once
 _PAGE = 500
@@ -137,21 +135,7 @@ def _counterfactual(entry: RuleDid, said: Decision, snapshot: Snapshot) -> None:
 
 def _best(group: Group, snapshot: Snapshot) -> Any:
     """The best pool of a group by itself, or None when there is none."""
-    statistics = {(s.task_class, s.pool): s for s in snapshot.statistics}
-    ranked = sorted(
-        (
-            option(
-                group,
-                Room.of(state),
-                estimate(group, state.pool.name, statistics, snapshot.policy.deadline_sigmas),
-                snapshot.policy,
-                snapshot.now_ms,
-                max(1, group.ready),
-            )
-            for state in snapshot.pools
-        ),
-        key=order,
-    )
+    ranked = ranked_alone(group, snapshot)
     return ranked[0] if ranked and not ranked[0].why_not else None
 
 

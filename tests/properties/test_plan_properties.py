@@ -12,7 +12,7 @@ from agent.ledger.parts import join, split
 from agent.model import codec
 from agent.model.needs import Needs
 from agent.model.pools import Pool
-from agent.model.snapshot import Budget, Group, PoolState, Snapshot, Starting, Statistic, Worker
+from agent.model.snapshot import Budget, Group, PoolState, Run, Snapshot, Starting, Statistic, Worker
 from agent.model.verdicts import Verdict
 from agent.planner.feasible import why_not
 from agent.planner.plan import plan
@@ -61,7 +61,8 @@ def _state(r: Random, name: str) -> PoolState:
     refused = r.choice([None, None, r.randint(0, NOW)])
     return state(
         of, workers=tuple(_worker(r, f"{name}-{n}", of) for n in range(r.randint(0, 3))), hazard_per_hour=r.random() * 2 if market == "spot" else 0.0,
-        refused_since_ms=refused, retry_ms=NOW + 3000 if refused is not None and r.random() < 0.5 else 0,
+        returns_per_hour=r.choice([0.0, r.random() * 3]), lasts_until_ms=r.choice([None, None, NOW + r.randint(0, HOUR)]),
+        back_ms=r.choice([None, None, NOW + r.randint(0, HOUR)]), refused_since_ms=refused, retry_ms=NOW + 3000 if refused is not None and r.random() < 0.5 else 0,
         starting=tuple(Starting(name=f"{name}-s{n}", asked_ms=NOW - 1000) for n in range(r.randint(0, 1))),
     )  # fmt: skip
 
@@ -72,7 +73,15 @@ def _group(r: Random, n: int) -> Group:
         verdicts=tuple(_verdict(r) for _ in range(r.choice([0, 0, 1, 2]))), deadline_ms=r.choice([None, r.randint(NOW - HOUR, NOW + 3 * HOUR)]),
         approved=tuple(r.sample(["r1", "r2"], r.randint(0, 2))), approved_pools=tuple(r.sample(POOLS, r.randint(0, 3))),
         override=r.choice([None] * 5 + list(POOLS)), rejected_by=r.choice([None] * 9 + ["ada"]),
-        preemptions=r.randint(0, 2), losses=r.randint(0, 2),
+        preemptions=r.randint(0, 2), losses=r.randint(0, 2), tail_ms=r.choice([0, r.randint(0, HOUR)]), done_ms=r.choice([0, 0, r.randint(0, HOUR)]),
+        checkpoint_pool=r.choice(["", *POOLS]), checkpoint_mib=r.choice([0, 500]), root_run=f"run{n % 2}",
+    )  # fmt: skip
+
+
+def _run(r: Random, name: str) -> Run:
+    return Run(
+        root_run=name, deadline_ms=NOW + r.randint(0, HOUR), work_ms=r.randint(0, 9 * HOUR), path_ms=r.randint(0, HOUR), tasks=9,
+        ahead=r.choice([0, 3]), next_ms=r.choice([None, NOW + r.randint(0, HOUR)]),
     )  # fmt: skip
 
 
@@ -87,7 +96,7 @@ def world(seed: int) -> Snapshot:
     )  # fmt: skip
     return snapshot(
         *(_state(r, name) for name in POOLS[: r.randint(1, 4)]), groups=tuple(_group(r, n) for n in range(r.randint(1, 4))), now_ms=NOW,
-        statistics=statistics, budgets=(budget,),
+        statistics=statistics, budgets=(budget,), runs=tuple(_run(r, f"run{n}") for n in range(r.randint(0, 2))), graphs=r.random() < 0.3,
     )  # fmt: skip
 
 
@@ -206,3 +215,40 @@ def test_no_busy_worker_and_no_only_copy_is_drained(shot):
     for drain in plan(shot).drains:
         assert workers[drain.worker].idle_since_ms is not None
         assert not workers[drain.worker].only_copy
+
+
+@given(worlds)
+@settings(max_examples=400, deadline=None)
+def test_spot_is_taken_only_where_a_loss_can_still_be_made_good_on_demand(shot):
+    made, states, groups = plan(shot), {s.pool.name: s for s in shot.pools}, {g.id: g for g in shot.groups}
+    grows = [s for s in shot.pools if s.pool.market == "on-demand" and s.pool.provider is not None]
+    safe = [s for s in grows if s.workers or s.starting or s.pool.max_workers]
+    for decision in made.decisions:
+        g = groups[decision.group]
+        if decision.verb not in ("bind", "wait") or g.deadline_ms is None or not safe:
+            continue
+        best, in_time = decision.options[0], any(not o.late_ms and not o.why_not for o in decision.options)
+        state = states[best.pool]
+        if state.pool.market != "spot" or not in_time or state.lasts_until_ms is not None or best.waits_for == "spot":
+            continue
+        run = max(1, best.estimate.high_ms - g.done_ms)
+        lost = min(run, g.needs.checkpoint_ms or run)
+        latest = g.deadline_ms - shot.policy.margin_ms - g.tail_ms - run - lost - min(s.startup_ms for s in safe)
+        assert shot.now_ms <= latest
+
+
+@given(worlds)
+@settings(max_examples=400, deadline=None)
+def test_a_score_is_the_sum_of_its_named_parts(shot):
+    for decision in plan(shot).decisions:
+        for o in decision.options:
+            if not o.why_not:
+                whole = o.usd_micros + o.delay_usd_micros
+                assert o.score_usd_micros == (whole * shot.policy.prefer_percent // 100 if o.preferred_by else whole)
+
+
+@given(worlds)
+@settings(max_examples=400, deadline=None)
+def test_the_plan_is_looked_at_again_before_a_held_task_must_go(shot):
+    made = plan(shot)
+    assert made.look_ms is None or made.look_ms > shot.now_ms

@@ -1,0 +1,443 @@
+"""One simulation: jobs arrive, a policy plans from what the governor would see, the world does what it says.
+
+The policy is any function from a snapshot to a plan: `agent.planner.plan.plan` itself, or a peer. The snapshot is made by
+the governor's own view and learning, from the same deltas and answers as live.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from agent.governor.learning import Learning
+from agent.governor.view import Bound, View
+from agent.model.needs import Needs
+from agent.model.plans import Plan
+from agent.model.snapshot import Policy, PoolState, Snapshot
+from agent.planner.estimate import estimate
+from agent.planner.plan import VERSION
+from agent.scheduler import protocol as p
+from agent.simulate.workflow import Job, Task
+from agent.simulate.world import Doing, Happened, Machine, Supply, World, check_horizon
+
+#: the simulation's time 0 as Unix time, ms, so that no instant is 0
+EPOCH_MS = 1_000_000_000_000
+#: exact runtimes are told in steps of this factor, rounded up, so that tasks of the same length are one group
+EXACT_STEP = 1.05
+
+Planner = Callable[[Snapshot], Plan]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What is the same for every policy."""
+
+    seed: int = 0
+    #: policies know each task's runtime (to within 5 %, rounded up); else what their classes' history says
+    exact: bool = True
+    #: spread of one execution's runtime around the workflow's, standard deviation of its logarithm; 0 when exact
+    noise: float = 0.15
+    #: executions of each workflow that history holds at the start
+    history: int = 3
+    policy: Policy = field(default_factory=Policy)
+    #: shortest time between two plans, ms
+    round_ms: int = 1_000
+    #: longest time between two plans while a task waits, ms
+    tick_ms: int = 300_000
+    #: a refused launch is answered so much later, ms; it costs nothing else
+    refusal_ms: int = 30_000
+    #: and asked again at most so much later, ms
+    retry_ms: int = 300_000
+    #: a checkpoint that moves to another pool costs so much, micro-dollars a GiB
+    egress_usd_micros_per_gib: int = 0
+    #: policies are told when capacity goes and comes: only for schedules built in hindsight
+    clairvoyant: bool = False
+    #: keep every execution, for pictures
+    keep_executions: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A worker's life, in the simulation's time."""
+
+    pool: str
+    name: str
+    granted_ms: int
+    ready_ms: int
+    ended_ms: int
+    cause: str
+    usd_micros: int
+    #: slot-ms of work that counted, and of work that was lost
+    busy_ms: int
+    lost_ms: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a simulation came to."""
+
+    usd_micros: int
+    egress_usd_micros: int
+    by_pool: dict[str, int]
+    #: job → instant of its end, ms; absent: it never ended
+    ends: dict[str, int]
+    deadlines: dict[str, int | None]
+    #: job → its share of the leases, by the slots and time it used of each, micro-dollars
+    by_job: dict[str, int]
+    spans: tuple[Span, ...]
+    executions: tuple[tuple[str, str, str, int, int, str], ...]
+    preemptions: int
+    refusals: int
+    events: int
+    rounds: int
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Jobs that ended after their deadline, or never."""
+        return tuple(
+            sorted(
+                job
+                for job, deadline in self.deadlines.items()
+                if job not in self.ends or (deadline is not None and self.ends[job] > deadline)
+            )
+        )
+
+
+def simulate(jobs: Sequence[Job], supplies: Sequence[Supply], planner: Planner, setting: Setting) -> Result:
+    """Run jobs through a policy until all have ended or nothing can happen any more.
+
+    Raises TraceError when a trace ends before the last deadline.
+    """
+    return _Simulation(tuple(jobs), tuple(supplies), planner, setting).run()
+
+
+class _Simulation:
+    """The governor's place between a view and a world."""
+
+    def __init__(self, jobs: tuple[Job, ...], supplies: tuple[Supply, ...], planner: Planner, setting: Setting) -> None:
+        check_horizon(supplies, max((job.deadline_ms or job.arrives_ms for job in jobs), default=0))
+        self.jobs = {job.name: job for job in jobs}
+        self.planner, self.setting = planner, setting
+        self.world = World(supplies, setting.seed, setting.refusal_ms, setting.egress_usd_micros_per_gib)
+        self.view = View([supply.pool for supply in supplies], lambda facts: (), frozenset())
+        self.view.retry_most_ms = setting.retry_ms
+        self.policy = setting.policy
+        if setting.exact:
+            self.view.path_sigmas, self.view.learns_runtimes = 0.0, False
+            self.policy = replace(setting.policy, deadline_sigmas=0.0)
+        self.random = Random(setting.seed + 1)
+        self.left: dict[str, int] = {}
+        self.children: dict[str, list[str]] = {}
+        self.waits: dict[str, int] = {}
+        self.spec_of: dict[str, int] = {}
+        self.ends: dict[str, int] = {}
+        self.executions: list[tuple[str, str, str, int, int, str]] = []
+        self.rounds = 0
+        self._specs: dict[tuple[object, ...], int] = {}
+        self._leases: dict[str, int] = {}
+        self._named = 0
+        self._free: dict[str, list[str]] = {supply.pool.name: [] for supply in supplies}
+        self._next_round_ms = self._woken_ms = -1
+        self._remember()
+        for job in jobs:
+            self.world.at(job.arrives_ms, "arrives", job.name)
+
+    # ------------------------------------------------------------------ what is known at the start
+    def _remember(self) -> None:
+        """Fill the history: exact runtimes, or earlier executions of the same workflows."""
+        learning, models = self.view.learning, {s.pool.name: s.pool for s in self.world.supplies.values()}
+        workflows = {job.workflow.name: job.workflow for job in self.jobs.values()}
+        for workflow in workflows.values():
+            for task in workflow.tasks:
+                name = self._class(workflow.name, task)
+                for pool in models.values():
+                    if pool.gpus and not task.faster:
+                        continue
+                    where = pool.name if task.faster else ""
+                    ms = task.run_on(pool.gpu_model if pool.gpus else None)
+                    for _ in range(1 if self.setting.exact else self.setting.history):
+                        _seen(
+                            learning,
+                            name,
+                            where,
+                            _step(ms) if self.setting.exact else self._noisy(ms),
+                            self.setting.exact,
+                        )
+                    if not task.faster:
+                        break
+
+    def _noisy(self, ms: int) -> int:
+        return max(1, round(ms * self.random.lognormvariate(0.0, self.setting.noise)))
+
+    def _class(self, workflow: str, task: Task) -> str:
+        return f"{workflow}/{task.task_class}" + (f"@{_step(task.run_ms)}" if self.setting.exact else "")
+
+    # ------------------------------------------------------------------ the loop
+    def run(self) -> Result:
+        """Until all jobs have ended or nothing happens any more."""
+        world = self.world
+        while len(self.ends) < len(self.jobs) and world.next_ms is not None:
+            for happened in world.advance():
+                self._hear(happened)
+            if self.view.dirty and world.now_ms >= self._next_round_ms:
+                self._round()
+            elif self.view.dirty:
+                self._wake(self._next_round_ms)
+        return self._result()
+
+    def _wake(self, at_ms: int) -> None:
+        if self._woken_ms <= self.world.now_ms or at_ms < self._woken_ms:
+            self._woken_ms = at_ms
+            self.world.at(at_ms, "look")
+
+    def _hear(self, happened: Happened) -> None:
+        view, now, machine = self.view, happened.at_ms + EPOCH_MS, happened.machine
+        if happened.kind == "done" and machine is not None:
+            view.apply((p.ENDED, happened.task, "done", machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
+            heapq.heappush(self._free[machine.pool.name], machine.name)
+            self._keep(happened, machine, "done")
+            self._done(happened.task, now)
+        elif happened.kind == "joined" and machine is not None:
+            view.apply((p.JOINED, _worker(machine)), now)
+            heapq.heappush(self._free[machine.pool.name], machine.name)
+        elif happened.kind == "left" and machine is not None:
+            view.end_lease(self._leases.pop(machine.name), now, "taken away")
+            view.apply((p.LEFT, machine.name, False), now)
+        elif happened.kind == "lost" and machine is not None:
+            doing = self.world.doing[happened.task]
+            if doing.done_ms:
+                view.checkpointed(happened.task, doing.done_ms, doing.kept_in, doing.task.checkpoint_mib)
+            view.apply((p.READY, happened.task, self.spec_of[happened.task], 0, now), now)
+        elif happened.kind == "refused":
+            if (lease := self._leases.pop(happened.task, None)) is not None:
+                view.refused(lease, now, "no capacity")
+                view.dirty = True
+        elif happened.kind == "price":
+            view.pools[happened.pool].price = self.world.price(happened.pool)
+            view.dirty = view.dirty or bool(view.ready)
+        elif happened.kind == "arrives":
+            self._arrive(self.jobs[happened.task], now)
+        elif happened.kind == "look":
+            view.dirty = True
+
+    def _keep(self, happened: Happened, machine: Machine, result: str) -> None:
+        if self.setting.keep_executions:
+            job = self.world.doing[happened.task].job
+            self.executions.append((job, happened.task, machine.name, happened.start_ms, happened.at_ms, result))
+
+    def _arrive(self, job: Job, now: int) -> None:
+        tasks: list[tuple[str, int, list[str]]] = []
+        for task in job.workflow.tasks:
+            key = f"{job.name}/{task.id}"
+            luck = 1.0 if self.setting.exact else self.random.lognormvariate(0.0, self.setting.noise)
+            self.world.doing[key] = Doing(task, job.name, luck=luck)
+            parents = [f"{job.name}/{parent}" for parent in task.parents]
+            self.spec_of[key], self.waits[key] = self._spec(job, task), len(parents)
+            for parent in parents:
+                self.children.setdefault(parent, []).append(key)
+            tasks.append((key, self.spec_of[key], parents))
+        self.left[job.name] = len(tasks)
+        self.view.submitted(tasks)
+        for key, spec, parents in tasks:
+            if not parents:
+                self.view.apply((p.READY, key, spec, 0, now), now)
+
+    def _spec(self, job: Job, task: Task) -> int:
+        name = self._class(job.workflow.name, task)
+        key = (job.name, name, task.needs)
+        if key not in self._specs:
+            self._specs[key] = number = len(self._specs)
+            run = {"flow_run": job.name, "root_run": job.name}
+            if job.deadline_ms is not None:
+                run["deadline_ms"] = job.deadline_ms + EPOCH_MS  # type: ignore[assignment]
+            needs = {field: getattr(task.needs, field) for field in Needs.__dataclass_fields__ if field != "resources"}
+            says = {"prefix": name, "says": {p.NEEDS: {**needs, "task_class": name}, p.RUN: run}, "resources": {}}
+            self.view.apply((p.SPECIFIED, number, says), EPOCH_MS)
+        return self._specs[key]
+
+    def _done(self, task: str, now: int) -> None:
+        doing = self.world.doing.pop(task)
+        for child in self.children.pop(task, ()):
+            self.waits[child] -= 1
+            if not self.waits[child]:
+                self.view.apply((p.READY, child, self.spec_of[child], 0, now), now)
+        self.left[doing.job] -= 1
+        if not self.left[doing.job]:
+            self.ends[doing.job] = self.world.now_ms
+            self.view.forget_run(doing.job)
+
+    # ------------------------------------------------------------------ one round
+    def _round(self) -> None:
+        world, view = self.world, self.view
+        now = world.now_ms + EPOCH_MS
+        view.dirty = False
+        self.rounds += 1
+        self._next_round_ms = world.now_ms + self.setting.round_ms
+        groups = view.live_groups()
+        snapshot = Snapshot(
+            now_ms=now,
+            planner=VERSION,
+            rules_digest="",
+            seed=self.setting.seed,
+            policy=self.policy,
+            pools=self._foretold(view.pool_states(now)) if self.setting.clairvoyant else view.pool_states(now),
+            groups=groups,
+            statistics=view.learning.statistics({group.task_class for group in groups}),
+            runs=view.runs(now),
+            graphs=True,
+        )
+        self._apply(self.planner(snapshot), snapshot, now)
+        view.ended.clear()
+        for id in view.changed_leases:
+            if view.leases[id].ended_ms is not None:
+                del view.leases[id]
+        view.changed_leases.clear()
+        retries = [state.retry_ms - EPOCH_MS for state in view.pools.values() if state.retry_ms > now]
+        if view.ready:
+            self._wake(min([world.now_ms + self.setting.tick_ms, *retries]))
+        elif any(machine.joined and not machine.running for machine in world.machines.values()):
+            # an idle worker may be ended by time alone
+            pauses = [ms for s in view.pools.values() for ms in (s.pool.idle_ms, s.pool.min_billing_ms) if ms]
+            self._wake(world.now_ms + min(pauses, default=self.setting.tick_ms) + 1)
+
+    def _apply(self, made: Plan, snapshot: Snapshot, now: int) -> None:
+        view, world = self.view, self.world
+        if made.look_ms is not None:
+            self._wake(max(self._next_round_ms, made.look_ms - EPOCH_MS))
+        groups = {group.id: group for group in snapshot.groups}
+        statistics = {(s.task_class, s.pool): s for s in snapshot.statistics}
+        for bind in made.binds:
+            group = groups[bind.group]
+            load = view.load(group, bind.pool)
+            guess = estimate(group, bind.pool, statistics, self.policy.deadline_sigmas)
+            expected = max(1, guess.mean_ms - group.done_ms)
+            for task in view.take(bind):
+                name = self._place(bind.pool, load, bind.ahead)
+                if name is None:
+                    view.back(task, now)
+                    continue
+                view.sent(Bound(task, 0, group.id, bind.pool, name, now, expected, world.price(bind.pool), load))
+                world.start(str(task.key), name)
+        for drain in made.drains:
+            machine = world.machines.get(drain.worker)
+            if machine is not None and machine.joined and not machine.running and not machine.queued:
+                world.end(drain.worker, "idle")
+                view.end_lease(self._leases.pop(drain.worker), now, "drained")
+                view.apply((p.LEFT, drain.worker, True), now)
+        for launch in made.launches:
+            pool = view.pools[launch.pool].pool
+            for _ in range(launch.count):
+                self._named += 1
+                name = f"{pool.name}-{self._named:06}"
+                lease = view.new_lease(pool, name, now, launch.why)
+                view.pools[pool.name].starting[name] = now
+                self._leases[name] = lease.id
+                if world.launch(pool.name, name):
+                    view.granted(lease.id, now)
+        for refusal in made.refusals:
+            raise AssertionError(f"a task was refused: {refusal.why}")
+
+    def _place(self, pool: str, load: tuple[int, int, int], ahead: int) -> str | None:
+        """A worker with room, the oldest first, so that the younger may become idle and end."""
+        free = self._free[pool]
+        skipped: list[str] = []
+        found: str | None = None
+        while free:
+            name = free[0]
+            live = self.view.live.get(name)
+            if live is None or live.counts.draining or (not ahead and len(live.counts.bound) >= live.counts.slots):
+                heapq.heappop(free)
+                continue
+            if live.counts.fits(load, ahead):
+                found = name
+                break
+            skipped.append(heapq.heappop(free))
+        for name in skipped:
+            heapq.heappush(free, name)
+        return found
+
+    def _foretold(self, states: tuple[PoolState, ...]) -> tuple[PoolState, ...]:
+        """With the true future of each pool's capacity."""
+        return tuple(
+            state
+            if (trace := self.world.supplies[state.pool.name].trace) is None
+            else replace(
+                state,
+                **foretold(trace.capacity, trace.step_ms, self.world.now_ms, len(self.world.alive[state.pool.name])),
+            )
+            for state in states
+        )
+
+    def _result(self) -> Result:
+        world = self.world
+        unfinished = list(world.machines)
+        for name in unfinished:
+            world.end(name, "the end")
+        by_pool: dict[str, int] = {}
+        by_job: dict[str, int] = {}
+        loose = 0
+        for machine in world.ended:
+            by_pool[machine.pool.name] = by_pool.get(machine.pool.name, 0) + machine.usd_micros
+            served = sum(machine.served.values())
+            if not served:
+                loose += machine.usd_micros
+            for job, ms in machine.served.items():
+                by_job[job] = by_job.get(job, 0) + round(machine.usd_micros * ms / served)
+        spans = tuple(
+            Span(
+                pool=m.pool.name, name=m.name, granted_ms=m.granted_ms, ready_ms=m.ready_ms, ended_ms=m.ended_ms or world.now_ms,
+                cause=m.cause, usd_micros=m.usd_micros, busy_ms=m.busy_ms, lost_ms=m.lost_ms, slots=m.pool.slots,
+            )
+            for m in sorted(world.ended, key=lambda m: m.number)
+        )  # fmt: skip
+        return Result(
+            usd_micros=sum(by_pool.values()) + world.egress_usd_micros,
+            egress_usd_micros=world.egress_usd_micros,
+            by_pool=by_pool,
+            ends=self.ends,
+            deadlines={job.name: job.deadline_ms for job in self.jobs.values()},
+            by_job=by_job,
+            spans=spans,
+            executions=tuple(self.executions),
+            preemptions=world.preemptions,
+            refusals=world.refusals,
+            events=world.events,
+            rounds=self.rounds,
+        )
+
+
+def foretold(capacity: Sequence[int], step_ms: int, now_ms: int, alive: int) -> dict[str, Any]:
+    """When a pool will have less than it has workers now, and when it will have room for one more."""
+    step = now_ms // step_ms
+    room = next((at for at in range(step, len(capacity)) if capacity[at] > alive), None)
+    least = alive if room != step else alive + 1
+    gone = next((at for at in range(step, len(capacity)) if capacity[at] < least), len(capacity))
+    out: dict[str, Any] = {"lasts_until_ms": gone * step_ms + EPOCH_MS}
+    out["back_ms"] = (room if room is not None else len(capacity)) * step_ms + EPOCH_MS
+    return out
+
+
+def _worker(machine: Machine) -> dict[str, object]:
+    return {
+        "address": machine.name, "name": machine.name, "host": "", "pool": machine.pool.name, "slots": machine.pool.slots,
+        "memory_mib": machine.pool.memory_mib, "resources": {}, "draining": False,
+    }  # fmt: skip
+
+
+def _step(ms: int) -> int:
+    return ms if ms < 2 else math.ceil(EXACT_STEP ** math.ceil(math.log(ms, EXACT_STEP) - 1e-9))
+
+
+def _seen(learning: Learning, task_class: str, pool: str, ms: int, exact: bool) -> None:
+    keys = {(task_class, pool), (task_class, "")}
+    for key in sorted(keys):
+        known = learning.runtimes[key]
+        known.add(math.log(ms))
+        if exact:
+            # the mean of many equal executions
+            known.n = 200.0
