@@ -3,6 +3,7 @@
 OrcError
 ├── SettingError        a setting, a file of pools or a command's argument is wrong
 │   ├── PoolError       pools.yaml
+│   ├── TraceError      a spot trace that a simulation was given
 │   └── UnitError       "16 Gigs"
 ├── NeedUnmetError      no pool can ever meet a task's needs
 ├── RejectedError       a person rejected the task, or a rule refused it
@@ -15,6 +16,7 @@ OrcError
 │   ├── GraphReadOnlyError  it takes no writes
 │   ├── GraphFullError      its disk or memory is full
 │   └── GraphClashError     a transaction lost a race for the same key, again and again
+├── SimulationError     a simulated policy asked for what there is not, or never settled
 ├── SchedulerError      the Dask scheduler cannot be governed
 └── ServiceError        a service of `orc up` did not start or is already running
 """
@@ -32,6 +34,10 @@ class SettingError(OrcError):
 
 class PoolError(SettingError):
     """A worker pool is declared wrongly."""
+
+
+class TraceError(SettingError):
+    """A trace of prices and availability cannot be used as it is."""
 
 
 class UnitError(SettingError):
@@ -80,6 +86,10 @@ class GraphFullError(GraphError):
 
 class GraphClashError(GraphError):
     """A transaction lost a race for the same key."""
+
+
+class SimulationError(OrcError):
+    """A policy under simulation asked for what there is not, or never settled."""
 
 
 class SchedulerError(OrcError):
