@@ -11,7 +11,7 @@ class Ours:
     def decide(self, seen):
         j, w = self.job, self.placer.watch
         if not seen.tried:
-            if self.last is not None: w.tick(j.tick_s / 3600, round((seen.now_s - self.last) / j.tick_s))
+            if self.last is not None: w.tick(round((seen.now_s - self.last) / j.tick_s))
             self.last = seen.now_s
             if seen.mode == SPOT: w.saw(seen.zone, True)
             if seen.preempted is not None: w.saw(seen.preempted, False)
@@ -20,7 +20,7 @@ class Ours:
             r = seen.tried[-1]
             if r.action.kind == SPOT: w.saw(r.action.zone, r.ok); self.asked.add(r.action.zone)
             if r.ok: return None
-        s = State(work_h=seen.work_left_s / 3600, left_h=math.floor((j.deadline_s - seen.now_s) / j.tick_s + 1e-9) * j.tick_s / 3600, mode=seen.mode, zone=seen.zone, home=seen.home, startup_left_h=seen.startup_left_s / 3600, spot_usd_h=tuple(seen.spot_usd_h), on_demand_usd_h=tuple(seen.on_demand_usd_h))
+        s = State(work_h=seen.work_left_s / 3600, left_h=(math.floor((j.deadline_s - seen.now_s) / j.tick_s + 1e-9) * j.tick_s if self.placer.setting.floor else j.deadline_s - seen.now_s) / 3600, mode=seen.mode, zone=seen.zone, home=seen.home, startup_left_h=seen.startup_left_s / 3600, spot_usd_h=tuple(seen.spot_usd_h), on_demand_usd_h=tuple(seen.on_demand_usd_h))
         a = self.placer.decide(s, seen.now_s / 3600, self.asked)
         return None if a is None else Launch(*a)
 
