@@ -4,174 +4,145 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-#: phases of a zone: down for a short time, down for long, up for a short time, up for long
-PHASES = 4
-UP = np.array([False, False, True, True])
-#: kinds of a mode: waiting with the checkpoint in a zone, on spot there, on demand there
-WAIT, ON_SPOT, ON_OD = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Market:
-    """What the zones charge and how their spot capacity changes, in steps of `step_h`."""
+    """What Z zones charge, and how their spot capacity comes and goes."""
 
     #: hours of a step
     step_h: float
     #: steps of a start-up
     startup: int
-    #: [zones] USD per hour
+    #: [Z] USD per hour
     spot_usd_h: Floats
-    #: [zones] USD per hour
+    #: [Z] USD per hour
     on_demand_usd_h: Floats
-    #: [zones, zones] USD to move the checkpoint
+    #: [Z, Z] USD to move the checkpoint
     egress_usd: Floats
-    #: [zones, phases, phases] rates per hour
-    rates: Floats
-    #: [zones, 2] losses per hour up and returns per hour down, for a zone that is seen only now and then
-    seldom: Floats
-    #: [zones, phases] of a zone found up, or found down
-    found: Floats
+    #: [Z] losses per hour up
+    loss_per_h: Floats
+    #: [Z] returns per hour down
+    return_per_h: Floats
     #: USD per hour of lateness
     late_usd_h: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Expected cost to go, by time left, slack, mode and state.
+    """Expected cost to go, by steps left, steps of slack, mode and joint state of the zones.
 
-    In a mode of zone z the state is (phase of z, which of the other zones are up): phase · 2^(Z-1) + one bit for each
-    other zone in order. Without a checkpoint anywhere it is one bit for each zone.
+    A mode is to wait with the checkpoint in zone z (z), to run on spot there (Z + z), to run on demand there (2Z + z),
+    or to wait without a checkpoint (3Z). A joint state is a number whose bit z says that zone z has capacity now.
     """
 
     market: Market
-    #: [time left + 1, zones, kinds, slack + 1, states] after one step
+    #: [steps left + 1, modes, slack + 1, 2^Z] when the mode goes on for a step
     step: Floats
-    #: [time left + 1, zones, 2, slack + 1, states] after the steps of a start-up, on spot and on demand
+    #: [steps left + 1, modes from Z to 3Z, slack + 1, 2^Z] when it goes on for a start-up
     launch: Floats
-    #: [time left + 1, slack + 1, 2^zones] waiting without a checkpoint, after one step; None when there is one
-    fresh: Floats | None
+
+    def usd(self, after: Literal["step", "launch"], mode: int, left: float, slack: float, given: Floats) -> float:
+        """Expected cost to go with so many steps left and of slack, bilinear in work and slack.
+
+        Args:
+            after: which of the two arrays.
+            mode: index into its modes.
+            given: [2^Z] probabilities of the joint states now.
+        """
+        part, work, late_usd = self.step if after == "step" else self.launch, left - slack, 0.0
+        if work <= 0:
+            return 0.0
+        if slack < 0:
+            late_usd, slack = -slack * self.market.late_usd_h * self.market.step_h, 0.0
+        most, b = part.shape[0] - 1, min(int(slack), part.shape[2] - 2)
+        w = max(0, min(int(work), most - 2 - b))
+        down, right, t = min(work - w, 1.0), min(slack - b, 1.0), w + b
+        mixed = (
+            part[t, mode, b] * ((1 - right) * (1 - down))
+            + part[t + 1, mode, b + 1] * (right * (1 - down))
+            + part[t + 1, mode, b] * ((1 - right) * down)
+            + part[t + 2, mode, b + 1] * (right * down)
+        )
+        return float(mixed @ given) + late_usd
 
 
-def expm(rates: Floats, hours: float) -> Floats:
-    """[..., n, n] transition probabilities after some hours of Markov chains with these generators (scaling and squaring)."""
-    small = rates * (hours / 1024)
-    out = np.eye(rates.shape[-1]) + small + small @ small / 2
-    for _ in range(10):
-        out = out @ out
+def kernels(loss_per_h: Floats, return_per_h: Floats, hours: float) -> Floats:
+    """[Z, from, to] over (down, up): transition probabilities of two-state Markov chains after some hours."""
+    total = loss_per_h + return_per_h
+    up, stay = return_per_h / total, np.exp(-total * hours)
+    out = np.empty((len(total), 2, 2))
+    out[:, 0, 1] = up * (1 - stay)
+    out[:, 1, 1] = up + (1 - up) * stay
+    out[:, :, 0] = 1 - out[:, :, 1]
     return out
 
 
-def joint(up: Sequence[float]) -> list[float]:
+def joint(up: Sequence[float]) -> Floats:
     """[2^Z]: the distribution over joint states of independent zones that are up with these probabilities."""
     out = [1.0]
     for p in up:
         out = [q * (1 - p) for q in out] + [q * p for q in out]
-    return out
+    return np.array(out)
 
 
-def _others(parts: Floats, z: int) -> Floats:
-    """The kernel over the joint states of all zones but z."""
-    out = np.ones((1, 1))
-    for k, part in enumerate(parts):
-        if k != z:
-            out = np.kron(part, out)
-    return out
-
-
-def _two(seldom: Floats, hours: float) -> Floats:
-    """[zones, from, to] over (down, up)."""
-    rates = np.zeros((len(seldom), 2, 2))
-    rates[:, 0, 1], rates[:, 1, 0] = seldom[:, 1], seldom[:, 0]
-    rates[:, 0, 0], rates[:, 1, 1] = -seldom[:, 1], -seldom[:, 0]
-    return expm(rates, hours)
-
-
-def solve(market: Market, time: int, slack: int, fresh: bool) -> Table:
-    """Backward induction over the time left.
+def solve(market: Market, time: int, slack: int) -> Table:
+    """Backward induction over the steps left.
 
     Args:
         time: steps left, at most.
         slack: of them not needed for work, at most.
-        fresh: there is no checkpoint yet.
 
-    With time t and slack b the work left is t - b steps. In every step the states are known: a policy that waits asks
-    all it would take, and refusals cost nothing. Too late for a start-up on demand costs `late_usd_h` an hour late.
+    With t steps left and b of slack the work left is t - b steps. The state is taken as known in every step: who waits
+    asks every zone it would take, and a refusal costs nothing. When a start-up on demand would end too late, the
+    lateness costs `late_usd_h` an hour, so that the values stay finite and smooth at the edge.
     """
     zones, n, h = len(market.spot_usd_h), market.startup, market.step_h
-    rest = 1 << (zones - 1)
-    states = PHASES * rest
-    own, two = expm(market.rates, h), _two(market.seldom, h)
-    # during a start-up a loss is final
-    lasting = market.rates.copy()
-    lasting[:, ~UP] = 0.0
-    own_n, own_lost, two_n = expm(market.rates, h * n), expm(lasting, h * n), _two(market.seldom, h * n)
-    turned = lambda a, b: np.stack([np.kron(a[z], _others(b, z)).T for z in range(zones)])
-    once, over_spot, over_od = turned(own, two), turned(own_lost, two_n), turned(own_n, two_n)
-    once_fresh = np.ones((1, 1))
-    for part in two:
-        once_fresh = np.kron(part, once_fresh)
-    once_fresh = once_fresh.T.copy()
-
-    # a joint state of all zones as seen from zone z, and back
-    bits = np.arange(2 * rest)
-    seen_from = np.empty((zones, states), int)
-    collapsed = np.empty((zones, 2 * rest), int)
-    for z in range(zones):
-        low, high = bits[:rest] & ((1 << z) - 1), bits[:rest] >> z
-        for phase in range(PHASES):
-            seen_from[z, phase * rest : (phase + 1) * rest] = low | (int(UP[phase]) << z) | (high << (z + 1))
-        collapsed[z] = ((bits >> z) & 1) * rest + ((bits & ((1 << z) - 1)) | (bits >> (z + 1) << z))
-
-    b = np.arange(slack + 1)
-    step = np.zeros((time + 1, zones, 3, slack + 1, states))
-    launch = np.zeros((time + 1, zones, 2, slack + 1, states))
-    open_ = np.zeros((time + 1, slack + 1, 2 * rest)) if fresh else None
+    states, modes = 1 << zones, 3 * zones + 1
+    once, over = (_joint_kernel(kernels(market.loss_per_h, market.return_per_h, h * k)) for k in (1, n))
+    up = (np.arange(states) >> np.arange(zones)[:, None]) & 1 > 0
+    closed = np.where(up, 0.0, np.inf)[:, None, :]
     spot, dear = market.spot_usd_h[:, None, None] * h, market.on_demand_usd_h[:, None, None] * h
-    blocked = np.where(np.repeat(UP, rest), 0.0, np.inf)
-    value = np.empty((zones, 3, slack + 1, states))
-    starts = np.empty((zones, slack + 1, states))
-    moves = np.empty((zones, slack + 1, 2 * rest))
-    found = market.found[:, None, :, None]
-    away = market.egress_usd + np.where(np.eye(zones) > 0, np.inf, 0.0)
+    b = np.arange(slack + 1)
     late = min(n, slack + 1)
+    missing = market.late_usd_h * h * (n - b[:late])[None, :, None]
+    step = np.zeros((time + 1, modes, slack + 1, states))
+    launch = np.zeros((time + 1, 2 * zones, slack + 1, states))
+    value = np.empty((modes, slack + 1, states))
+    starts = np.empty((zones, slack + 1, states))
+    wait, on_spot, on_demand = value[:zones], value[zones : 2 * zones], value[2 * zones : 3 * zones]
     for t in range(1, time + 1):
-        moves[:], starts[:] = np.inf, np.inf
-        if late:
-            missing = market.late_usd_h * h * (n - b[:late])[None, :, None]
-            starts[:, :late] = dear * (n + np.maximum(t - b[:late], 0))[None, :, None] + missing
-            moves[:, :late] = starts[:, :late, : 1]
-        if t >= n and slack >= n:
-            went = launch[t - n, :, :, : slack + 1 - n]
-            go_spot, go_od = went[:, 0] + spot * n, went[:, 1] + dear * n
-            np.minimum(go_spot + blocked, go_od, out=starts[:, n:])
-            there = go_spot.reshape(zones, -1, PHASES, rest)
-            there_od = go_od.reshape(zones, -1, PHASES, rest)
-            two_od = (there_od * found).reshape(zones, -1, 2, 2, rest).sum(3)
-            two_spot = (there[:, :, 2:] * found[:, :, 2:]).sum(2)
-            np.minimum(two_od[:, :, 1], two_spot, out=two_od[:, :, 1])
-            flat = two_od.reshape(zones, -1, 2 * rest)
-            for z in range(zones):
-                np.take(flat[z], collapsed[z], axis=1, out=moves[z, n:])
         before = step[t - 1]
+        starts[:, :late] = dear * (n + np.maximum(t - b[:late], 0))[None, :, None] + missing
+        if n == 0:
+            np.minimum(before[zones : 2 * zones] + spot + closed, before[2 * zones : 3 * zones] + dear, out=starts)
+        elif t >= n and slack >= n:
+            went = launch[t - n, :, : slack + 1 - n]
+            np.minimum(went[:zones] + spot * n + closed, went[zones:] + dear * n, out=starts[:, n:])
+        else:
+            starts[:, late:] = np.inf
         for z in range(zones):
-            leave = value[z, WAIT]
-            np.min(np.take(moves, seen_from[z], axis=2) + away[z][:, None, None], axis=0, out=leave)
-            np.minimum(leave, starts[z], out=leave)
-            np.minimum(leave[1:], before[z, WAIT, :-1], out=leave[1:])
-        np.minimum(before[:, ON_SPOT] + spot + blocked, value[:, WAIT], out=value[:, ON_SPOT])
-        np.minimum(before[:, ON_OD] + dear, value[:, WAIT], out=value[:, ON_OD])
-        value[:, :, t:] = 0.0
-        np.matmul(value.reshape(zones, -1, states), once, out=step[t].reshape(zones, -1, states))
-        np.matmul(value[:, ON_SPOT], over_spot, out=launch[t, :, 0])
-        np.matmul(value[:, ON_OD], over_od, out=launch[t, :, 1])
-        if open_ is not None:
-            begin = moves.min(0)
-            np.minimum(begin[1:], open_[t - 1, :-1], out=begin[1:])
-            begin[t:] = 0.0
-            np.matmul(begin, once_fresh, out=open_[t])
-    return Table(market=market, step=step, launch=launch, fresh=open_)
+            np.min(starts + market.egress_usd[z][:, None, None], axis=0, out=wait[z])
+        np.min(starts, axis=0, out=value[-1])
+        np.minimum(wait[:, 1:], before[:zones, :-1], out=wait[:, 1:])
+        np.minimum(value[-1, 1:], before[-1, :-1], out=value[-1, 1:])
+        np.minimum(before[zones : 2 * zones] + spot + closed, wait, out=on_spot)
+        np.minimum(before[2 * zones : 3 * zones] + dear, wait, out=on_demand)
+        value[:, t:] = 0.0
+        np.dot(value.reshape(-1, states), once, out=step[t].reshape(-1, states))
+        np.dot(value[zones : 3 * zones].reshape(-1, states), over, out=launch[t].reshape(-1, states))
+    return Table(market=market, step=step, launch=launch)
+
+
+def _joint_kernel(parts: Floats) -> Floats:
+    """[to, from] over joint states, to be multiplied from the right."""
+    out = np.ones((1, 1))
+    for part in parts:
+        out = np.kron(part, out)
+    return np.ascontiguousarray(out.T)

@@ -3,301 +3,232 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from agent.planner.horizon import ON_OD, ON_SPOT, PHASES, UP, WAIT, Floats, Market, Table, expm, joint, solve
+from agent.planner.hazard import Beliefs, Prior
+from agent.planner.horizon import Floats, Market, Table, joint, solve
 
 Mode = Literal["idle", "spot", "on_demand"]
+#: a zone, and spot or on demand
+Choice = tuple[int, Literal["spot", "on_demand"]]
+EPSILON_H = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One for every cloud, zone and deadline."""
 
-    short_up_h: float = 0.55
-    short_down_h: float = 0.42
-    short_up: float = 0.6
-    short_down: float = 0.6
-    long_up_h: float = 10.0
-    long_down_h: float = 4.5
-    #: events that the prior is worth
-    up_worth: float = 2.0
-    down_worth: float = 2.0
-    cells: float = 1.2e7
-    most_zones: int = 6
-    moved: float = 0.15
-    every_h: float = 1.0
-    at_most_h: float = 6.0
-    slack_steps: int = 30
-    most_fine: int = 3
+    #: what is believed of a zone that was never seen
+    prior: Prior = field(
+        default_factory=lambda: Prior(up_h=6.0, up_worth=6.0, down_h=2.0, down_worth=8.0, tail_down=1.5)
+    )
+    #: logarithm by which all loss rates may be lower or higher than believed: planned for both, half and half
+    spread_loss: float = 1.2
+    #: the same of the return rates
+    spread_return: float = 0.7
+    #: cells of a table, at most; it sets how many zones are planned with at once
+    cells: float = 6e6
+    #: steps to the deadline, at least and at most; a start-up is a whole number of them
+    steps: tuple[int, int] = (150, 600)
+    #: a table is solved again when a rate has moved by this (logarithm) ...
+    moved: float = 0.25
+    #: ... and so many hours have passed; or when so many have passed
+    least_h: float = 1.0
+    most_h: float = 12.0
+    #: cost of an hour of lateness in the tables, in hours on demand
     late: float = 10.0
-    floor: bool = True
-    seldom_short: float = 1.0
-    found_short: float = -1.0
-    use_found: bool = False
-    spread_up: float = 0.0
-    spread_down: float = 0.0
-    good: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """The job now."""
 
+    #: hours of work left
     work_h: float
+    #: hours to the deadline
     left_h: float
+    #: what runs
     mode: Mode
+    #: where it runs
     zone: int | None
+    #: where the newest checkpoint is
     home: int | None
+    #: hours of start-up that what runs has still to pay
     startup_left_h: float
+    #: [zones] USD per hour
     spot_usd_h: tuple[float, ...]
+    #: [zones] USD per hour
     on_demand_usd_h: tuple[float, ...]
 
-
-class Watch:
-    """What is believed of each zone."""
-
-    def __init__(self, zones: int, setting: Setting, tick_h: float):
-        g = self.setting = setting
-        self.tick_h = tick_h
-        self.losses, self.up_h = np.full(zones, g.up_worth), np.full(zones, g.up_worth * g.long_up_h)
-        self.returns, self.down_h = np.full(zones, g.down_worth), np.full(zones, g.down_worth * g.long_down_h)
-        self.zones = zones
-        self.last: list[bool | None] = [None] * zones
-        self.now: list[bool | None] = [None] * zones
-        self.learn()
-        self.phase = self.stationary()
-
-    def learn(self):
-        g = self.setting
-        self.long_loss, self.long_return = self.losses / self.up_h, self.returns / self.down_h
-        self.short_loss = np.maximum(1 / g.short_up_h, self.long_loss)
-        self.short_return = np.maximum(1 / g.short_down_h, self.long_return)
-        r = np.zeros((self.zones, 4, 4))
-        for k, rate in ((0, self.short_return), (1, self.long_return)):
-            r[:, k, 2], r[:, k, 3], r[:, k, k] = rate * g.short_up, rate * (1 - g.short_up), -rate
-        for k, rate in ((2, self.short_loss), (3, self.long_loss)):
-            r[:, k, 0], r[:, k, 1], r[:, k, k] = rate * g.short_down, rate * (1 - g.short_down), -rate
-        self.rates = r
-        self.chain = expm(r, self.tick_h)
-
-    def stationary(self):
-        g = self.setting
-        w = np.stack([g.short_down / self.short_return, (1 - g.short_down) / self.long_return,
-                      g.short_up / self.short_loss, (1 - g.short_up) / self.long_loss], 1)
-        return w / w.sum(1, keepdims=True)
-
-    def seldom(self):
-        g = self.setting
-        k = g.seldom_short
-        up = k * g.short_up / self.short_loss + (1 - g.short_up) / self.long_loss
-        down = k * g.short_down / self.short_return + (1 - g.short_down) / self.long_return
-        a, b = (k * g.short_up + 1 - g.short_up), (k * g.short_down + 1 - g.short_down)
-        return np.stack([a / up, b / down], 1)
-
-    def tick(self, ticks: int) -> None:
-        for _ in range(ticks):
-            self.phase = np.einsum("zi,zij->zj", self.phase, self.chain)
-        if ticks:
-            self.before = self.phase
-            self.last = self.now if ticks == 1 else [None] * self.zones
-            self.now = [None] * self.zones
-
-    def saw(self, z: int, up: bool) -> None:
-        p = self.phase[z].copy()
-        if self.now[z] is None and self.last[z] is not None:
-            h = self.tick_h
-            q = self.held[z] if hasattr(self, "held") else p
-            if self.last[z]:
-                long = q[3] / max(q[2] + q[3], 1e-12)
-                self.up_h[z] += h * long
-                if not up:
-                    s, l = (1 - long) * self.short_loss[z], long * self.long_loss[z]
-                    self.losses[z] += l / (s + l)
-            else:
-                long = q[1] / max(q[0] + q[1], 1e-12)
-                self.down_h[z] += h * long
-                if up:
-                    s, l = (1 - long) * self.short_return[z], long * self.long_return[z]
-                    self.returns[z] += l / (s + l)
-        self.now[z] = up
-        p = p * (UP == up)
-        t = p.sum()
-        self.phase[z] = p / t if t > 1e-9 else self.stationary()[z] * (UP == up) / (self.stationary()[z] * (UP == up)).sum()
-        if not hasattr(self, "held"):
-            self.held = self.phase.copy()
-        self.held[z] = self.phase[z]
-
-    def up(self):
-        return self.phase[:, 2] + self.phase[:, 3]
+    @property
+    def place(self) -> int | None:
+        """Where it runs, else where the checkpoint is."""
+        return self.home if self.zone is None else self.zone
 
 
-class Placer:
-    def __init__(self, *, work_h, left_h, startup_h, tick_h, egress_usd, setting=None):
-        self.setting = setting or Setting()
-        self.egress = np.array(egress_usd, float)
-        self.zones = len(self.egress)
-        self.startup_h, self.tick_h = startup_h, tick_h
-        self.watch = Watch(self.zones, self.setting, tick_h)
-        self.table: Table | None = None
-        self.solves = 0
+class Placement:
+    """Decides by the expected cost to go of each choice, under the beliefs of now.
 
-    def refresh(self, s: State, now_h: float) -> None:
-        w, g = self.watch, self.setting
-        if self.table is not None:
-            if (s.home is not None) == (self.table.fresh is not None) or not self.home_ok(s):
-                pass
-            elif now_h - self.solved_h < g.every_h:
-                return
-            else:
-                rates = np.log(np.concatenate([w.losses / w.up_h, w.returns / w.down_h]))
-                if np.abs(rates - self.rates).max() < g.moved and now_h - self.solved_h < g.at_most_h:
-                    return
-        w.learn()
-        self.rates = np.log(np.concatenate([w.losses / w.up_h, w.returns / w.down_h]))
-        self.solved_h = now_h
-        self.solves += 1
-        slack_h = max(s.left_h - s.work_h, self.startup_h)
-        if self.startup_h > 0:
-            fine = int(min(g.most_fine, max(1, round(g.slack_steps * self.startup_h / slack_h))))
-            step = self.startup_h / fine
-        else:
-            fine, step = 0, max(s.left_h / 300, self.tick_h)
-        T, B = math.ceil(s.left_h / step) + 1, math.ceil((s.left_h - s.work_h) / step) + 1
-        k = 1
-        while k < min(self.zones, g.most_zones) and T * B * 3 * (k + 1) * 4 * 2 ** k <= g.cells:
-            k += 1
-        self.keep = keep = self.choose(s, k)
-        self.at = {zone: i for i, zone in enumerate(keep)}
-        od = np.array(s.on_demand_usd_h)[keep]
-        found = self.watch.stationary()[keep]
-        for half in (slice(0, 2), slice(2, 4)):
-            found[:, half] /= found[:, half].sum(1, keepdims=True)
-        if g.found_short >= 0:
-            found[:, 2], found[:, 3] = g.found_short, 1 - g.found_short
-        def market(sign):
-          f, r = np.exp(-sign * g.spread_up), np.exp(sign * g.spread_down)
-          q = w.rates[keep].copy(); q[:, :2] *= r; q[:, 2:] *= f
-          sd = w.seldom()[keep] * np.array([f, r])
-          return Market(step_h=step, startup=fine, spot_usd_h=np.array(s.spot_usd_h)[keep], on_demand_usd_h=od,
-                   egress_usd=self.egress[np.ix_(keep, keep)], rates=q, seldom=sd, found=found, late_usd_h=g.late * od.max())
-        signs = ((1, g.good), (-1, 1 - g.good)) if g.spread_up or g.spread_down else ((0, 1.0),)
-        self.tables = [(solve(market(sg), T, B, s.home is None), wt) for sg, wt in signs]
-        self.table = self.tables[0][0]
+    Args:
+        startup_h: hours billed without progress at each launch.
+        tick_h: hours between decisions.
+        egress_usd: [zones][zones] USD to move the checkpoint.
+    """
 
-    def home_ok(self, s):
-        return (s.zone if s.zone is not None else s.home) in (None, *self.keep)
+    def __init__(self, *, startup_h: float, tick_h: float, egress_usd: Sequence[Sequence[float]], setting: Setting):
+        self.setting, self.startup_h, self.tick_h = setting, startup_h, tick_h
+        self.egress_usd: Floats = np.array(egress_usd, float)
+        self.zones = len(self.egress_usd)
+        self.beliefs = Beliefs(self.zones, tick_h, setting.prior)
+        self._keep: list[int] = []
+        self._tables: list[Table] = []
+        self._planned: Floats = np.zeros(0)
+        self._planned_h = 0.0
+        self._step_h, self._startup = 0.0, 0
 
-    def choose(self, s: State, most: int) -> list[int]:
-        z, w = self.zones, self.watch
-        if z <= most:
-            return list(range(z))
-        at = s.zone if s.zone is not None else s.home
-        keep = [] if at is None else [at]
-        f, r = w.seldom().T
-        share = r / (r + f)
-        lost = 1 / (1 + self.startup_h * f)
-        eg = self.egress[at] if at is not None else np.zeros(z)
-        od = min(s.on_demand_usd_h)
-        worth = share * (od - np.array(s.spot_usd_h) / lost) - 0.05 * eg
-        for k in np.argsort(-worth, kind="stable"):
-            if len(keep) < most and k not in keep:
-                keep.append(int(k))
-        return sorted(keep)
+    def decide(self, state: State, now_h: float, asked: Collection[int]) -> Choice | None:
+        """What to launch now, or None to let things be.
 
-    def ev(self, part, left: float, slack: float, dist) -> float:
-        """Interpolated over (work, slack); part [time, slack, states]."""
-        w = left - slack
-        if w <= 0:
-            return 0.0
-        late = 0.0
-        if slack < 0:
-            m = self.table.market
-            late, slack = -slack * m.late_usd_h * m.step_h, 0.0
-        T, B = part.shape[0] - 1, part.shape[1] - 1
-        bi = min(int(slack), B - 1); fb = min(slack - bi, 1.0)
-        wi = max(0, min(int(w), T - 2 - bi)); fw = min(w - wi, 1.0)
-        t = wi + bi
-        a = part[t, bi] @ dist; b = part[t + 1, bi + 1] @ dist
-        c = part[t + 1, bi] @ dist; d = part[t + 2, bi + 1] @ dist
-        return float((a * (1 - fb) + b * fb) * (1 - fw) + (c * (1 - fb) + d * fb) * fw + late)
+        Args:
+            now_h: hours since the start.
+            asked: zones that were asked for spot in this tick.
 
-    def dist(self, z: int | None, phase):
-        up = (phase[:, 2] + phase[:, 3]).tolist()
-        if z is None:
-            return np.array(joint(up))
-        rest = joint(up[:z] + up[z + 1:])
-        return np.array([p * q for p in phase[z].tolist() for q in rest])
-
-    def q_stay(self, s, phase):
-        return sum(wt * self._q_stay(s, phase, tb) for tb, wt in self.tables)
-
-    def q_go(self, s, z, kind, phase):
-        return sum(wt * self._q_go(s, z, kind, phase, tb) for tb, wt in self.tables)
-
-    def _q_stay(self, s, phase, table):
-        m = self.table.market
-        left, slack, sl = s.left_h / m.step_h, (s.left_h - s.work_h) / m.step_h, s.startup_left_h / m.step_h
-        if s.mode == "idle":
-            if s.home is None:
-                return self.ev(table.fresh, left - 1, slack - 1, self.dist(None, phase))
-            z = self.at[s.home]
-            return self.ev(table.step[:, z, WAIT], left - 1, slack - 1, self.dist(z, phase))
-        z = self.at[s.zone]
-        kind, usd = (ON_SPOT, m.spot_usd_h[z]) if s.mode == "spot" else (ON_OD, m.on_demand_usd_h[z])
-        return usd * m.step_h * (1 + sl) + self.ev(table.step[:, z, kind], left - 1 - sl, slack - sl, self.dist(z, phase))
-
-    def _q_go(self, s, z, kind, phase, table):
-        m = self.table.market
-        left, slack = s.left_h / m.step_h, (s.left_h - s.work_h) / m.step_h
-        e = 0.0 if s.home is None else self.egress[s.home][self.keep[z]]
-        usd = (m.spot_usd_h if kind == "spot" else m.on_demand_usd_h)[z]
-        n = m.startup
-        return e + usd * n * m.step_h + self.ev(table.launch[:, z, 0 if kind == "spot" else 1], left - n, slack - n, self.dist(z, phase))
-
-    def may_stay(self, s: State) -> bool:
-        """A tick from now a start-up on demand still meets the deadline, whatever happens."""
-        made = 0.0 if s.mode == "idle" else max(0.0, self.tick_h - s.startup_left_h)
-        return s.left_h - self.tick_h - (s.work_h - made + self.startup_h) >= -1e-9
-
-    def may_leave(self, s):
-        return s.left_h - self.tick_h - (s.work_h - max(0.0, self.tick_h - self.startup_h) + self.startup_h) >= -1e-9
-
-    def decide(self, s: State, now_h: float, asked: set[int]):
-        """A launch (zone, kind) or None."""
-        if s.mode == "on_demand" and not self.may_leave(s):
-            return None
-        if s.mode != "on_demand" and not self.may_stay(s):
-            if s.mode == "spot" and s.startup_left_h <= 0:
+        The deadline comes first: whatever would leave too little time for a start-up on demand a tick later is not
+        considered. So no deadline is missed that on demand could meet at the start.
+        """
+        if state.mode == "on_demand":
+            if not self._safe(state, self.tick_h - self.startup_h):
                 return None
-            return (self.od_zone(s), "on_demand")
-        g = self.setting
-        self.refresh(s, now_h)
-        phase = self.watch.phase[self.keep]
-        best = None
-        if self.may_leave(s):
-            for z, zone in enumerate(self.keep):
-                p = phase[z, 2] + phase[z, 3]
-                if zone in asked or (s.mode == "spot" and zone == s.zone) or p <= 1e-6:
+        elif not self._safe(state, self.tick_h - state.startup_left_h if state.mode == "spot" else 0.0):
+            # an instance past its start-up may run on: until it is lost, work and time shrink together
+            if state.mode == "spot" and state.startup_left_h <= EPSILON_H:
+                return None
+            return self._cheapest_finish(state), "on_demand"
+        self._plan(state, now_h)
+        up = [float(self.beliefs.up[z]) for z in self._keep]
+        best, most = None, 0.0
+        if self._safe(state, self.tick_h - self.startup_h):
+            for i, zone in enumerate(self._keep):
+                if zone in asked or (state.mode, state.zone) == ("spot", zone) or up[i] <= 0:
                     continue
-                u = phase.copy(); u[z] = np.where(UP, u[z], 0) / p
-                if g.use_found and zone != (s.zone if s.zone is not None else s.home):
-                    u[z] = np.where(UP, self.table.market.found[z], 0)
-                gain = self.q_stay(s, u) - self.q_go(s, z, "spot", u)
-                if gain > 0 and (best is None or gain > best[0]):
-                    best = (gain, zone)
-        if best:
-            return (best[1], "spot")
-        if s.mode != "on_demand":
-            stay = self.q_stay(s, phase)
-            q, zone = min((self.q_go(s, z, "on_demand", phase), zone) for z, zone in enumerate(self.keep))
-            if q < stay:
-                return (zone, "on_demand")
+                given = joint([*up[:i], 1.0, *up[i + 1 :]])
+                gain = self._stay_usd(state, given) - self._go_usd(state, i, "spot", given)
+                if gain > most:
+                    best, most = zone, gain
+        if best is not None:
+            return best, "spot"
+        if state.mode != "on_demand":
+            given = joint(up)
+            usd, zone = min((self._go_usd(state, i, "on_demand", given), zone) for i, zone in enumerate(self._keep))
+            if usd < self._stay_usd(state, given):
+                return zone, "on_demand"
         return None
 
-    def od_zone(self, s):
-        e = [0.0] * self.zones if s.home is None else self.egress[s.home]
-        return min(range(self.zones), key=lambda z: e[z] + s.on_demand_usd_h[z] * (s.work_h + self.startup_h))
+    def shadow_price_usd_h(self, state: State, now_h: float) -> float:
+        """USD that the last hour of slack saves: what the rest costs more with an hour less to the deadline.
+
+        Where less than an hour of slack is left, that of the slack there is.
+        """
+        self._plan(state, now_h)
+        given = joint([float(self.beliefs.up[z]) for z in self._keep])
+        hour = min(1.0, max(state.left_h - state.work_h - self.startup_h, self.tick_h))
+        return (self._stay_usd(replace(state, left_h=state.left_h - hour), given) - self._stay_usd(state, given)) / hour
+
+    def _safe(self, state: State, made_h: float) -> bool:
+        """A tick from now, with so much work made, a start-up on demand still meets the deadline."""
+        return state.left_h - self.tick_h >= state.work_h - max(0.0, made_h) + self.startup_h - EPSILON_H
+
+    def _cheapest_finish(self, state: State) -> int:
+        """The zone in which the rest costs least on demand, the move included."""
+        hours = state.work_h + self.startup_h
+        move = np.zeros(self.zones) if state.home is None else self.egress_usd[state.home]
+        return int(np.argmin(np.array(state.on_demand_usd_h) * hours + move))
+
+    def _plan(self, state: State, now_h: float) -> None:
+        """Solve the tables again when they are stale."""
+        setting = self.setting
+        loss, back = self.beliefs.rates()
+        rates = np.log(np.concatenate([loss, back]))
+        if self._tables and (state.place is None or state.place in self._keep):
+            age_h = now_h - self._planned_h
+            moved = bool(np.abs(rates - self._planned).max() >= setting.moved)
+            if age_h < setting.least_h or (age_h < setting.most_h and not moved):
+                return
+        self._planned, self._planned_h = rates, now_h
+        if not self._step_h:
+            few, many = setting.steps
+            startup = max(round(self.startup_h * few / state.left_h), int(self.startup_h * many >= state.left_h))
+            self._step_h, self._startup = (self.startup_h / startup if startup else state.left_h / few), startup
+        step_h, startup = self._step_h, self._startup
+        time = math.ceil(state.left_h / step_h) + 1
+        slack = math.ceil(max(state.left_h - state.work_h, step_h) / step_h) + 1
+        most = 1
+        while most < self.zones and time * slack * (3 * most + 4) * 2 ** (most + 1) <= setting.cells:
+            most += 1
+        keep = self._keep = self._choose(state, most, loss, back)
+        dear = np.array(state.on_demand_usd_h)[keep]
+        self._tables = [
+            solve(
+                Market(
+                    step_h=step_h,
+                    startup=startup,
+                    spot_usd_h=np.array(state.spot_usd_h)[keep],
+                    on_demand_usd_h=dear,
+                    egress_usd=self.egress_usd[np.ix_(keep, keep)],
+                    loss_per_h=loss[keep] * math.exp(sign * setting.spread_loss),
+                    return_per_h=back[keep] * math.exp(-sign * setting.spread_return),
+                    late_usd_h=setting.late * float(dear.max()),
+                ),
+                time,
+                slack,
+            )
+            for sign in (-1, 1)
+        ]
+
+    def _choose(self, state: State, most: int, loss: Floats, back: Floats) -> list[int]:
+        """The zones to plan with: the job's own, and those in which an hour saves most against on demand."""
+        if self.zones <= most:
+            return list(range(self.zones))
+        keep = [] if state.place is None else [state.place]
+        price = np.array(state.spot_usd_h) * (1 + self.startup_h * loss)
+        saves = back / (back + loss) * (min(state.on_demand_usd_h) - price)
+        if state.place is not None:
+            saves = saves - self.egress_usd[state.place] / max(state.work_h, 1.0)
+        for zone in np.argsort(-saves, kind="stable").tolist():
+            if len(keep) < most and zone not in keep:
+                keep.append(zone)
+        return sorted(keep)
+
+    def _stay_usd(self, state: State, given: Floats) -> float:
+        """Expected cost to go when nothing changes in this step."""
+        zones, out = len(self._keep), 0.0
+        for table in self._tables:
+            m = table.market
+            left, slack = state.left_h / m.step_h, (state.left_h - state.work_h) / m.step_h
+            if state.mode == "idle" or state.zone is None:
+                mode = 3 * zones if state.home is None else self._keep.index(state.home)
+                out += table.usd("step", mode, left - 1, slack - 1, given)
+                continue
+            z, starting = self._keep.index(state.zone), state.startup_left_h / m.step_h
+            price = (m.spot_usd_h if state.mode == "spot" else m.on_demand_usd_h)[z]
+            mode = (1 if state.mode == "spot" else 2) * zones + z
+            out += float(price) * m.step_h * (1 + starting)
+            out += table.usd("step", mode, left - 1 - starting, slack - starting, given)
+        return out / len(self._tables)
+
+    def _go_usd(self, state: State, z: int, kind: Literal["spot", "on_demand"], given: Floats) -> float:
+        """Expected cost to go of a launch that is granted, in the z-th of the zones planned with."""
+        zones = len(self._keep)
+        out = 0.0 if state.home is None else float(self.egress_usd[state.home, self._keep[z]])
+        for table in self._tables:
+            m = table.market
+            left, slack = state.left_h / m.step_h - m.startup, (state.left_h - state.work_h) / m.step_h - m.startup
+            price = (m.spot_usd_h if kind == "spot" else m.on_demand_usd_h)[z]
+            mode = z if kind == "spot" else zones + z
+            usd = float(price) * m.startup * m.step_h + table.usd("launch", mode, left, slack, given)
+            out += usd / len(self._tables)
+        return out

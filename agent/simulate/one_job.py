@@ -1,27 +1,88 @@
-import math
-from agent.planner.spot import Placer, Setting, State
-from agent.simulate.protocol import IDLE, ON_DEMAND, SPOT, Launch
+"""One checkpointed job under the planner: the policy that other people's simulators can run.
 
-class Ours:
-    def __init__(self, setting=None): self.setting = setting
-    def start(self, job):
-        self.job = job; H = 3600
-        self.placer = Placer(work_h=job.work_s / H, left_h=job.deadline_s / H, startup_h=job.startup_s / H, tick_h=job.tick_s / H, egress_usd=job.egress_usd, setting=self.setting)
-        self.last = None
-    def decide(self, seen):
-        j, w = self.job, self.placer.watch
+`from agent.simulate.one_job import policy; p = policy(); p.start(job); p.decide(seen)`, with the shapes of `protocol`.
+Only the fields are used, so any classes of these shapes do. Where the module of the job's class has its own `Launch`,
+the answers are of that class, so that a simulator may tell actions apart by type as well as by field.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from agent.planner.spot import Placement, Setting, State
+from agent.simulate import protocol
+from agent.simulate.protocol import SPOT, Action, Job, Launch, Seen
+
+
+class PlannedPolicy:
+    """The planner's placement of one job, tick by tick."""
+
+    def __init__(self, setting: Setting | None = None):
+        self._setting = setting or Setting()
+        self._placement: Placement | None = None
+
+    def start(self, job: Job) -> None:
+        """A new job; what was learned for the last one is forgotten."""
+        self._launch: Any = getattr(sys.modules.get(type(job).__module__), "Launch", protocol.Launch)
+        self._deadline_s, self._tick_s = float(job.deadline_s), float(job.tick_s)
+        self._last_s: float | None = None
+        self._asked = set[int]()
+        self._placement = Placement(
+            startup_h=job.startup_s / 3600,
+            tick_h=job.tick_s / 3600,
+            egress_usd=job.egress_usd,
+            setting=self._setting,
+        )
+
+    def decide(self, seen: Seen) -> Action | None:
+        """The next launch of this tick, or None."""
+        if self._placement is None:
+            raise RuntimeError("decide() before start(job)")
+        beliefs = self._placement.beliefs
         if not seen.tried:
-            if self.last is not None: w.tick(round((seen.now_s - self.last) / j.tick_s))
-            self.last = seen.now_s
-            if seen.mode == SPOT: w.saw(seen.zone, True)
-            if seen.preempted is not None: w.saw(seen.preempted, False)
-            self.asked = set()
+            if self._last_s is not None:
+                beliefs.pass_ticks(round((seen.now_s - self._last_s) / self._tick_s))
+            self._last_s = seen.now_s
+            self._asked.clear()
+            if seen.mode == SPOT and seen.zone is not None:
+                beliefs.saw(seen.zone, True)
+            if seen.preempted is not None:
+                beliefs.saw(seen.preempted, False)
         else:
-            r = seen.tried[-1]
-            if r.action.kind == SPOT: w.saw(r.action.zone, r.ok); self.asked.add(r.action.zone)
-            if r.ok: return None
-        s = State(work_h=seen.work_left_s / 3600, left_h=(math.floor((j.deadline_s - seen.now_s) / j.tick_s + 1e-9) * j.tick_s if self.placer.setting.floor else j.deadline_s - seen.now_s) / 3600, mode=seen.mode, zone=seen.zone, home=seen.home, startup_left_h=seen.startup_left_s / 3600, spot_usd_h=tuple(seen.spot_usd_h), on_demand_usd_h=tuple(seen.on_demand_usd_h))
-        a = self.placer.decide(s, seen.now_s / 3600, self.asked)
-        return None if a is None else Launch(*a)
+            action, ok = seen.tried[-1]
+            if getattr(action, "kind", None) == SPOT:
+                beliefs.saw(action.zone, bool(ok))
+                self._asked.add(action.zone)
+            if ok:
+                return None
+        choice = self._placement.decide(self._state(seen), seen.now_s / 3600, self._asked)
+        if choice is None:
+            return None
+        launch: Launch = self._launch(*choice)
+        return launch
 
-def policy(): return Ours()
+    def shadow_price_usd_h(self, seen: Seen) -> float:
+        """USD that an hour of slack is worth now."""
+        if self._placement is None:
+            raise RuntimeError("shadow_price_usd_h() before start(job)")
+        return self._placement.shadow_price_usd_h(self._state(seen), seen.now_s / 3600)
+
+    def _state(self, seen: Seen) -> State:
+        # whole ticks: a simulator that looks at ticks alone may take the work of the last, partial one for too late
+        ticks = int((self._deadline_s - seen.now_s) / self._tick_s + 1e-9)
+        return State(
+            work_h=seen.work_left_s / 3600,
+            left_h=ticks * self._tick_s / 3600,
+            mode="spot" if seen.mode == SPOT else "on_demand" if seen.mode == protocol.ON_DEMAND else "idle",
+            zone=seen.zone,
+            home=seen.home,
+            startup_left_h=seen.startup_left_s / 3600,
+            spot_usd_h=tuple(seen.spot_usd_h),
+            on_demand_usd_h=tuple(seen.on_demand_usd_h),
+        )
+
+
+def policy() -> PlannedPolicy:
+    """A fresh policy with the one setting for every cloud, zone and deadline."""
+    return PlannedPolicy()
