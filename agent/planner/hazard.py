@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +25,12 @@ class Prior:
     down_h: float
     #: returns that this is worth
     down_worth: float
-    #: tail index of the time down, above 1: the lower, the longer a zone that has been down is expected to stay down
-    tail_down: float
+    #: share of flickers, spells up that end almost at once, among spells that have just begun ...
+    flicker: float
+    #: ... and among those in which a zone is found that was not looked at
+    flicker_found: float
+    #: mean hours of a flicker
+    flicker_h: float
 
 
 class Beliefs:
@@ -48,6 +53,7 @@ class Beliefs:
         self._last: list[bool | None] = [None] * zones
         self._spell: list[bool | None] = [None] * zones
         self._age_h, self._seen_h = np.zeros(zones), np.zeros(zones)
+        self._began = [prior.flicker_found] * zones
 
     @property
     def loss_per_h(self) -> Floats:
@@ -59,18 +65,21 @@ class Beliefs:
         """[zones] returns per hour down, posterior means."""
         return self.returns / self.down_h
 
-    def rates(self) -> tuple[Floats, Floats]:
-        """Losses per hour up and returns per hour down to plan with.
+    def flickers(self, zone: int) -> float:
+        """How much likelier than usual the spell that a zone is up in now, if it is, is a flicker.
 
-        The time down is heavy-tailed: with rates that vary from spell to spell by a Gamma distribution of shape k it is
-        Lomax, and after a hours its hazard is k / ((k - 1) · mean + a). So a zone that was just lost is expected back
-        sooner than its mean says, and one that has been down for long later.
+        Times up are a mixture of flickers and of long spells, on both clouds alike. A zone that was refused lately and
+        is granted now has just come back; each hour that it is seen up speaks against a flicker.
         """
-        k, back = self.prior.tail_down, self.return_per_h
-        for z in range(self.zones):
-            if self._spell[z] is False:
-                back[z] = k / ((k - 1) / back[z] + self._age_h[z])
-        return self.loss_per_h, back
+        return max(0.0, self._flicker(zone) - self.prior.flicker_found)
+
+    def _flicker(self, zone: int) -> float:
+        if self._spell[zone] is None:
+            return self.prior.flicker_found
+        if self._spell[zone] is False:
+            return self.prior.flicker
+        odds = self._began[zone] / (1 - self._began[zone]) * math.exp(-self._seen_h[zone] / self.prior.flicker_h)
+        return odds / (1 + odds)
 
     def pass_ticks(self, ticks: int) -> None:
         """Time passes; what was seen now becomes the past."""
@@ -95,6 +104,7 @@ class Beliefs:
                 self.down_h[zone] += self.tick_h
                 self.returns[zone] += up
         if self._spell[zone] is not up:
+            self._began[zone] = self._flicker(zone)
             self._spell[zone], self._age_h[zone] = up, 0.0
         self._seen_h[zone] = self._age_h[zone]
         self._now[zone] = up

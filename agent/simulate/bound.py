@@ -44,7 +44,9 @@ def optimum(traces: Sequence[Trace], job: Job, start: int = 0) -> float:
         out = np.empty_like(later)
         out[0] = 0.0
         if k == ticks - 1:
-            done = min(done, math.floor((job.deadline_s - k * job.tick_s - (step - done) * unit + spare_s) / unit + 1e-9))
+            done = min(
+                done, math.floor((job.deadline_s - k * job.tick_s - (step - done) * unit + spare_s) / unit + 1e-9)
+            )
         done = max(done, 0)
         out[1 : done + 1] = 0.0
         out[done + 1 :] = later[1 : whole + 1 - done] + usd

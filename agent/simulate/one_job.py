@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.planner.spot import Placement, Setting, State
 from agent.simulate import protocol
-from agent.simulate.protocol import SPOT, Action, Job, Launch, Seen
+from agent.simulate.protocol import SPOT, Action, Job, Seen
 
 
 class PlannedPolicy:
@@ -24,13 +24,16 @@ class PlannedPolicy:
 
     def start(self, job: Job) -> None:
         """A new job; what was learned for the last one is forgotten."""
-        self._launch: Any = getattr(sys.modules.get(type(job).__module__), "Launch", protocol.Launch)
+        theirs = sys.modules.get(type(job).__module__)
+        self._launch: Any = getattr(theirs, "Launch", protocol.Launch)
+        self._probe: Any = getattr(theirs, "Probe", protocol.Probe)
         self._deadline_s, self._tick_s = float(job.deadline_s), float(job.tick_s)
         self._last_s: float | None = None
         self._asked = set[int]()
         self._placement = Placement(
             startup_h=job.startup_s / 3600,
             tick_h=job.tick_s / 3600,
+            probe_h=job.probe_s / 3600,
             egress_usd=job.egress_usd,
             setting=self._setting,
         )
@@ -51,16 +54,18 @@ class PlannedPolicy:
                 beliefs.saw(seen.preempted, False)
         else:
             action, ok = seen.tried[-1]
-            if getattr(action, "kind", None) == SPOT:
+            kind = getattr(action, "kind", None)
+            if not isinstance(action, protocol.Stop) and kind != protocol.ON_DEMAND:
                 beliefs.saw(action.zone, bool(ok))
                 self._asked.add(action.zone)
-            if ok:
+            if ok and kind is not None:
                 return None
         choice = self._placement.decide(self._state(seen), seen.now_s / 3600, self._asked)
         if choice is None:
             return None
-        launch: Launch = self._launch(*choice)
-        return launch
+        zone, what = choice
+        asked: Action = self._probe(zone) if what == "probe" else self._launch(zone, what)
+        return asked
 
     def shadow_price_usd_h(self, seen: Seen) -> float:
         """USD that an hour of slack is worth now."""

@@ -70,15 +70,21 @@ def of(found: Any, where: str) -> Trace:
         spot = np.asarray(found["spot_usd_per_hour"], float)
         times = np.asarray(found.get("timestamps", ()), float)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TraceError(f"{where}: {error!r}: zone, gap_seconds, available, spot_usd_per_hour and on_demand_usd_per_hour are wanted") from error
+        raise TraceError(
+            f"{where}: {error!r}: zone, gap_seconds, available, spot_usd_per_hour and on_demand_usd_per_hour are wanted"
+        ) from error
     if not (math.isfinite(tick_s) and tick_s > 0):
         raise TraceError(f"{where}: gap_seconds is {tick_s}; seconds above zero are wanted")
     if up.ndim != 1 or up.shape != spot.shape or not up.size:
-        raise TraceError(f"{where}: available has {up.shape} samples, spot_usd_per_hour {spot.shape}; one of each a tick is wanted")
+        raise TraceError(
+            f"{where}: available has {up.shape} samples, spot_usd_per_hour {spot.shape}; one of each a tick is wanted"
+        )
     if bad := np.flatnonzero((up != 0) & (up != 1)).tolist():
         raise TraceError(f"{where}: available[{bad[0]}] is {up[bad[0]]}; 1 (available) or 0 is wanted")
     if bad := np.flatnonzero(~(np.isfinite(spot) & (spot >= 0))).tolist():
-        raise TraceError(f"{where}: spot_usd_per_hour[{bad[0]}] is {spot[bad[0]]}; a finite price, not negative, is wanted")
+        raise TraceError(
+            f"{where}: spot_usd_per_hour[{bad[0]}] is {spot[bad[0]]}; a finite price, not negative, is wanted"
+        )
     if not (math.isfinite(on_demand) and on_demand >= 0):
         raise TraceError(f"{where}: on_demand_usd_per_hour is {on_demand}; a finite price, not negative, is wanted")
     if times.size and (times.size != up.size or not np.allclose(np.diff(times), tick_s)):
@@ -112,7 +118,9 @@ def read_egress(path: Path) -> dict[tuple[str, str], float]:
                     raise ValueError(usd)
                 out[row["from_region"], row["to_region"]] = usd
             except (KeyError, ValueError, TypeError) as error:
-                raise TraceError(f"{path}:{n}: {error!r}: from_region, to_region, price_usd_per_gb are wanted") from error
+                raise TraceError(
+                    f"{path}:{n}: {error!r}: from_region, to_region, price_usd_per_gb are wanted"
+                ) from error
     return out
 
 
@@ -133,7 +141,9 @@ def job_of(
     if not traces:
         raise TraceError("no zone: at least one trace is wanted")
     if len({t.tick_s for t in traces}) > 1:
-        raise TraceError(f"unequal steps: {', '.join(f'{t.zone} {t.tick_s:g} s' for t in traces)}; resample to one step")
+        raise TraceError(
+            f"unequal steps: {', '.join(f'{t.zone} {t.tick_s:g} s' for t in traces)}; resample to one step"
+        )
     for name, value in {"work": work_s, "deadline": deadline_s}.items():
         if not (math.isfinite(value) and value > 0):
             raise TraceError(f"the job's {name} is {value} s; a finite time above zero is wanted")

@@ -14,7 +14,9 @@ from agent.simulate.traces import Trace
 def trace() -> Callable[..., Trace]:
     """`trace("110", spot=1.0)`: a zone whose n-th sample is the n-th digit, one sample an hour."""
 
-    def make(up: str, *, spot: float = 1.0, on_demand: float = 3.0, zone: str = "us-east-1a", tick_s: float = 3600.0) -> Trace:
+    def make(
+        up: str, *, spot: float = 1.0, on_demand: float = 3.0, zone: str = "us-east-1a", tick_s: float = 3600.0
+    ) -> Trace:
         return Trace(
             zone=zone,
             region=zone[:-1],

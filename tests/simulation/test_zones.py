@@ -26,7 +26,9 @@ class Script:
     def decide(self, seen):
         todo = self.at.get(round(seen.now_s / self.job.tick_s), [])
         if not seen.tried:
-            self.seen.append((seen.mode, seen.zone, seen.home, seen.preempted, seen.work_left_s / HOUR, seen.startup_left_s))
+            self.seen.append(
+                (seen.mode, seen.zone, seen.home, seen.preempted, seen.work_left_s / HOUR, seen.startup_left_s)
+            )
         return todo[len(seen.tried)] if len(seen.tried) < len(todo) else None
 
 
@@ -113,7 +115,7 @@ def test_a_policy_that_never_settles_is_stopped(trace):
 
 def test_a_trace_shorter_than_the_deadline_is_refused(trace):
     zones = [trace("11")]
-    with pytest.raises(TraceError, match="us-east-1a: 2 samples .* needs 3"):
+    with pytest.raises(TraceError, match=r"us-east-1a: 2 samples .* needs 3"):
         run(Script(), zones, job(zones, 1.0, 3.0))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.simulate.peers.steps import Steps, Stepwise
+from agent.simulate.peers.steps import Steps, Stepwise, granted
 from agent.simulate.protocol import IDLE, ON_DEMAND, SPOT, Launch, Seen
 
 
@@ -24,7 +24,7 @@ class Retries(Stepwise):
         """Ask each zone until one grants."""
         if seen.mode == IDLE:
             for zone in sorted(range(len(self.job.zones)), key=seen.spot_usd_h.__getitem__):
-                if (yield Launch(zone, SPOT)).ok:
+                if granted((yield Launch(zone, SPOT))):
                     return
 
 
@@ -44,7 +44,7 @@ class Fallback(Stepwise):
         """Ask each zone, then on demand."""
         if seen.mode == IDLE or (self.back and seen.mode == ON_DEMAND):
             for zone in sorted(range(len(self.job.zones)), key=seen.spot_usd_h.__getitem__):
-                if (yield Launch(zone, SPOT)).ok:
+                if granted((yield Launch(zone, SPOT))):
                     return
         if seen.mode == IDLE:
             yield Launch(self.cheapest_finish(seen), ON_DEMAND)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from agent.simulate.peers.steps import Steps, Stepwise
+from agent.simulate.peers.steps import Steps, Stepwise, granted
 from agent.simulate.protocol import ON_DEMAND, SPOT, Launch, Probe, Seen
 
 #: hazard per hour where none was observed
@@ -22,7 +21,7 @@ class Watched:
     lives: list[tuple[float, bool]] = field(default_factory=list)
     #: when each of them began
     begun_s: list[float] = field(default_factory=list)
-    #: when the life in progress began, and whether it is a probe's
+    #: when the life in progress began, and whether a probe that was granted is taken to go on
     since_s: float | None = None
     probe: bool = False
     #: hazard met and losses, newest last
@@ -44,7 +43,8 @@ class Watched:
             lives.append(((now_s - self.since_s) / 3600, False))
         ends = sorted({d for d, lost in lives if lost})
         steps = [
-            (e, sum(lost and abs(d - e) <= 1e-9 for d, lost in lives) / sum(d + 1e-9 >= e for d, _ in lives)) for e in ends
+            (e, sum(lost and abs(d - e) <= 1e-9 for d, lost in lives) / sum(d + 1e-9 >= e for d, _ in lives))
+            for e in ends
         ]
         return steps, max(steps[-1][1], TINY) if steps else TINY
 
@@ -74,9 +74,9 @@ class SkyNomad(Stepwise):
 
     # what was observed
 
-    def began(self, z: int, now_s: float, probe: bool) -> None:
+    def began(self, z: int, now_s: float) -> None:
         """A life begins."""
-        self.zones[z].since_s, self.zones[z].probe = now_s, probe
+        self.zones[z].since_s = now_s
 
     def ended(self, z: int, now_s: float, lost: bool) -> None:
         """A life ends, by a loss or by us."""
@@ -93,7 +93,7 @@ class SkyNomad(Stepwise):
             return
         w = self.zones[z]
         if up and not w.up:
-            self.began(z, now_s, True)
+            self.began(z, now_s)
         elif w.up and not up:
             self.ended(z, now_s, True)
         w.up = up
@@ -105,7 +105,6 @@ class SkyNomad(Stepwise):
         if self.running is not None and (seen.mode, seen.zone) != (SPOT, self.running):
             z, self.running = self.running, None
             self.ended(z, seen.now_s, self.left != z)
-            self.known(z, seen.now_s, False)
             self.left = None
         for w in self.zones:
             steps, tail = w.knots(seen.now_s, not self.h100)
@@ -249,54 +248,45 @@ class SkyNomad(Stepwise):
             if value <= current:
                 break
             if z is None:
-                primary = None
+                primary = self.place = None
                 break
             if (kind, z) == (mode, at):
                 continue
             w = self.zones[z]
-            if kind == SPOT and w.probe and w.since_s is not None:
+            if kind == SPOT and w.probe:
                 self.ended(z, now, False)
-                w.age_h = None
-            ok = (yield Launch(z, kind)).ok
+                w.probe, w.age_h = False, None
+            ok = granted((yield Launch(z, kind)))
             if kind == SPOT and ok:
-                if mode == SPOT and at is not None:
-                    self.stopped(at, now)
                 self.running, self.left = z, None
-                self.began(z, now, False)
-                w.age_h, w.up = 0.0, False
+                self.began(z, now)
+                w.age_h = 0.0
                 self.refused.discard(z)
+                if mode == SPOT and at is not None:
+                    # as published: the life of an instance that was left for another zone's goes on
+                    self.known(at, now, False)
             elif kind == SPOT:
                 self.refused.add(z)
                 w.failures += 1
                 self.known(z, now, False)
-            elif mode == SPOT and at is not None:
+            elif mode == SPOT:
                 self.left = at
             if ok:
                 self.place = primary = z
                 break
-        yield from self.probe(seen, primary)
-
-    def stopped(self, z: int, now_s: float) -> None:
-        """We left a spot instance."""
-        self.ended(z, now_s, False)
-
-    def probe(self, seen: Seen, primary: int | None) -> Iterable[Probe] | Steps:  # type: ignore[misc]
-        """Zones that are not being watched, at most one probe each in the interval."""
-        now = seen.now_s
         for z, w in enumerate(self.zones):
-            watched = w.probe and w.since_s is not None
-            if z == primary or watched or z in self.refused or now < self.next_probe[z]:
+            if z == primary or w.probe or z in self.refused or now < self.next_probe[z]:
                 continue
-            ok = (yield Probe(z)).ok
-            self.next_probe[z] = now + self.probe_ticks * self.job.tick_s
-            if ok:
-                self.began(z, now, True)
-                w.age_h, w.up = 0.0, True
-                w.probed_h += self.job.probe_s / 3600
+            up = granted((yield Probe(z)))
+            self.next_probe[z] = now + self.probe_ticks * job.tick_s
+            if up:
+                self.began(z, now)
+                w.probe, w.age_h = True, 0.0
+                w.probed_h += job.probe_s / 3600
             else:
                 w.failures += 1
                 w.age_h = None
-                self.known(z, now, False)
+            self.known(z, now, up)
         self.refused.clear()
 
 

@@ -7,7 +7,12 @@ from collections.abc import Generator
 
 from agent.simulate.protocol import IDLE, ON_DEMAND, SPOT, Action, Job, Launch, Result, Seen
 
-Steps = Generator[Action, Result, None]
+Steps = Generator[Action, Result | None, None]
+
+
+def granted(result: Result | None) -> bool:
+    """Whether an action was."""
+    return result is not None and result.ok
 
 
 class Stepwise:
@@ -57,8 +62,9 @@ class Stepwise:
         hours = seen.work_left_s / 3600
         return min(
             range(len(self.job.zones)),
-            key=lambda z: seen.on_demand_usd_h[z] * hours
-            + (0.0 if seen.home is None else self.job.egress_usd[seen.home][z]),
+            key=lambda z: (
+                seen.on_demand_usd_h[z] * hours + (0.0 if seen.home is None else self.job.egress_usd[seen.home][z])
+            ),
         )
 
     def _catch(self, seen: Seen) -> bool:

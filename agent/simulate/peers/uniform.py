@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from agent.simulate.peers.steps import Steps, Stepwise
+from agent.simulate.peers.steps import Steps, Stepwise, granted
 from agent.simulate.protocol import IDLE, ON_DEMAND, SPOT, Launch, Probe, Seen, Stop
 
 
@@ -15,6 +15,9 @@ class UniformProgress(Stepwise):
     Behind the line: spot, else on demand; ahead of it: spot, else wait. On demand is left when the progress is ahead of
     the line two start-ups from now. With less than two start-ups of slack it does not leave (or goes) on demand.
     """
+
+    #: after leaving on demand for spot that nobody granted, wait a tick
+    keeps_out = True
 
     def request(self, seen: Seen, mode: str, spot: bool) -> str:
         """The kind wanted, given that zones have spot (or have none)."""
@@ -69,11 +72,11 @@ class UniformProgress(Stepwise):
                 return
         if want == SPOT:
             for z in self.order(seen):
-                ok = (yield Launch(z, SPOT)).ok
+                ok = granted((yield Launch(z, SPOT)))
                 self.tried(z, ok, seen)
                 if ok:
                     return
-            if self.hysteresis:
+            if self.hysteresis and self.keeps_out:
                 return
             want = self.request(seen, IDLE, False)
         if want == ON_DEMAND:
@@ -145,6 +148,10 @@ class ByAvailability(UniformProgress):
         self.main = None
         return False
 
+    def probes(self, seen: Seen) -> bool:
+        """Probe in this tick."""
+        return seen.mode == SPOT
+
     def tick(self, seen: Seen) -> Steps:
         """Samples, the rule, then probes."""
         if self.main is not None and (seen.mode, seen.zone) != (SPOT, self.main):
@@ -158,11 +165,12 @@ class ByAvailability(UniformProgress):
         yield from super().tick(seen)
         if seen.mode != SPOT:
             self.main = None
+        if not self.probes(seen):
             return
         due = [z for z in range(len(self.job.zones)) if z != seen.zone and seen.now_s >= self.next_probe[z]]
         due.sort(key=lambda z: len(self.samples[z]))
         for z in due if self.several else due[:1]:
-            self.samples[z].append((yield Probe(z)).ok)
+            self.samples[z].append(granted((yield Probe(z))))
             self.next_probe[z] = seen.now_s + self.every
 
 
@@ -172,6 +180,7 @@ class ByAvailabilityAndPrice(ByAvailability):
     window = 1_000_000
     every_s = 3600.0
     several = True
+    keeps_out = False
 
     def begin(self) -> None:
         """Samples and probes of a zone share one clock."""
@@ -181,6 +190,17 @@ class ByAvailabilityAndPrice(ByAvailability):
     def score(self, z: int, seen: Seen) -> float:
         """Successes per dollar."""
         return self.share(z) / seen.spot_usd_h[z] if seen.spot_usd_h[z] > 0 else math.inf
+
+    def request(self, seen: Seen, mode: str, spot: bool) -> str:
+        """As always; remembers whether spot was wanted, which is when it probes."""
+        want = super().request(seen, mode, spot)
+        if spot:
+            self.wanted = want
+        return want
+
+    def probes(self, seen: Seen) -> bool:
+        """Whenever spot was wanted, granted or not."""
+        return self.wanted == SPOT
 
     def near(self, now: float, best: float) -> bool:
         """Within a tenth."""
