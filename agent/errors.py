@@ -23,6 +23,7 @@ OrcError
 │   ├── GraphFullError      its disk or memory is full
 │   └── GraphClashError     a transaction lost a race for the same key, again and again
 ├── SchedulerError      the Dask scheduler cannot be governed
+├── SimulationError     a simulated policy broke the rules of its world
 └── ServiceError        a service of `orc up` did not start or is already running
 """
 
@@ -47,6 +48,10 @@ class UnitError(SettingError):
 
 class WorkflowError(SettingError):
     """A workflow cannot be simulated as it is."""
+
+
+class SimulationError(OrcError):
+    """A policy under simulation asked for what there is not, or never settled."""
 
 
 class TraceError(SettingError):

@@ -1,0 +1,264 @@
+"""Where one checkpointed job should run now, from what was seen of the zones so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from agent.planner.hazard import Beliefs, Prior
+from agent.planner.horizon import Floats, Market, Table, joint, solve
+
+Mode = Literal["idle", "spot", "on_demand"]
+#: a zone, and what to launch there, or to ask it for spot and give that back
+Choice = tuple[int, Literal["spot", "on_demand", "probe"]]
+EPSILON_H = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One for every cloud, zone and deadline."""
+
+    #: what is believed of a zone that was never seen
+    prior: Prior = field(
+        default_factory=lambda: Prior(
+            up_h=6.0, up_worth=6.0, down_h=2.0, down_worth=8.0, flicker=0.6, flicker_found=0.1, flicker_h=0.5
+        )
+    )
+    #: logarithm by which all loss rates may be lower or higher than believed: planned for both, half and half
+    spread_loss: float = 1.2
+    #: the same of the return rates
+    spread_return: float = 0.7
+    #: cells of a table, at most; it sets how many zones are planned with at once
+    cells: float = 6e6
+    #: steps to the deadline, at least and at most; a start-up is a whole number of them
+    steps: tuple[int, int] = (150, 600)
+    #: a table is solved again when a rate has moved by this (logarithm) ...
+    moved: float = 0.25
+    #: ... and so many hours have passed; or when so many have passed
+    least_h: float = 1.0
+    most_h: float = 12.0
+    #: a zone is probed before a launch when a flicker is expected to cost so many probes
+    look: float = 3.0
+    #: cost of an hour of lateness in the tables, in hours on demand
+    late: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The job now."""
+
+    #: hours of work left
+    work_h: float
+    #: hours to the deadline
+    left_h: float
+    #: what runs
+    mode: Mode
+    #: where it runs
+    zone: int | None
+    #: where the newest checkpoint is
+    home: int | None
+    #: hours of start-up that what runs has still to pay
+    startup_left_h: float
+    #: [zones] USD per hour
+    spot_usd_h: tuple[float, ...]
+    #: [zones] USD per hour
+    on_demand_usd_h: tuple[float, ...]
+
+    @property
+    def place(self) -> int | None:
+        """Where it runs, else where the checkpoint is."""
+        return self.home if self.zone is None else self.zone
+
+
+class Placement:
+    """Decides by the expected cost to go of each choice, under the beliefs of now.
+
+    Args:
+        startup_h: hours billed without progress at each launch.
+        tick_h: hours between decisions.
+        probe_h: hours of spot that a granted probe costs.
+        egress_usd: [zones][zones] USD to move the checkpoint.
+    """
+
+    def __init__(
+        self,
+        *,
+        startup_h: float,
+        tick_h: float,
+        probe_h: float,
+        egress_usd: Sequence[Sequence[float]],
+        setting: Setting,
+    ):
+        self.setting, self.startup_h, self.tick_h, self.probe_h = setting, startup_h, tick_h, probe_h
+        self.egress_usd: Floats = np.array(egress_usd, float)
+        self.zones = len(self.egress_usd)
+        self.beliefs = Beliefs(self.zones, tick_h, setting.prior)
+        self._keep: list[int] = []
+        self._tables: list[Table] = []
+        self._planned: Floats = np.zeros(0)
+        self._planned_h = 0.0
+        self._step_h, self._startup = 0.0, 0
+
+    def decide(self, state: State, now_h: float, asked: Collection[int]) -> Choice | None:
+        """What to launch now, or None to let things be.
+
+        Args:
+            now_h: hours since the start.
+            asked: zones that were asked for spot in this tick.
+
+        The deadline comes first: whatever would leave too little time for a start-up on demand a tick later is not
+        considered. So no deadline is missed that on demand could meet at the start.
+        """
+        if state.mode == "on_demand":
+            if not self._safe(state, self.tick_h - self.startup_h):
+                return None
+        elif not self._safe(state, self.tick_h - state.startup_left_h if state.mode == "spot" else 0.0):
+            # an instance past its start-up may run on: until it is lost, work and time shrink together
+            if state.mode == "spot" and state.startup_left_h <= EPSILON_H:
+                return None
+            return self._cheapest_finish(state), "on_demand"
+        self._plan(state, now_h)
+        up = [float(self.beliefs.up[z]) for z in self._keep]
+        best, most = None, 0.0
+        look, hope = None, 0.0
+        if self._safe(state, self.tick_h - self.startup_h):
+            for i, zone in enumerate(self._keep):
+                if zone in asked or (state.mode, state.zone) == ("spot", zone) or up[i] <= 0:
+                    continue
+                given = joint([*up[:i], 1.0, *up[i + 1 :]])
+                stay, go = self._stay_usd(state, given), self._go_usd(state, i, "spot", given)
+                flickers = self.beliefs.flickers(zone)
+                risk = 0.0
+                if stay > go and flickers > 0:
+                    risk = flickers * max(0.0, self._lost_usd(state, i, joint([*up[:i], 0.0, *up[i + 1 :]])) - go)
+                if stay - go - risk > most:
+                    best, most = zone, stay - go - risk
+                elif stay - go > hope and risk > self.setting.look * state.spot_usd_h[zone] * self.probe_h:
+                    look, hope = zone, stay - go
+        if best is not None:
+            return best, "spot"
+        if state.mode != "on_demand":
+            given = joint(up)
+            usd, zone = min((self._go_usd(state, i, "on_demand", given), zone) for i, zone in enumerate(self._keep))
+            if usd < self._stay_usd(state, given):
+                return zone, "on_demand"
+        return None if look is None else (look, "probe")
+
+    def shadow_price_usd_h(self, state: State, now_h: float) -> float:
+        """USD that the last hour of slack saves: what the rest costs more with an hour less to the deadline.
+
+        Where less than an hour of slack is left, that of the slack there is.
+        """
+        self._plan(state, now_h)
+        given = joint([float(self.beliefs.up[z]) for z in self._keep])
+        hour = min(1.0, max(state.left_h - state.work_h - self.startup_h, self.tick_h))
+        return (self._stay_usd(replace(state, left_h=state.left_h - hour), given) - self._stay_usd(state, given)) / hour
+
+    def _safe(self, state: State, made_h: float) -> bool:
+        """A tick from now, with so much work made, a start-up on demand still meets the deadline."""
+        return state.left_h - self.tick_h >= state.work_h - max(0.0, made_h) + self.startup_h - EPSILON_H
+
+    def _cheapest_finish(self, state: State) -> int:
+        """The zone in which the rest costs least on demand, the move included."""
+        hours = state.work_h + self.startup_h
+        move = np.zeros(self.zones) if state.home is None else self.egress_usd[state.home]
+        return int(np.argmin(np.array(state.on_demand_usd_h) * hours + move))
+
+    def _plan(self, state: State, now_h: float) -> None:
+        """Solve the tables again when they are stale."""
+        setting = self.setting
+        loss, back = self.beliefs.loss_per_h, self.beliefs.return_per_h
+        rates = np.log(np.concatenate([loss, back]))
+        if self._tables and (state.place is None or state.place in self._keep):
+            age_h = now_h - self._planned_h
+            moved = bool(np.abs(rates - self._planned).max() >= setting.moved)
+            if age_h < setting.least_h or (age_h < setting.most_h and not moved):
+                return
+        self._planned, self._planned_h = rates, now_h
+        if not self._step_h:
+            few, many = setting.steps
+            startup = max(round(self.startup_h * few / state.left_h), int(self.startup_h * many >= state.left_h))
+            self._step_h, self._startup = (self.startup_h / startup if startup else state.left_h / few), startup
+        step_h, startup = self._step_h, self._startup
+        time = math.ceil(state.left_h / step_h) + 1
+        slack = math.ceil(max(state.left_h - state.work_h, step_h) / step_h) + 1
+        most = 1
+        while most < self.zones and time * slack * (3 * most + 4) * 2 ** (most + 1) <= setting.cells:
+            most += 1
+        keep = self._keep = self._choose(state, most, loss, back)
+        dear = np.array(state.on_demand_usd_h)[keep]
+        self._tables = [
+            solve(
+                Market(
+                    step_h=step_h,
+                    startup=startup,
+                    spot_usd_h=np.array(state.spot_usd_h)[keep],
+                    on_demand_usd_h=dear,
+                    egress_usd=self.egress_usd[np.ix_(keep, keep)],
+                    loss_per_h=loss[keep] * math.exp(sign * setting.spread_loss),
+                    return_per_h=back[keep] * math.exp(-sign * setting.spread_return),
+                    late_usd_h=setting.late * float(dear.max()),
+                ),
+                time,
+                slack,
+            )
+            for sign in (-1, 1)
+        ]
+
+    def _choose(self, state: State, most: int, loss: Floats, back: Floats) -> list[int]:
+        """The zones to plan with: the job's own, and those in which an hour saves most against on demand."""
+        if self.zones <= most:
+            return list(range(self.zones))
+        keep = [] if state.place is None else [state.place]
+        price = np.array(state.spot_usd_h) * (1 + self.startup_h * loss)
+        saves = back / (back + loss) * (min(state.on_demand_usd_h) - price)
+        if state.place is not None:
+            saves = saves - self.egress_usd[state.place] / max(state.work_h, 1.0)
+        for zone in np.argsort(-saves, kind="stable").tolist():
+            if len(keep) < most and zone not in keep:
+                keep.append(zone)
+        return sorted(keep)
+
+    def _stay_usd(self, state: State, given: Floats) -> float:
+        """Expected cost to go when nothing changes in this step."""
+        zones, out = len(self._keep), 0.0
+        for table in self._tables:
+            m = table.market
+            left, slack = state.left_h / m.step_h, (state.left_h - state.work_h) / m.step_h
+            if state.mode == "idle" or state.zone is None:
+                mode = 3 * zones if state.home is None else self._keep.index(state.home)
+                out += table.usd("step", mode, left - 1, slack - 1, given)
+                continue
+            z, starting = self._keep.index(state.zone), state.startup_left_h / m.step_h
+            price = (m.spot_usd_h if state.mode == "spot" else m.on_demand_usd_h)[z]
+            mode = (1 if state.mode == "spot" else 2) * zones + z
+            out += float(price) * m.step_h * (1 + starting)
+            out += table.usd("step", mode, left - 1 - starting, slack - starting, given)
+        return out / len(self._tables)
+
+    def _lost_usd(self, state: State, z: int, given: Floats) -> float:
+        """Expected cost to go of a launch that is granted and lost before it makes progress."""
+        out = 0.0 if state.home is None else float(self.egress_usd[state.home, self._keep[z]])
+        for table in self._tables:
+            m = table.market
+            left, slack = state.left_h / m.step_h - m.startup, (state.left_h - state.work_h) / m.step_h - m.startup
+            usd = float(m.spot_usd_h[z]) * m.startup * m.step_h + table.usd("step", z, left, slack, given)
+            out += usd / len(self._tables)
+        return out
+
+    def _go_usd(self, state: State, z: int, kind: Literal["spot", "on_demand"], given: Floats) -> float:
+        """Expected cost to go of a launch that is granted, in the z-th of the zones planned with."""
+        zones = len(self._keep)
+        out = 0.0 if state.home is None else float(self.egress_usd[state.home, self._keep[z]])
+        for table in self._tables:
+            m = table.market
+            left, slack = state.left_h / m.step_h - m.startup, (state.left_h - state.work_h) / m.step_h - m.startup
+            price = (m.spot_usd_h if kind == "spot" else m.on_demand_usd_h)[z]
+            mode = z if kind == "spot" else zones + z
+            usd = float(price) * m.startup * m.step_h + table.usd("launch", mode, left, slack, given)
+            out += usd / len(self._tables)
+        return out

@@ -1,0 +1,216 @@
+"""The planner as the policy of one job: deadlines, bounds, determinism, other people's classes."""
+
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from agent.simulate.one_job import PlannedPolicy, policy
+from agent.simulate.one_job_bound import optimum
+from agent.simulate.one_job_peers.simple import Greedy, OnDemand
+from agent.simulate.one_job_peers.skynomad import SkyNomad
+from agent.simulate.one_job_peers.uniform import ByAvailability, ByAvailabilityAndPrice, EagerFailover, UniformProgress
+from agent.simulate.protocol import IDLE, ON_DEMAND, SPOT, Launch, Policy, Seen
+from agent.simulate.traces import Trace, job_of, read_egress, read_folder
+from agent.simulate.zones import run
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+PEERS = (OnDemand, Greedy, UniformProgress, EagerFailover, ByAvailability, ByAvailabilityAndPrice, SkyNomad)
+
+
+def world(seed: int, ticks: int, tick_s: float = 600.0, zones: int = 3) -> list[Trace]:
+    """Zones whose spells are adversarially mixed: none at all, flicker, long, and losses just after a launch."""
+    r, out = Random(seed), []
+    for n in range(zones):
+        up, spells = [], r.choice([(1, 1), (1, 3), (8, 4), (40, 20), (2, 60)])
+        state = r.random() < 0.5
+        while len(up) < ticks:
+            up += [state] * max(1, round(r.expovariate(1 / spells[not state])))
+            state = not state
+        if r.random() < 0.2:
+            up = [False] * ticks
+        out.append(
+            Trace(
+                zone=f"us-{'east' if n % 2 else 'west'}-1{'abcdef'[n]}", region=f"us-{'east' if n % 2 else 'west'}-1",
+                tick_s=tick_s, available=np.array(up[:ticks]), spot_usd_h=np.full(ticks, r.uniform(0.5, 2.0)), on_demand_usd_h=r.uniform(2.5, 4.0),
+            )
+        )  # fmt: skip
+    return out
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_no_deadline_that_on_demand_could_meet_is_missed_and_nothing_beats_the_bound(seed):
+    r = Random(seed)
+    tick, deadline = r.choice([195.0, 600.0, 900.0]), 12 * 3600.0 + r.random() * 900
+    zones = world(seed, int(deadline / tick) + 2, tick)
+    startup = r.choice([0.0, 120.0, 720.0, 1500.0])
+    whole = int(deadline / tick) * tick
+    # from barely feasible to loose
+    work = max(tick, (whole - startup) / r.choice([1.0, 1.0, 1.002, 1.02, 1.1, 1.5, 3.0]))
+    job = job_of(zones, work_s=work, deadline_s=deadline, startup_s=startup)
+    bound = optimum(zones, job)
+    out = run(policy(), zones, job)
+    assert not out.missed
+    assert out.cost_usd >= bound - 1e-6
+    for peer in PEERS:
+        other = run(peer(), zones, job)
+        assert other.missed or other.cost_usd >= bound - 1e-6, peer
+
+
+def test_a_deadline_that_only_just_holds_goes_on_demand_at_once():
+    zones = world(1, 40)
+    job = job_of(zones, work_s=30 * 600.0 - 720, deadline_s=30 * 600.0)
+    p = policy()
+    p.start(job)
+    assert p.decide(Seen(0.0, job.work_s, IDLE, None, None, 0.0, None, (1.0,) * 3, (3.0, 2.9, 3.0))) == Launch(
+        1, ON_DEMAND
+    )
+
+
+def test_a_deadline_already_lost_is_placed_for_the_least_lateness():
+    zones = world(1, 40)
+    job = job_of(zones, work_s=40 * 600.0, deadline_s=30 * 600.0)
+    out = run(policy(), zones, job)
+    assert out.missed
+    assert (out.launches, out.on_demand_h) == (1, 5.0)
+
+
+def test_it_is_deterministic_and_a_second_job_does_not_remember_the_first():
+    zones = world(3, 120)
+    job = job_of(zones, work_s=40 * 600.0, deadline_s=70 * 600.0)
+    p = policy()
+    first = run(p, zones, job)
+    assert run(p, zones, job) == first == run(policy(), zones, job)
+
+
+def test_the_order_of_the_zones_does_not_matter():
+    zones = world(5, 120)
+    job = job_of(zones, work_s=40 * 600.0, deadline_s=70 * 600.0)
+    turned = zones[::-1]
+    other = job_of(turned, work_s=40 * 600.0, deadline_s=70 * 600.0)
+    assert run(policy(), zones, job).cost_usd == pytest.approx(run(policy(), turned, other).cost_usd)
+
+
+def test_spot_that_stays_is_taken_at_once_and_kept():
+    up = np.ones(200, bool)
+    zones = [
+        Trace(zone=z, region=z[:-1], tick_s=600.0, available=up, spot_usd_h=np.full(200, usd), on_demand_usd_h=3.0)
+        for z, usd in (("us-west-2a", 1.2), ("us-east-1a", 1.0))
+    ]
+    job = job_of(zones, work_s=40 * 600.0, deadline_s=70 * 600.0)
+    out = run(policy(), zones, job)
+    assert (out.launches, out.spot_h) == (1, pytest.approx(41 / 6))
+    assert out.cost_usd == pytest.approx(optimum(zones, job))
+
+
+def test_slack_is_worth_more_the_less_there_is_of_it():
+    zones = world(3, 400)
+    prices = []
+    for ratio in (1.05, 1.2, 1.5, 2.5):
+        job = job_of(zones, work_s=50 * 3600.0 / ratio, deadline_s=50 * 3600.0)
+        p = policy()
+        p.start(job)
+        prices.append(p.shadow_price_usd_h(Seen(0.0, job.work_s, IDLE, None, None, 0.0, None, (1.0,) * 3, (3.0,) * 3)))
+    assert prices == sorted(prices, reverse=True)
+    assert prices[0] > 0
+
+
+# another project's classes of the same shape
+
+
+class TheirLaunch(NamedTuple):
+    zone: int
+    kind: str
+
+
+class TheirResult(NamedTuple):
+    action: object
+    ok: bool
+
+
+@dataclass(frozen=True)
+class TheirZone:
+    name: str
+    region: str
+
+
+@dataclass(frozen=True)
+class TheirJob:
+    work_s: float
+    deadline_s: float
+    startup_s: float
+    tick_s: float
+    checkpoint_gb: float
+    probe_s: float
+    zones: tuple
+    egress_usd: tuple
+
+
+@dataclass
+class TheirSeen:
+    now_s: float
+    work_left_s: float
+    mode: str
+    zone: int | None
+    home: int | None
+    startup_left_s: float
+    preempted: int | None
+    spot_usd_h: tuple
+    on_demand_usd_h: tuple
+    tried: list = field(default_factory=list)
+
+
+THEIR_JOB = TheirJob(
+    36000.0, 39600.0, 720.0, 600.0, 50.0, 60.0, (TheirZone("a", "x"), TheirZone("b", "y")), ((0.0, 1.0), (1.0, 0.0))
+)
+
+
+def test_it_plays_in_a_simulator_with_classes_of_its_own():
+    p = policy()
+    assert isinstance(p, Policy)
+    p.start(THEIR_JOB)
+    seen = TheirSeen(0.0, 36000.0, IDLE, None, None, 0.0, None, (1.0, 1.1), (3.0, 3.0))
+    first = p.decide(seen)
+    assert (first.zone, first.kind, type(first).__name__) == (0, SPOT, "Launch")
+    seen.tried.append(TheirResult(TheirLaunch(*first), False))
+    assert tuple(p.decide(seen)) == (1, SPOT)
+    seen.tried.append(TheirResult(TheirLaunch(1, SPOT), True))
+    seen.mode, seen.zone, seen.startup_left_s = SPOT, 1, 720.0
+    assert p.decide(seen) is None
+
+
+def test_its_answers_are_of_the_callers_class_where_there_is_one(monkeypatch):
+    module = types.ModuleType("their_protocol")
+    module.Launch = TheirLaunch
+    monkeypatch.setitem(sys.modules, "their_protocol", module)
+    monkeypatch.setattr(TheirJob, "__module__", "their_protocol")
+    p = policy()
+    p.start(THEIR_JOB)
+    assert isinstance(
+        p.decide(TheirSeen(0.0, 36000.0, IDLE, None, None, 0.0, None, (1.0, 1.1), (3.0, 3.0))), TheirLaunch
+    )
+
+
+def test_decide_before_start_says_so():
+    with pytest.raises(RuntimeError, match="before start"):
+        PlannedPolicy().decide(Seen(0.0, 1.0, IDLE, None, None, 0.0, None, (1.0,), (3.0,)))
+
+
+@pytest.mark.skipif(not (DATA / "spot" / "v100").is_dir(), reason="the real traces are not beside this checkout")
+def test_the_published_optimum_is_found_on_the_published_windows():
+    zones = read_folder(DATA / "spot" / "v100")
+    chosen = [zones[z] for z in ("us-east-1c", "us-east-2b", "us-west-2a")]
+    egress = read_egress(DATA / "spot" / "aws_egress_usd_per_gb.csv")
+    job = job_of(chosen, work_s=39.939 * 3600, deadline_s=59.908 * 3600, egress=egress)
+    bound = optimum(chosen, job, 3 * 1106)
+    assert bound == pytest.approx(37.741, abs=1e-3)
+    out = run(policy(), chosen, job, 3 * 1106)
+    assert not out.missed
+    assert bound <= out.cost_usd <= 1.25 * bound
