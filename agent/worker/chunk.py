@@ -14,6 +14,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
+from prefect.utilities.annotations import opaque
 from prefect.utilities.callables import parameters_to_args_kwargs
 
 from agent.errors import ItemsFailedError
@@ -46,7 +47,7 @@ def _all(task: Task[Any, Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         async def each_async(items: Sequence[Mapping[str, Any]]) -> Outcomes:
             begin, out = time.perf_counter(), []
-            for item in items:
+            for item in _plain(items):
                 arguments, named = parameters_to_args_kwargs(function, dict(item))
                 for attempt in range(retries + 1):
                     try:
@@ -65,7 +66,7 @@ def _all(task: Task[Any, Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def each_sync(items: Sequence[Mapping[str, Any]]) -> Outcomes:
             begin, out = time.perf_counter(), []
-            for item in items:
+            for item in _plain(items):
                 arguments, named = parameters_to_args_kwargs(function, dict(item))
                 for attempt in range(retries + 1):
                     try:
@@ -82,6 +83,12 @@ def _all(task: Task[Any, Any]) -> Callable[..., Any]:
     parameter = inspect.Parameter("items", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     each.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
     return each
+
+
+def _plain(items: Any) -> Sequence[Mapping[str, Any]]:
+    # they come wrapped, so that Prefect does not look for futures in each of them
+    found: Sequence[Mapping[str, Any]] = items.unwrap() if isinstance(items, opaque) else items
+    return found
 
 
 def _pause(delay: Any, attempt: int) -> float:

@@ -36,6 +36,7 @@ from prefect.futures import PrefectFuture
 from prefect.logging.configuration import ensure_logging_setup
 from prefect.settings import PREFECT_API_URL
 from prefect.tasks import Task
+from prefect.utilities.annotations import BaseAnnotation
 
 from agent.errors import InfrastructureLostError
 from agent.worker.carried import RunInfo, carried
@@ -123,6 +124,12 @@ class _Packer(cloudpickle.Pickler):
             # the futures of a persisted collection stay where they are
             return cloudpickle.dumps(obj)
         return None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, BaseAnnotation):
+            # a tuple of one, which unpickles as an annotated tuple otherwise
+            return type(obj), (obj.unwrap(),)
+        return super().reducer_override(obj)
 
     def _at(self, future: Future) -> int:
         self.found.append(future)
