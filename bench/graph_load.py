@@ -110,9 +110,7 @@ def measured(
     loaders, batch = way
     emptied(at, name)
     with ProcessPoolExecutor(loaders, multiprocessing.get_context("spawn")) as pool:
-        list(
-            pool.map(loaded, [at] * loaders, [text] * loaders, [name] * loaders, parts[:1] * loaders, [batch] * loaders)
-        )
+        list(pool.map(loaded, [at] * loaders, [text] * loaders, [name] * loaders, parts[:loaders], [batch] * loaders))
         emptied(at, name)
         cpu, machine, begin = server.cpu_times(), psutil.cpu_times(), time.perf_counter()
         each = list(pool.map(loaded, [at] * PARTS, [text] * PARTS, [name] * PARTS, parts, [batch] * PARTS))

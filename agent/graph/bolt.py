@@ -36,6 +36,8 @@ TESTED = ("Neo4j/5.26",)
 BATCH = 2_000
 #: attempts of a transaction that raced with another one for the same key or lock
 _ATTEMPTS = 12
+#: attempts of a batch that can still be halved, and the size from which on it is not
+_FEW, _SMALL = 3, 50
 #: how long a write waits for a server that went away: a restart by `orc up` takes some seconds
 _PATIENCE_SECONDS = 30.0
 #: the longest pause between two attempts
@@ -128,7 +130,9 @@ class Graph:
         """
         return self._tried(neo4j.WRITE_ACCESS, query, parameters)
 
-    def _tried(self, access: str, query: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _tried(
+        self, access: str, query: str, parameters: Mapping[str, Any], attempts: int = _ATTEMPTS
+    ) -> list[dict[str, Any]]:
         end, lost = time.monotonic() + _PATIENCE_SECONDS, 0
         for attempt in itertools.count():
             try:
@@ -137,7 +141,7 @@ class Graph:
                 lost += isinstance(error, GraphClashError)
                 # the driver's own retries begin with a pause of a second, for a deadlock that is over in milliseconds
                 pause = random.uniform(0.5, 1) * min(_PAUSE_SECONDS, 0.02 * 2 ** min(attempt, 10))
-                if lost == _ATTEMPTS or time.monotonic() + pause > end:
+                if lost == attempts or time.monotonic() + pause > end:
                     raise
                 self.retries += 1
                 time.sleep(pause)
@@ -158,9 +162,20 @@ class Graph:
             return rows
 
     def write(self, query: str, rows: Sequence[Mapping[str, Any]], batch: int = BATCH) -> None:
-        """A query over `$rows`, in transactions of `batch` rows: all of a transaction's rows are written, or none."""
+        """A query over `$rows`, in transactions of at most `batch` rows: all of a transaction's rows are written, or none."""
         for at in range(0, len(rows), batch):
-            self.run(query, rows=list(rows[at : at + batch]))
+            self._written(query, list(rows[at : at + batch]))
+
+    def _written(self, query: str, rows: list[Mapping[str, Any]]) -> None:
+        try:
+            self._tried(neo4j.WRITE_ACCESS, query, {"rows": rows}, _ATTEMPTS if len(rows) <= _SMALL else _FEW)
+        except GraphClashError:
+            if len(rows) <= _SMALL:
+                raise
+            # beside other loaders a shorter transaction gets through where a long one always loses
+            half = len(rows) // 2
+            self._written(query, rows[:half])
+            self._written(query, rows[half:])
 
     def unique(self, label: str, *keys: str) -> None:
         """A uniqueness constraint on a label's key: without one, parallel MERGEs make twins."""
