@@ -24,10 +24,11 @@ from agent.ledger.verify import Report, verify
 from agent.mind.run_graph import RunGraph
 from agent.model import codec
 from agent.model.plans import Decision
-from agent.model.units import show_ms, show_usd, usd_micros
+from agent.model.units import duration_ms, show_ms, show_usd, usd_micros
 from agent.planner.explain import read_aloud
 from agent.pools import declared
 from agent.report.run import declared_pools, report
+from agent.report.shadow import shadow_report
 from agent.services import control
 from agent.services import state as states
 from agent.settings import Settings, load
@@ -39,6 +40,8 @@ app = typer.Typer(
     add_completion=False,
 )
 ledger_app = typer.Typer(help="The ledger.", no_args_is_help=True)
+shadow_app = typer.Typer(help="Shadow mode.", no_args_is_help=True)
+app.add_typer(shadow_app, name="shadow")
 graph_app = typer.Typer(help="The knowledge graph.", no_args_is_help=True)
 app.add_typer(graph_app, name="graph")
 app.command()(cluster.init)
@@ -312,6 +315,18 @@ def ledger_verify(
     )
     if faults:
         raise typer.Exit(1)
+
+
+@shadow_app.command("report")
+def shadow_report_(
+    since: Annotated[str, typer.Option(help="how far back, for example 12h or 7d")] = "7d",
+) -> None:
+    """What ORC would have done with what ran in shadow mode, in leases, dollars and minutes. Modelled."""
+    now = round(time.time() * 1000)
+    made = shadow_report(_ledger(load()), now - duration_ms(since), now)
+    if made is None:
+        raise ServiceError(f"nothing has run in shadow mode in the last {since}; run flows with ORC_MODE=shadow first")
+    show.shadow(made)
 
 
 @graph_app.command("status")

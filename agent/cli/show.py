@@ -13,6 +13,7 @@ from rich.table import Table
 
 from agent.model.units import show_ms, show_usd
 from agent.report.run import RunReport
+from agent.report.shadow import ShadowReport
 
 console = Console(highlight=False, width=None if os.isatty(1) else 160)
 
@@ -93,6 +94,48 @@ def why(said: dict[str, Any]) -> None:
             [[r["task"], r["pool"], r["worker"], r["for"]] for r in said["running"]],
             {"for"},
         )
+
+
+def shadow(made: ShadowReport) -> None:
+    """What `orc shadow report` shows."""
+    for title, sides in (("as it ran", made.today), ("as ORC would have placed it", made.orc)):
+        rows = [
+            [
+                s.pool,
+                s.kind,
+                s.tasks,
+                show_ms(s.run_ms),
+                s.leases,
+                show_ms(s.startup_ms),
+                f"{s.interruptions:.2f}",
+                show_usd(s.usd_micros),
+            ]
+            for s in sides
+        ]
+        rows.append(["all", "", sum(s.tasks for s in sides), show_ms(sum(s.run_ms for s in sides)), sum(s.leases for s in sides), show_ms(sum(s.startup_ms for s in sides)), f"{sum(s.interruptions for s in sides):.2f}", show_usd(sum(s.usd_micros for s in sides))])  # fmt: skip
+        columns = ["pool", "kind", "tasks", "bodies", "leases", "start-ups", "interruptions expected", "sum"]
+        table(
+            f"{title} (modelled)",
+            columns,
+            rows,
+            {"tasks", "bodies", "leases", "start-ups", "interruptions expected", "sum"},
+        )
+    saved = made.today_usd_micros - made.orc_usd_micros
+    share = f", {100 * saved / made.today_usd_micros:.0f} %" if made.today_usd_micros else ""
+    console.print(
+        f"ORC would have {'saved' if saved >= 0 else 'paid more:'} {show_usd(abs(saved))}{share}, in {show_ms(made.until_ms - made.since_ms)}"
+    )
+    if made.asked or made.refused:
+        console.print(
+            f"it would have asked a person about {made.asked} tasks and refused {made.refused}; both stay where they ran"
+        )
+    if made.unpriced:
+        console.print(
+            f"{made.unpriced} tasks ran on workers that belong to no pool; they are priced like the dearest one"
+        )
+    console.print(
+        "modelled: the same executions, packed first fit onto leases with start-up, idle and minimum billing; tasks that are interrupted would run again"
+    )
 
 
 def run(made: RunReport, emulated: bool) -> None:

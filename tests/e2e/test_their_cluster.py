@@ -209,6 +209,8 @@ def test_shadow_first_and_their_flows_run_exactly_as_before_then_govern(theirs):
     rounds = [r for r in ledger.records(limit=10_000) if r.kind == "round" and "plan" in r.body]
     assert {r.mode for r in rounds} == {"shadow"}
     assert sum(len(ledger.rows(r.seq)[0]) for r in rounds) >= 12  # stock tasks and governed ones alike
+    said = theirs.orc("shadow", "report", "--since", "1h")
+    assert "as ORC would have placed it (modelled)" in said
     theirs.orc("down")
     theirs.orc("up", "--scheduler", theirs.scheduler, ORC_POOLS="pools.yaml", ORC_MODE="govern", **theirs.prefect())
     reached(theirs)
