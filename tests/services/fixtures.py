@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,13 +14,17 @@ from tests.services import servers
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Postgres]:
+def postgres() -> Iterator[servers.Postgres]:
     """PostgreSQL; skipped where it is not installed."""
-    made = servers.postgres(tmp_path_factory.mktemp("postgres"))
-    if made is None:
-        pytest.skip("no PostgreSQL here (Debian: apt-get install postgresql)")
-    yield made
-    made.stop()
+    # not below pytest's own folder: it runs as another user, and a second pytest closes that folder to others
+    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
+        made = servers.postgres(Path(folder))
+        if made is None:
+            pytest.skip("no PostgreSQL here (Debian: apt-get install postgresql)")
+        try:
+            yield made
+        finally:
+            made.stop()
 
 
 @pytest.fixture(scope="session")
