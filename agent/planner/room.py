@@ -35,14 +35,14 @@ class Room:
     launching: int = 0
     #: earliest instant a busy worker frees a slot, ms
     frees_ms: int | None = None
-    #: when each slot, live, starting or to be launched, is free for the next task, ms from now, ascending
-    lanes: list[int] = field(default_factory=list)
+    now_ms: int = 0
+    #: see `lanes`; None until somebody asks, as most pools of most plans are never queued at
+    _lanes: list[int] | None = None
 
     @classmethod
     def of(cls, state: PoolState, now_ms: int = 0) -> Room:
         """The room of a pool at the start of a plan."""
-        room = cls(state)
-        room.lanes = _lanes(state, now_ms)
+        room = cls(state, now_ms=now_ms)
         for worker in state.workers:
             if worker.draining:
                 continue
@@ -50,6 +50,13 @@ class Room:
             if worker.frees_ms is not None and (room.frees_ms is None or worker.frees_ms < room.frees_ms):
                 room.frees_ms = worker.frees_ms
         return room
+
+    @property
+    def lanes(self) -> list[int]:
+        """When each slot, live, starting or to be launched, is free for the next task, ms from now, ascending."""
+        if self._lanes is None:
+            self._lanes = _lanes(self.state, self.now_ms)
+        return self._lanes
 
     @property
     def workers(self) -> int:
@@ -97,7 +104,7 @@ class Room:
         """Give the slots that are free first, `step` of them a task, to tasks that wait or are bound; launched workers add theirs."""
         startup = self.state.startup_ms
         if launch:
-            self.lanes += [startup] * (launch * self.state.pool.slots)
+            self.lanes.extend([startup] * (launch * self.state.pool.slots))
             self.lanes.sort()
         if step > 1:
             for _ in range(count):
