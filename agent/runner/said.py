@@ -55,7 +55,8 @@ class needs:
         if self.batch_size is not None:
             setattr(function, _BATCH, self.batch_size)
         hooks = getattr(target, "on_running_hooks", None)
-        if hooks is not None:  # a flow: its runner may never be used, and the flows below it ask for its deadline
+        # a flow (tasks have hooks too): its runner may never be used, and the flows below it ask for its deadline
+        if hooks is not None and not hasattr(target, "task_key"):
             from agent.runner.run import mark
 
             if mark not in hooks:

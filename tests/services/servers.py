@@ -6,7 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +80,8 @@ def postgres(folder: Path) -> Postgres | None:
     return Postgres(f"postgresql+psycopg://orc@127.0.0.1:{port}/postgres", start, stop, folder)
 
 
-def neo4j(processes: Processes, folder: Path) -> Address | None:
-    """Neo4j Community as a process of its own, where its jars were fetched."""
+def neo4j(processes: Processes, folder: Path, more: Mapping[str, str] | None = None) -> Address | None:
+    """Neo4j Community as a process of its own, where its jars were fetched; `more` goes to its neo4j.conf."""
     if not (SERVICES / "neo4j" / "fetched").exists():
         return None
     home_java = os.environ.get("JAVA_HOME")
@@ -91,7 +91,7 @@ def neo4j(processes: Processes, folder: Path) -> Address | None:
         else shutil.which("java") or "java"
     )
     port, jars = free_port(), SERVICES / "neo4j" / "lib"
-    (folder / "conf").mkdir(parents=True)
+    (folder / "conf").mkdir(parents=True, exist_ok=True)
     said = {
         "server.default_listen_address": "127.0.0.1",
         "server.default_advertised_address": "127.0.0.1",
@@ -101,6 +101,7 @@ def neo4j(processes: Processes, folder: Path) -> Address | None:
         "server.memory.pagecache.size": "128m",
         "dbms.usage_report.enabled": "false",
         "internal.dbms.bolt.netty_server_shutdown_quiet_period": "0",
+        **(more or {}),
     }
     (folder / "conf/neo4j.conf").write_text("".join(f"{k}={v}\n" for k, v in said.items()))
     opened = [
