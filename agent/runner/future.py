@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,10 +12,11 @@ import distributed
 from dask.sizeof import sizeof
 from distributed.client import FutureCancelledError
 from prefect.client.schemas.objects import State
-from prefect.states import Crashed, Failed
+from prefect.states import Cancelled, Crashed, Failed
 from prefect_dask.task_runners import PrefectDaskFuture
 
-from agent.errors import InfrastructureLostError, OrcError
+from agent.errors import OrcError
+from agent.runner.again import CANCELLED, Again
 from agent.runner.sending import Prepared
 
 #: fetched at once, at most
@@ -71,15 +73,21 @@ class GovernedFuture(PrefectDaskFuture[Any]):
 
     def __init__(
         self, *, wrapped_future: Any, task_run_id: Any, prepared: Prepared, results: Results,
-        ended: Callable[[Prepared, State[Any]], None],
+        ended: Callable[[Prepared, State[Any]], None], again: Again,
     ) -> None:  # fmt: skip
         super().__init__(wrapped_future=wrapped_future, task_run_id=task_run_id)
-        self._prepared, self._results, self._ended = prepared, results, ended
+        self._prepared, self._results, self._ended, self._again = prepared.without_call(), results, ended, again
         results.expect(self)
 
     def settle(self, state: State[Any]) -> None:
         """Its final state, when it was fetched with others."""
         self._final_state = state
+        self._again.ended(self._prepared.key)
+
+    def replace(self, future: Any) -> None:
+        """The Dask future of the same task run in a new scheduler."""
+        self._wrapped_future = future
+        self._results.expect(self)
 
     def wait(self, timeout: float | None = None) -> None:
         """Until the task has ended or the time is up. Raises InfrastructureLostError when the scheduler is gone."""
@@ -89,15 +97,13 @@ class GovernedFuture(PrefectDaskFuture[Any]):
             result = self._resolved(timeout)
         except (FutureCancelledError, asyncio.CancelledError) as error:
             self._cancelled(error)
-        except (distributed.KilledWorker, OrcError) as error:
-            self._never_ran(error)
         except TimeoutError:
             return
         except Exception as error:  # what Dask raises where a body could not be begun, or its result not be brought
             self._never_ran(error)
         else:
             if isinstance(result, State):
-                self._final_state = result
+                self.settle(result)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
         """The task's result. Raises what the task raised, OrcError when it was refused, TimeoutError."""
@@ -116,11 +122,22 @@ class GovernedFuture(PrefectDaskFuture[Any]):
                 return error
             if not isinstance(result, State):
                 return result
-            self._final_state = result
+            self.settle(result)
         return cast(Any, self._final_state).result(raise_on_failure=raise_on_failure, _sync=True)
 
     def _resolved(self, timeout: float | None) -> Any:
-        future = self._wrapped_future
+        """The body's result. A task run that was lost with its scheduler is waited for in the new one."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            future = self._wrapped_future
+            try:
+                return self._once(future, None if until is None else max(0.0, until - time.monotonic()))
+            except (FutureCancelledError, asyncio.CancelledError) as error:
+                if not _lost(future.client, error):
+                    raise
+                self._again.recover(future, error)
+
+    def _once(self, future: Any, timeout: float | None) -> Any:
         if future.client.asynchronous:
             return future.result(timeout=timeout)
         if future.status == "pending":
@@ -129,12 +146,10 @@ class GovernedFuture(PrefectDaskFuture[Any]):
         return self._results.fetch(self) if future.status == "finished" else future.result(timeout=timeout)
 
     def _cancelled(self, error: BaseException) -> None:
-        client = self._wrapped_future.client
-        if client.status not in ("running", "connecting") or "connection" in str(error) or not _reachable(client):
-            raise InfrastructureLostError(
-                f"the Dask scheduler {client.scheduler.address if client.scheduler else ''} is gone: {error}"
-            ) from error
-        self._end(Crashed(message=f"cancelled in Dask: {error}", data=error))
+        if CANCELLED in str(error):
+            self._end(Cancelled(message=CANCELLED, data=error))
+        else:
+            self._end(Crashed(message=f"cancelled in Dask: {error}", data=error))
 
     def _never_ran(self, error: Exception) -> None:
         if self._final_state is None:
@@ -146,9 +161,11 @@ class GovernedFuture(PrefectDaskFuture[Any]):
 
     def _end(self, state: State[Any]) -> None:
         """The state, here and on the server."""
-        self._final_state = state
+        self.settle(state)
         self._ended(self._prepared, state)
 
 
-def _reachable(client: Any) -> bool:
-    return client.scheduler_comm is not None and not client.scheduler_comm.comm.closed()
+def _lost(client: Any, error: BaseException) -> bool:
+    """Whether it was the scheduler that went away, and not the task that was cancelled."""
+    reachable = client.scheduler_comm is not None and not client.scheduler_comm.comm.closed()
+    return client.status not in ("running", "connecting") or "connection" in str(error) or not reachable

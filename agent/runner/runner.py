@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast, get_args
 
@@ -20,6 +21,7 @@ from agent.errors import OrcError, SchedulerError, SettingError
 from agent.model.needs import merged
 from agent.runner import batch
 from agent.runner import run as runs
+from agent.runner.again import Again
 from agent.runner.batch import Expanded
 from agent.runner.future import GovernedFuture, Results
 from agent.runner.said import batch_size, overrides, said_by
@@ -45,15 +47,31 @@ _measured: dict[str, float] = {}
 class GovernedTaskRunner(DaskTaskRunner):
     """Takes every argument of `DaskTaskRunner`.
 
-    `mode` is this flow's own word: `shadow` or `govern`, whatever the scheduler's mode is, or `off`. Without `address` and cluster arguments it uses `ORC_SCHEDULER`. `ORC_MODE=off` makes it the plain runner at once.
+    Args:
+        mode: this flow's own word: `shadow` or `govern`, whatever the scheduler's mode is, or `off`.
+        resubmit: when the scheduler is lost and there is a new one at its address: True, submit again what has no known
+            result, as the same task runs; False, the flow run crashes; None, submit again where results are persisted.
+        resubmit_within: seconds the new scheduler may take.
+
+    Without `address` and cluster arguments it uses `ORC_SCHEDULER`. `ORC_MODE=off` makes it the plain runner at once.
 
     Raises:
         SettingError: `adapt_kwargs` on a governed scheduler, or a wrong `ORC_…` setting.
         SchedulerError: the scheduler has no ORC extension and `ORC_GOVERNED` is `required`.
     """
 
-    def __init__(self, *args: Any, mode: Mode | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        mode: Mode | None = None,
+        resubmit: bool | None = None,
+        resubmit_within: float = 30.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.resubmit, self.resubmit_within = resubmit, resubmit_within
+        #: a live cluster of the user's; it cannot travel to workers, and need not
+        self._given = self._cluster
         self.address: str | None
         if mode not in (None, *get_args(Mode)):
             raise SettingError(f"GovernedTaskRunner: mode={mode!r} must be one of {', '.join(get_args(Mode))}")
@@ -62,6 +80,10 @@ class GovernedTaskRunner(DaskTaskRunner):
         self._run: RunInfo | None = None
         self._sender = Sender(self._put)
         self._results = Results()
+        self._again = Again(
+            within_seconds=resubmit_within, always=resubmit,
+            ready=self._can_take, restore=self._restore, send=self._send_again,
+        )  # fmt: skip
         self._chunked: dict[int, tuple[Task[Any, Any], Task[Any, Any]]] = {}
         self._gathering: list[Prepared] | None = None
         self._specs: dict[str, dict[str, Any]] = {}
@@ -69,6 +91,9 @@ class GovernedTaskRunner(DaskTaskRunner):
         self._quick: dict[tuple[int, int], tuple[Any, dict[str, Any]]] = {}
         self._mode: str | None = None
         self._seceded = False
+        #: equal runners are not the same one
+        self._family: weakref.WeakValueDictionary[int, GovernedTaskRunner] = weakref.WeakValueDictionary()
+        self._family[id(self)] = self
 
     @cached_property
     def _settings(self) -> Settings:
@@ -90,15 +115,33 @@ class GovernedTaskRunner(DaskTaskRunner):
 
     def duplicate(self) -> GovernedTaskRunner:
         """A new runner with the same settings, for another flow run."""
-        return type(self)(
-            address=self.address,
-            cluster_class=self.cluster_class,
-            cluster_kwargs=self.cluster_kwargs,
-            adapt_kwargs=self.adapt_kwargs,
-            client_kwargs=self.client_kwargs,
-            performance_report_path=self.performance_report_path,
-            mode=self.mode,
-        )
+        made = _made(type(self), self._arguments())
+        made._cluster = self._given
+        # Prefect cancels the runner of the flow, never the one of the flow run
+        self._family[id(made)] = made
+        made._family = self._family
+        return made
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "address": self.address,
+            "cluster_class": self.cluster_class,
+            "cluster_kwargs": self.cluster_kwargs,
+            "adapt_kwargs": self.adapt_kwargs,
+            "client_kwargs": self.client_kwargs,
+            "performance_report_path": self.performance_report_path,
+            "mode": self.mode,
+            "resubmit": self.resubmit,
+            "resubmit_within": self.resubmit_within,
+        }
+
+    def __reduce__(self) -> Any:
+        return _made, (type(self), self._arguments())
+
+    def cancel_all(self) -> None:
+        """Cancel what this runner, and each made of it, has sent and not seen end."""
+        for runner in list(self._family.values()):
+            runner._again.cancel()
 
     # ------------------------------------------------------------------ submitting
     def submit(
@@ -221,19 +264,42 @@ class GovernedTaskRunner(DaskTaskRunner):
             return []
         self._lend()
         calls = [(each.common.digest, each.call, list(each.found)) for each in prepared]
-        with dask.annotate(**{p.ANNOTATION: self._says(task, batched)}):
+        says = self._says(task, batched)
+        with dask.annotate(**{p.ANNOTATION: says}):
             if len(prepared) == 1:
                 futures = [self.client.submit(run_task, *calls[0], key=prepared[0].key, pure=False)]
             else:
                 futures = self.client.map(
                     run_task, *zip(*calls, strict=True), key=[each.key for each in prepared], pure=False
                 )
-        return [
+        made = [
             GovernedFuture(
-                wrapped_future=future, task_run_id=each.born.id, prepared=each, results=self._results, ended=self._ended
+                wrapped_future=future, task_run_id=each.born.id, prepared=each, results=self._results,
+                ended=self._ended, again=self._again,
             )
             for future, each in zip(futures, prepared, strict=True)
-        ]
+        ]  # fmt: skip
+        for future, each in zip(made, prepared, strict=True):
+            self._again.note(each, says, future)
+        return made
+
+    def _send_again(self, prepared: Prepared, found: Sequence[Any], says: Mapping[str, Any]) -> Any:
+        with dask.annotate(**{p.ANNOTATION: says}):
+            return self.client.submit(
+                run_task, prepared.common.digest, prepared.call, list(found), key=prepared.key, pure=False
+            )
+
+    def _restore(self) -> None:
+        for name, data in self._sender.shipped.items():
+            self._put(name, data)
+
+    def _can_take(self) -> bool:
+        """Whether the scheduler at the address is there, and governed as the lost one was."""
+        try:
+            state = self.client.sync(self.client.scheduler.orc_state)
+        except Exception:  # it is just starting
+            return self._governed_mode() == "ungoverned" and self.client.status == "running"
+        return state is not None or self._governed_mode() == "ungoverned"
 
     def _says(self, task: Task[Any, Any], batched: dict[str, Any] | None = None) -> dict[str, Any]:
         """The annotation: needs of the flow, the task and the call, and the run. One object for each distinct saying."""
@@ -271,7 +337,7 @@ class GovernedTaskRunner(DaskTaskRunner):
 
     def __exit__(self, *arguments: Any) -> None:
         if self._client is not None and self._client.status == "running":
-            for name in self._sender.digests:
+            for name in self._sender.shipped:
                 self._client.set_metadata([PLACE, name], None)
         super().__exit__(*arguments)
 
@@ -338,6 +404,10 @@ class GovernedTaskRunner(DaskTaskRunner):
             )
         self.logger.warning("this run is not governed: %s", why)
         return "ungoverned"
+
+
+def _made(kind: type[GovernedTaskRunner], arguments: Mapping[str, Any]) -> GovernedTaskRunner:
+    return kind(**arguments)
 
 
 def _list(futures: Sequence[Any]) -> PrefectFutureList[Any]:

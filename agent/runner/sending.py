@@ -26,6 +26,8 @@ from prefect.context import (
 )
 from prefect.events.related import related_resources_from_run_context
 from prefect.futures import PrefectFuture
+from prefect.results import should_persist_result
+from prefect.settings.context import get_current_settings
 from prefect.task_engine import _create_task_run_locally
 from prefect.tasks import MaterializingTask, Task
 from prefect.utilities.asyncutils import run_coro_as_sync
@@ -44,8 +46,11 @@ class Common:
     """What the task runs of one task in a run share, as the flow's process holds it."""
 
     shipment: Shipment
-    #: its name in the scheduler
+    #: its name in the scheduler, and what is there
     digest: str
+    data: bytes
+    #: whether results outlive the workers
+    persisted: bool
     #: its Pending event, to be completed for each task run
     event: Mapping[str, Any]
     payload: Mapping[str, Any]
@@ -62,6 +67,14 @@ class Prepared:
     call: bytes
     found: Sequence[Future]
 
+    def without_futures(self) -> Prepared:
+        """The same, holding nothing on the cluster."""
+        return Prepared(key=self.key, common=self.common, born=self.born, call=self.call, found=())
+
+    def without_call(self) -> Prepared:
+        """The same, holding neither that nor its parameters."""
+        return Prepared(key=self.key, common=self.common, born=self.born, call=b"", found=())
+
 
 class Sender:
     """Makes task runs for one task runner."""
@@ -74,7 +87,8 @@ class Sender:
         self._commons: dict[Any, Common] = {}
         #: keeps the ids of tasks from being given to others
         self._tasks: list[Task[Any, Any]] = []
-        self.digests: set[str] = set()
+        #: what was put into the scheduler
+        self.shipped: dict[str, bytes] = {}
 
     def prepare(
         self,
@@ -144,7 +158,7 @@ class Sender:
             ) from error
         name = digest(data)
         self._put(name, data)
-        self.digests.add(name)
+        self.shipped[name] = data
         event: dict[str, Any] = {}
         if about is not None:
             assert template.state is not None
@@ -152,8 +166,14 @@ class Sender:
             events.tell_to(probe, about, template, None, template.state)
             event = orjson.loads(probe.events[0])
         return Common(
-            shipment=shipment, digest=name, event=event, payload=event.get("payload", {}), resource=event.get("resource", {})
-        )  # fmt: skip
+            shipment=shipment,
+            digest=name,
+            data=data,
+            persisted=_persisted(task),
+            event=event,
+            payload=event.get("payload", {}),
+            resource=event.get("resource", {}),
+        )
 
     def _serialized(self) -> dict[str, Any]:
         """Prefect's context. Dumping the settings takes most of a submit's time, so it is done once for a flow run."""
@@ -221,6 +241,14 @@ class Sender:
             }
         )
         return events.Told(id=pending, occurred=at)
+
+
+def _persisted(task: Task[Any, Any]) -> bool:
+    """Whether its results are written to storage, as Prefect's engine decides it."""
+    if task.persist_result is not None:
+        return bool(task.persist_result)
+    default = get_current_settings().tasks.default_persist_result
+    return bool(default) if default is not None else should_persist_result()
 
 
 async def _resources() -> list[dict[str, str]]:

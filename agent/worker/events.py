@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 import httpx
@@ -21,6 +21,7 @@ from prefect._internal.result_records import ResultRecord
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas import TaskRun
 from prefect.client.schemas.objects import State
+from prefect.context import SyncClientContext
 from prefect.events.worker import EventsWorker, emit_events_to_cloud
 from prefect.results import should_persist_result
 from prefect.settings import PREFECT_API_URL
@@ -132,7 +133,7 @@ class Events:
                 return self._send(batch[:half]) and self._send(batch[half:])
             self._waits(error)
             return False
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, RuntimeError) as error:  # RuntimeError: of a client that is being closed
             self._waits(error)
             return False
         if self._away:
@@ -163,8 +164,16 @@ def events() -> Events | None:
         with _lock:
             found = _all.get(key)
             if found is None:
-                found = _all[key] = Events(get_client(sync_client=True))
+                found = _all[key] = Events(_own_client())
     return found
+
+
+def _own_client() -> SyncPrefectClient:
+    """A client that no flow run closes."""
+    context = copy_context()
+    context.run(SyncClientContext.__var__.set, cast(Any, None))
+    client: SyncPrefectClient = context.run(get_client, sync_client=True)
+    return client
 
 
 def tell(task_run: TaskRun, before: State[Any] | None, state: State[Any], follows: Any = None) -> Any:

@@ -96,28 +96,45 @@ def test_a_killed_flow_process_leaves_no_task_behind(orc, tmp_path):
     one_outcome_each(orc)
 
 
-def test_a_killed_scheduler_crashes_the_flow_with_the_cause_and_the_next_run_takes_up_what_is_stored(tmp_path_factory):
+def test_a_killed_scheduler_gives_its_task_runs_to_the_new_one_and_nothing_stored_runs_again(tmp_path_factory):
     orc = Orc(tmp_path_factory.mktemp("killed"), POOLS.replace("workers: {max: 2}", "workers: {max: 1}"))
     folder = tmp_path_factory.mktemp("marks")
     try:
         orc.up()
         process = orc.flow("many", folder=str(folder), count=4, seconds=1.5)
         until(lambda: len(started(folder)) == 3, 90)
+        at = kill(orc.services()["dask-scheduler"])
+        # a new scheduler at the same address, a new governor: the same task runs go on
+        until(lambda: sum(started(folder).values()) > 3, 60)
+        assert time.monotonic() - at < 60
+        assert orc.result(process, 120) == 6
+        assert started(folder)["0"] == started(folder)["1"] == 1
+        run = orc.flow_runs("many")[0]
+        assert run["state"]["type"] == "COMPLETED"
+        runs = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+        until(lambda: {r["state_type"] for r in orc.api("/task_runs/filter", runs)} == {"COMPLETED"}, 30, 0.3)
+        assert len(orc.api("/task_runs/filter", runs)) == 5
+        until(lambda: not orc.ledger().open_placements(), 30, 0.3)
+        assert orc.faults() == []
+    finally:
+        orc.cli("down", rc=None)
+    assert orc.left() == []
+
+
+def test_without_stored_results_a_killed_scheduler_crashes_the_flow_with_the_cause(tmp_path_factory):
+    orc = Orc(tmp_path_factory.mktemp("unkept"), POOLS.replace("workers: {max: 2}", "workers: {max: 1}"))
+    folder = tmp_path_factory.mktemp("marks")
+    try:
+        orc.up()
+        orc.env["PREFECT_RESULTS_PERSIST_BY_DEFAULT"] = "false"
+        process = orc.flow("many", folder=str(folder), count=4, seconds=1.5, kind="safe")
+        until(lambda: started(folder), 90)
         kill(orc.services()["dask-scheduler"])
         _, err = process.communicate(timeout=90)
         assert process.returncode
         assert "is gone" in err
         run = orc.flow_runs("many")[0]
         assert (run["state"]["type"], "is gone" in run["state"]["message"]) == ("CRASHED", True)
-        # a new scheduler at the same address, a new governor: what the crash left open is closed
-        until(lambda: _epoch(orc) >= 2, 60, 0.3)
-        until(lambda: not orc.ledger().open_placements(), 30, 0.3)
-        until(lambda: not [p for p in orc.left() if "dask_worker" in p], 60, 0.5)
-        until(lambda: not orc.ledger().open_leases(), 30, 0.3)
-        # the folder is an input, so what was stored is not run again
-        assert orc.run("many", folder=str(folder), count=4, seconds=1.5) == 6
-        assert started(folder)["0"] == started(folder)["1"] == 1
-        assert orc.faults() == []
     finally:
         orc.cli("down", rc=None)
     assert orc.left() == []

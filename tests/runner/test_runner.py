@@ -1,0 +1,227 @@
+"""The task runner on a plain cluster: what prefect-dask's own does, faster."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
+
+import cloudpickle
+import pytest
+from distributed import Client
+from prefect import allow_failure, flow, unmapped
+from prefect.futures import as_completed
+from prefect.runtime import flow_run
+from prefect.states import State
+
+from agent import GovernedTaskRunner, needs
+from agent.errors import CheckpointError, SettingError, TaskError
+from tests.conftest import until
+from tests.runner import bodies
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def runner(dask_address, monkeypatch):
+    monkeypatch.setenv("ORC_GOVERNED", "optional")
+    return GovernedTaskRunner(address=dask_address)
+
+
+def test_map_and_submit_take_futures_wherever_they_are(runner, prefect):
+    @flow(task_runner=runner)
+    def work():
+        mapped = bodies.double.map(range(4))
+        nested = bodies.add.submit((mapped[0], mapped[1]), more=1)
+        total = bodies.add.submit([*mapped, nested], more=unmapped(1).value)
+        waited = bodies.double.submit(1, wait_for=[total])
+        return str(flow_run.id), total.result(), waited.result(), bodies.later.submit(1).result()
+
+    run, *got = work()
+    assert got == [12 + 3 + 1, 2, 2]
+    runs = {r["name"].rsplit("-", 1)[0]: r for r in prefect.terminal(run, 8)}
+    assert {r["state_type"] for r in runs.values()} == {"COMPLETED"}
+    assert len(runs["add"]["task_inputs"]["numbers"]) >= 2
+
+
+def test_each_task_run_is_pending_running_and_completed_on_the_server_with_its_logs(runner, prefect):
+    @flow(task_runner=runner)
+    def work():
+        bodies.logging_task.submit().result()
+        return str(flow_run.id)
+
+    (run,) = prefect.terminal(work(), 1)
+    import httpx
+
+    states = httpx.get(f"{prefect.url}/task_run_states/", params={"task_run_id": run["id"]}).json()
+    assert [state["type"] for state in states] == ["PENDING", "RUNNING", "COMPLETED"]
+    asked = {"logs": {"task_run_id": {"any_": [run["id"]]}}}
+    until(lambda: any("said on the worker" in log["message"] for log in prefect.ask("/logs/filter", asked)), 30, 0.3)
+
+
+def test_a_failure_is_the_tasks_and_leaves_what_depends_on_it_not_ready(runner):
+    @flow(task_runner=runner)
+    def work():
+        failed = bodies.odd.submit(2)
+        after, kept = bodies.double.submit(failed), bodies.double.submit(allow_failure(bodies.odd.submit(3)))
+        for future in (failed, after):
+            future.wait()
+        return failed.state.name, after.state.name, kept.result(), failed.result(raise_on_failure=False)
+
+    failed, after, kept, error = work()
+    assert (failed, after, kept) == ("Failed", "NotReady", 6)
+    assert isinstance(error, ValueError)
+
+
+def test_results_come_in_the_order_they_are_ready(runner):
+    @flow(task_runner=runner)
+    def work():
+        futures = [bodies.slow.submit(seconds) for seconds in (1.5, 0.1)]
+        return [future.result() for future in as_completed(futures)]
+
+    assert work() == [0.1, 1.5]
+
+
+def test_a_task_submits_tasks_of_its_own(runner):
+    @flow(task_runner=runner)
+    def work():
+        return bodies.outer.submit().result()
+
+    assert work() == 12
+
+
+def test_what_cannot_be_pickled_is_refused_at_submit_with_the_parameters_name(runner):
+    @flow(task_runner=runner)
+    def work():
+        bodies.double.submit(threading.Lock())
+
+    with pytest.raises(TaskError, match="parameter 'n' \\(lock\\) cannot be pickled"):
+        work()
+
+
+def test_a_runner_is_pickled_and_duplicated_with_its_arguments(dask_address):
+    made = GovernedTaskRunner(address=dask_address, resubmit=True, resubmit_within=5, client_kwargs={"name": "x"})
+    for other in (made.duplicate(), cloudpickle.loads(cloudpickle.dumps(made))):
+        assert other == made
+        assert (other.resubmit, other.resubmit_within) == (True, 5)
+
+
+def test_cancelling_the_flows_runner_cancels_what_its_duplicate_sent(dask_address, monkeypatch, prefect):
+    monkeypatch.setenv("ORC_GOVERNED", "optional")
+    original = GovernedTaskRunner(address=dask_address)
+    with original.duplicate() as running:
+        future = running.submit(bodies.slow, {"seconds": 60})
+        behind = [running.submit(bodies.slow, {"seconds": 60}) for _ in range(3)]
+        original.cancel_all()
+        with pytest.raises(BaseException, match="the flow run was cancelled"):
+            behind[-1].result(timeout=30)
+        assert behind[-1].state.type == "CANCELLED"
+        del future
+
+
+def test_a_server_that_was_away_gets_every_state(runner, prefect, tmp_path):
+    mark = str(tmp_path / "back")
+
+    @flow(task_runner=runner)
+    def work():
+        futures = bodies.slow.map([0.2] * 10)
+        Path(mark).with_name("sent").touch()
+        got = futures.result()
+        until(lambda: Path(mark).exists(), 120)
+        return str(flow_run.id), got
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(copy_context().run, work)
+        until(lambda: Path(mark).with_name("sent").exists(), 60)
+        prefect.stop()
+        prefect.start()
+        Path(mark).touch()
+        run, got = running.result(120)
+    assert got == [0.2] * 10
+    assert {r["state_type"] for r in prefect.terminal(run, 10)} == {"COMPLETED"}
+
+
+# ---------------------------------------------------------------------- chunks
+def test_each_item_of_a_chunk_has_its_own_result_and_failure(runner, prefect):
+    @flow(task_runner=runner)
+    def work():
+        with needs(batch_size=4):
+            futures = bodies.odd.map(range(10))
+        states: list[State] = [future.state for future in futures if future.wait() is None]
+        after = bodies.add.submit([futures[1], futures[9]]).result()
+        failed = [at for at, state in enumerate(states) if state.is_failed()]
+        values = [future.result(raise_on_failure=False) for future in futures]
+        return str(flow_run.id), failed, values, after
+
+    run, failed, values, after = work()
+    assert failed == [0, 2, 4, 6, 8]
+    assert [value for value in values if not isinstance(value, ValueError)] == [1, 3, 5, 7, 9]
+    assert (str(values[4]), after) == ("4 is even", 10)
+    assert len(prefect.terminal(run, 4)) == 3 + 1
+
+
+def test_each_item_of_a_chunk_is_retried_by_itself(runner, tmp_path):
+    @flow(task_runner=runner)
+    def work():
+        with needs(batch_size=3):
+            return bodies.third_time.map(unmapped(str(tmp_path)), range(3)).result()
+
+    assert work() == [0, 1, 2]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"xxx"}
+
+
+def test_auto_measures_a_class_that_nobody_knows(runner, prefect):
+    @flow(task_runner=runner)
+    def work():
+        with needs(batch_size="auto"):
+            return str(flow_run.id), bodies.double.map(range(2000)).result()
+
+    run, got = work()
+    assert got == [2 * n for n in range(2000)]
+    # the probe, and four chunks for each of eight slots
+    assert len(prefect.terminal(run, 33)) == 33
+
+
+def test_a_batch_size_that_is_no_size_is_refused():
+    with pytest.raises(SettingError, match="batch_size=0"):
+        needs(batch_size=0)
+
+
+# ---------------------------------------------------------------------- checkpoints
+def test_a_task_that_runs_again_begins_at_its_checkpoint_which_is_removed_at_success(runner, prefect, tmp_path):
+    @flow(task_runner=runner)
+    def work():
+        return bodies.steps.with_options(retries=1).submit(str(tmp_path), 3, "1").result()
+
+    assert work() == 4
+    assert not list((prefect.home / "storage/orc-checkpoints").glob("*"))
+
+
+def test_a_checkpoint_of_another_version_is_refused(runner, tmp_path):
+    from prefect.cache_policies import TASK_SOURCE
+
+    kept = bodies.steps.with_options(cache_policy=TASK_SOURCE, persist_result=True)
+
+    @flow(task_runner=runner)
+    def work(version):
+        return kept.submit(str(tmp_path), 3, version).result()
+
+    with pytest.raises(ValueError, match="half way"):
+        work("1")
+    with pytest.raises(CheckpointError, match="written by version '1', this is version '2'"):
+        work("2")
+    assert work("1") == 4
+
+
+def test_the_cause_of_a_failure_is_told_to_the_scheduler(runner, dask_address):
+    @flow(task_runner=runner)
+    def work():
+        future = bodies.starved.submit()
+        future.wait()
+        with Client(dask_address) as client:
+            key = future.wrapped_future.key
+            return client.run_on_scheduler(lambda dask_scheduler: dict(dask_scheduler.tasks[key].metadata))
+
+    said = work()
+    assert (said["orc"], said["orc-cause"]) == ("failed", "out of memory")
