@@ -32,7 +32,7 @@ class Policy:
     #: hundredths of a task's slack that may be spent on a smaller fleet, in queues
     queue_percent: int = 50
     #: losses and returns of spot capacity that slack is kept for, over what the pools' rates make of it
-    reserve_losses: float = 1.0
+    reserve_losses: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

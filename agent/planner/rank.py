@@ -83,7 +83,8 @@ def option(
     wait = queue.wait_ms
     if queue.waits_for == "spot" and limit is not None and not fits:
         never = math.exp(-max(0, limit) / wait) if wait else 1.0
-        fallback = round(never * max(0.0, market.on_demand_usd_micros * mean / MS_PER_HOUR - work))
+        instead = market.on_demand_usd_micros * (mean + state.startup_ms + pool.idle_ms) / MS_PER_HOUR
+        fallback = math.ceil(never * max(0.0, instead - work))
         wait = round(wait * (1 - never))
     run = round(mean * stretch)
     delay = cost_micros(urgent.hour_usd_micros, wait + run)
