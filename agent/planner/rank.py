@@ -164,12 +164,15 @@ def _queue_in_time(
     lanes = room.lanes[step - 1 :: step] if step > 1 else room.lanes
     soft = min(urgent.queue_ms, limit_ms)
     within = _takes(lanes, mean_ms, soft, remaining)
-    if within < remaining and may:
-        return _launched(room, urgent, now_ms, remaining, mean_ms, soft, each, within)
+    new = _launched(room, urgent, now_ms, remaining, mean_ms, soft, each, within) if may else None
+    if new is not None and within < remaining:
+        return new
     can = within if within >= remaining else _takes(lanes, mean_ms, limit_ms, remaining)
     if can > 0:
         last = _last(lanes, mean_ms, can)
-        return Queue(0, (lanes[0] + last) // 2, last, "launch" if not room.free else "capacity", can)
+        queue = Queue(0, (lanes[0] + last) // 2, last, "launch" if not room.free else "capacity", can)
+        # a queue is no saving when its wait is worth more than another worker
+        return new if new is not None and _worth(new, room, urgent) < _worth(queue, room, urgent) else queue
     if room.may_grow:
         # it can be held until the next attempt; one that comes too late is none
         next_try = max(0, room.state.retry_ms - now_ms)
@@ -183,6 +186,9 @@ def _launched(
 ) -> Queue:
     """New workers for the tasks that the lanes which are there cannot take in time."""
     startup, may = room.state.startup_ms, room.may_launch(now_ms)
+    if within >= remaining:
+        # not for want of room, but to wait less: a slot for each task
+        within, soft_ms = 0, 0
     a_worker = each * (max(0, soft_ms - startup) // mean_ms + 1)
     want = math.ceil((remaining - within) / a_worker)
     staffed = _staffing(room, urgent.hour_usd_micros, remaining + room.claimed, remaining * mean_ms + room.claimed_ms)
@@ -191,6 +197,13 @@ def _launched(
     served = new / launch
     deep = mean_ms * (math.ceil(served / each) - 1)
     return Queue(launch, startup + deep // 2, startup + deep, "launch", within + new, max(1.0, served))
+
+
+def _worth(queue: Queue, room: Room, urgent: Urgency) -> float:
+    """A task's wait at what time is worth, and its part of the workers launched for it, micro-dollars."""
+    state = room.state
+    fixed = state.usd_micros_per_hour * (state.startup_ms + state.pool.idle_ms) / MS_PER_HOUR if queue.launch else 0.0
+    return queue.wait_ms * urgent.hour_usd_micros / MS_PER_HOUR + fixed / queue.served
 
 
 def _takes(lanes: list[int], run_ms: int, until_ms: int, most: int) -> int:
