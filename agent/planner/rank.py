@@ -87,7 +87,7 @@ def option(
         fallback = math.ceil(never * max(0.0, instead - work))
         wait = round(wait * (1 - never))
     run = round(mean * stretch)
-    delay = cost_micros(urgent.hour_usd_micros, wait + run)
+    delay = urgent.delay(wait + run)
     repeated = round(work * (stretch - 1))
     move = 0
     if group.checkpoint_mib and group.checkpoint_pool != pool.name:
@@ -162,7 +162,8 @@ def _queue_in_time(
     """
     pool, (each, step), may = room.state.pool, slots_of(group, room), room.may_launch(now_ms)
     lanes = room.lanes[step - 1 :: step] if step > 1 else room.lanes
-    soft = min(urgent.queue_ms, limit_ms)
+    # what is free before a new worker would be ready is never worth one
+    soft = max(min(urgent.queue_ms, limit_ms), room.state.startup_ms)
     within = _takes(lanes, mean_ms, soft, remaining)
     new = _launched(room, urgent, now_ms, remaining, mean_ms, soft, each, within) if may else None
     if new is not None and within < remaining:
@@ -203,7 +204,7 @@ def _worth(queue: Queue, room: Room, urgent: Urgency) -> float:
     """A task's wait at what time is worth, and its part of the workers launched for it, micro-dollars."""
     state = room.state
     fixed = state.usd_micros_per_hour * (state.startup_ms + state.pool.idle_ms) / MS_PER_HOUR if queue.launch else 0.0
-    return queue.wait_ms * urgent.hour_usd_micros / MS_PER_HOUR + fixed / queue.served
+    return urgent.delay(queue.wait_ms) + fixed / queue.served
 
 
 def _takes(lanes: list[int], run_ms: int, until_ms: int, most: int) -> int:
