@@ -100,7 +100,7 @@ def urgency(
     if run is not None and market.slots:
         # the work that is left must fit on spot too
         left = min(left, round(group.deadline_ms - now_ms - run.work_ms / market.slots) - lost_ms)
-    scarce = 0.5 * math.erfc((left - need) / (spread * math.sqrt(2)))
+    scarce = 0.5 * math.erfc((left - need) / (spread * math.sqrt(2))) if spread else float(left < need)
     gap = max(0.0, market.on_demand_usd_micros - market.spot_usd_micros)
     width, behind = 1.0, float(group.tail_ms)
     if run is not None and run.path_ms and path >= run.path_ms * 0.95:

@@ -52,7 +52,7 @@ def page(made: WhatIf) -> str:
     head = "".join(f"<th>{column}</th>" for column in HEAD)
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}, simulated</title><style>{_STYLE}</style>"
-        f"<h1>{name}, simulated</h1><p>{len(made.workflow.tasks)} tasks; on-demand workers without limit need "
+        f"<h1>{name}, simulated</h1><p>{len(made.workflow.tasks)} tasks; on-demand workers without limit need at least "
         f"{show_ms(made.feasible_ms)}; deadline {show_ms(made.deadline_ms)}. Runtimes known {told}; seed {setting.seed}.</p>"
         f"<table><tr>{head}</tr>{rows}</table>"
         f"<figure><figcaption>Cost of {escape(first)} against the deadline</figcaption>{_curve(made.curve)}</figure>"
