@@ -7,6 +7,7 @@ from typing import Any
 from agent.model.needs import Needs
 from agent.model.pools import Pool, PriceStep, Selector
 from agent.model.snapshot import Group, Policy, PoolState, Snapshot, Worker
+from agent.planner.plan import VERSION
 
 MINUTE, HOUR = 60_000, 3_600_000
 
@@ -51,7 +52,7 @@ def snapshot(*states: PoolState, groups: tuple[Group, ...] = (), now_ms: int = 0
     """A snapshot with the default policy."""
     values: dict[str, Any] = {
         "now_ms": now_ms,
-        "planner": "1",
+        "planner": VERSION,
         "rules_digest": "",
         "seed": 0,
         "policy": Policy(),
