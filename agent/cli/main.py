@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import select
 
-from agent.cli import cluster, show
+from agent.cli import cluster, opened, show, simulate
 from agent.cli.face import ask
 from agent.cli.rules import rules_app
 from agent.errors import OrcError, ServiceError
@@ -46,6 +46,8 @@ graph_app = typer.Typer(help="The knowledge graph.", no_args_is_help=True)
 app.add_typer(graph_app, name="graph")
 app.command()(cluster.init)
 app.command()(cluster.doctor)
+app.command()(simulate.simulate)
+app.command()(simulate.backtest)
 app.add_typer(rules_app, name="rules")
 app.add_typer(ledger_app, name="ledger")
 echo = show.console.print
@@ -53,12 +55,6 @@ echo = show.console.print
 _Run = Annotated[str, typer.Argument(help="id of a flow run, or its beginning")]
 _Why = Annotated[str, typer.Option(help="the reason, for the record")]
 _By = Annotated[str, typer.Option(help="who says so")]
-
-
-def _ledger(settings: Settings) -> Ledger:
-    if settings.ledger_url is None and not (settings.home / "ledger.db").exists():
-        raise ServiceError(f"there is no ledger in {settings.home} yet; `orc up` begins one")
-    return Ledger(settings.ledger(), settings.chain_name())
 
 
 @app.command()
@@ -141,7 +137,7 @@ def why(run: Annotated[str, typer.Argument(help="flow run; without one, everythi
 def _find_run(settings: Settings, run: str) -> str:
     """A flow run by its id or the beginning of it."""
     known = (
-        {id for r in _ledger(settings).runs() for id in (r.flow_run, r.root_run) if id.startswith(run)}
+        {id for r in opened.ledger(settings).runs() for id in (r.flow_run, r.root_run) if id.startswith(run)}
         if len(run) >= 4
         else set()
     )
@@ -154,7 +150,7 @@ def explain(
     most: Annotated[int, typer.Option("--most", help="decisions shown of a flow run")] = 20,
 ) -> None:
     """Read a decision aloud: every pool, why not, what it would have cost, which rule, who approved."""
-    ledger = _ledger(load())
+    ledger = opened.ledger(load())
     wanted = run.replace("-", "")
     p, d, r, o = t.placement, t.decision, t.run, t.outcome
     with ledger.reading() as db:
@@ -194,7 +190,7 @@ def _decision(ledger: Ledger, number: int) -> Decision:
 @app.command()
 def decisions(most: Annotated[int, typer.Option("--most", help="how many")] = 30) -> None:
     """The newest decisions."""
-    ledger = _ledger(load())
+    ledger = opened.ledger(load())
     d, r = t.decision, t.record
     with ledger.reading() as db:
         joined = d.join(r, (r.c.chain == d.c.chain) & (r.c.seq == d.c.seq))
@@ -252,7 +248,7 @@ def pools() -> None:
 def report_(run: _Run, svg: Annotated[Path | None, typer.Option(help="write it as a picture too")] = None) -> None:
     """What a run's tasks cost and why they ran where, beside all on demand."""
     settings = load()
-    ledger = _ledger(settings)
+    ledger = opened.ledger(settings)
     made = report(ledger, _find_run(settings, run), round(time.time() * 1000))
     if made is None:
         raise ServiceError(f"the ledger has nothing of run {run}")
@@ -305,7 +301,7 @@ def ledger_verify(
 ) -> None:
     """Find changed, missing or reordered records."""
     done, faults = Report(), 0
-    for fault in verify(_ledger(load()), done, replay):
+    for fault in verify(opened.ledger(load()), done, replay):
         faults += 1
         echo(f"[red]record {fault.seq}: {fault.what}[/red]")
     made = f", {done.replayed} plans made again" if replay else ""
@@ -320,20 +316,23 @@ def ledger_verify(
 @shadow_app.command("report")
 def shadow_report_(
     since: Annotated[str, typer.Option(help="how far back, for example 12h or 7d")] = "7d",
+    html: Annotated[Path | None, typer.Option(help="write one page too")] = None,
 ) -> None:
     """What ORC would have done with what ran in shadow mode, in leases, dollars and minutes. Modelled."""
     now = round(time.time() * 1000)
-    made = shadow_report(_ledger(load()), now - duration_ms(since), now)
+    made = shadow_report(opened.ledger(load()), now - duration_ms(since), now)
     if made is None:
         raise ServiceError(f"nothing has run in shadow mode in the last {since}; run flows with ORC_MODE=shadow first")
     show.shadow(made)
+    if html is not None:
+        show.written(html, show.shadow_page(made))
 
 
 @graph_app.command("status")
 def graph_status() -> None:
     """The graph's server, and how far it is behind the ledger."""
     settings = load()
-    run_graph = RunGraph(_ledger(settings), settings)
+    run_graph = RunGraph(opened.ledger(settings), settings)
     at = address(settings)
     with Graph(at) as graph:
         echo(f"{graph.server()} at {at.url}, {run_graph.lag()} records behind the ledger")
@@ -343,7 +342,7 @@ def graph_status() -> None:
 def graph_rebuild() -> None:
     """Forget this scheduler's run graph and project the ledger again from its first record."""
     settings = load()
-    echo(f"{RunGraph(_ledger(settings), settings).rebuild()} records projected")
+    echo(f"{RunGraph(opened.ledger(settings), settings).rebuild()} records projected")
 
 
 def main() -> None:

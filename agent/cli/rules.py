@@ -10,9 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from agent.cli import show
-from agent.errors import ServiceError
-from agent.ledger.ledger import Ledger
+from agent.cli import opened, show
 from agent.model.units import duration_ms, show_ms, show_usd
 from agent.report.rules import RuleDid, did
 from agent.settings import load
@@ -60,9 +58,7 @@ def rules_test(paths: _Paths = None) -> None:
 def rules_did(since: Annotated[str, typer.Option(help="how far back: 7d, 12 h")] = "7d") -> None:
     """What each rule did: decisions, tasks, pools it kept tasks from, questions and their answers."""
     settings = load()
-    if settings.ledger_url is None and not (settings.home / "ledger.db").exists():
-        raise ServiceError(f"there is no ledger in {settings.home} yet; `orc up` begins one")
-    ledger = Ledger(settings.ledger(), settings.chain_name())
+    ledger = opened.ledger(settings)
     begin = round(time.time() * 1000) - duration_ms(since)
     try:
         names = [rule.name for rule in schema.load([settings.rule_files()]).rules]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from agent.model.units import show_ms, show_usd
+from agent.report import page
 from agent.report.run import RunReport
-from agent.report.shadow import ShadowReport
+from agent.report.shadow import ShadowReport, Side
 
 console = Console(highlight=False, width=None if os.isatty(1) else 160)
 
@@ -98,44 +100,67 @@ def why(said: dict[str, Any]) -> None:
 
 def shadow(made: ShadowReport) -> None:
     """What `orc shadow report` shows."""
-    for title, sides in (("as it ran", made.today), ("as ORC would have placed it", made.orc)):
-        rows = [
-            [
-                s.pool,
-                s.kind,
-                s.tasks,
-                show_ms(s.run_ms),
-                s.leases,
-                show_ms(s.startup_ms),
-                f"{s.interruptions:.2f}",
-                show_usd(s.usd_micros),
-            ]
-            for s in sides
-        ]
-        rows.append(["all", "", sum(s.tasks for s in sides), show_ms(sum(s.run_ms for s in sides)), sum(s.leases for s in sides), show_ms(sum(s.startup_ms for s in sides)), f"{sum(s.interruptions for s in sides):.2f}", show_usd(sum(s.usd_micros for s in sides))])  # fmt: skip
-        columns = ["pool", "kind", "tasks", "bodies", "leases", "start-ups", "interruptions expected", "sum"]
-        table(
-            f"{title} (modelled)",
-            columns,
-            rows,
-            {"tasks", "bodies", "leases", "start-ups", "interruptions expected", "sum"},
-        )
+    for title, sides in _shadow_sides(made):
+        table(f"{title} (modelled)", _SHADOW, _shadow_rows(sides), set(_SHADOW[2:]))
+    for line in _shadow_said(made):
+        console.print(line)
+
+
+def shadow_page(made: ShadowReport) -> str:
+    """The same as one HTML page, with the cost of each pool drawn."""
+    tables = [
+        page.figure(f"{title} (modelled)", page.table(_SHADOW, _shadow_rows(sides)))
+        for title, sides in _shadow_sides(made)
+    ]
+    costs = [
+        (f"{title}: {s.pool}", s.usd_micros, show_usd(s.usd_micros))
+        for title, sides in _shadow_sides(made)
+        for s in sides
+    ]
+    return page.document(
+        "What ORC would have done", *tables, page.figure("Cost by pool (modelled)", page.bars(costs)), *map(page.said, _shadow_said(made))
+    )  # fmt: skip
+
+
+_SHADOW = ["pool", "kind", "tasks", "bodies", "leases", "start-ups", "interruptions expected", "sum"]
+
+
+def _shadow_sides(made: ShadowReport) -> tuple[tuple[str, tuple[Side, ...]], ...]:
+    return ("as it ran", made.today), ("as ORC would have placed it", made.orc)
+
+
+def _shadow_rows(sides: tuple[Side, ...]) -> list[list[Any]]:
+    def row(pool: str, kind: str, of: tuple[Side, ...]) -> list[Any]:
+        return [
+            pool, kind, sum(s.tasks for s in of), show_ms(sum(s.run_ms for s in of)), sum(s.leases for s in of),
+            show_ms(sum(s.startup_ms for s in of)), f"{sum(s.interruptions for s in of):.2f}", show_usd(sum(s.usd_micros for s in of)),
+        ]  # fmt: skip
+
+    return [*(row(s.pool, s.kind, (s,)) for s in sides), row("all", "", sides)]
+
+
+def _shadow_said(made: ShadowReport) -> list[str]:
     saved = made.today_usd_micros - made.orc_usd_micros
     share = f", {100 * saved / made.today_usd_micros:.0f} %" if made.today_usd_micros else ""
-    console.print(
+    out = [
         f"ORC would have {'saved' if saved >= 0 else 'paid more:'} {show_usd(abs(saved))}{share}, in {show_ms(made.until_ms - made.since_ms)}"
-    )
+    ]
     if made.asked or made.refused:
-        console.print(
+        out.append(
             f"it would have asked a person about {made.asked} tasks and refused {made.refused}; both stay where they ran"
         )
     if made.unpriced:
-        console.print(
-            f"{made.unpriced} tasks ran on workers that belong to no pool; they are priced like the dearest one"
-        )
-    console.print(
+        out.append(f"{made.unpriced} tasks ran on workers that belong to no pool; they are priced like the dearest one")
+    out.append(
         "modelled: the same executions, packed first fit onto leases with start-up, idle and minimum billing; tasks that are interrupted would run again"
     )
+    return out
+
+
+def written(file: Path, text: str) -> None:
+    """Write a page, and say where."""
+    file.write_text(text, encoding="utf-8")
+    console.print(f"written to {file}")
 
 
 def run(made: RunReport, emulated: bool) -> None:

@@ -91,7 +91,7 @@ class Decision:
     release: str = ""
     #: every pool, best first, the infeasible last
     options: tuple[Option, ...]
-    #: what the deadline leaves, ms, and what an hour of a task's delay is worth by it, micro-dollars; None: no deadline
+    #: what the deadline leaves, ms, and what a minute of a task's delay is worth by it, micro-dollars; None: no deadline
     slack_ms: int | None = None
     minute_usd_micros: int | None = None
     #: RULE: reason, for every verdict

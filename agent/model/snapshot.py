@@ -30,9 +30,9 @@ class Policy:
     #: moving a checkpoint to another pool, micro-dollars a GiB
     egress_usd_micros_per_gib: int = 0
     #: hundredths of a task's slack that may be spent on a smaller fleet, in queues
-    queue_percent: int = 50
+    queue_percent: int = 65
     #: losses and returns of spot capacity that slack is kept for, over what the pools' rates make of it
-    reserve_losses: float = 1.0
+    reserve_losses: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,12 @@ def nearest(group: Group, states: Sequence[PoolState]) -> str:
 def read_aloud(decision: Decision) -> str:
     """The whole decision as text: every pool, why not, what it would cost, which rule, who approved."""
     lines = [f"{decision.name}: {_verb(decision)}", f"  because {decision.reason}"]
+    if decision.slack_ms is not None:
+        left = show_ms(decision.slack_ms) if decision.slack_ms >= 0 else f"{show_ms(-decision.slack_ms)} too late"
+        worth = show_usd(decision.minute_usd_micros or 0)
+        lines.append(
+            f"  its deadline leaves it {left} until it must start on demand; a minute of it is worth {worth} a task"
+        )
     if decision.release:
         lines.append(f"  it waits until: {decision.release}")
     lines += [f"  {entry.pool} ({entry.kind}): {_aloud(entry)}" for entry in decision.options]
@@ -78,6 +84,8 @@ def _aloud(entry: Option) -> str:
             ("start-up", entry.startup_usd_micros),
             ("idle", entry.idle_usd_micros),
             ("repetition", entry.interruption_usd_micros),
+            ("on demand after all", entry.fallback_usd_micros),
+            ("moving its checkpoint", entry.move_usd_micros),
         )
         if usd
     ]

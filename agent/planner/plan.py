@@ -40,11 +40,11 @@ def plan(snapshot: Snapshot) -> Plan:
     over a dear empty one until the queue gets too long.
     """
     draft = _Draft(snapshot)
-    urgent = {group.id: draft.urgency(group) for group in snapshot.groups}
+    urgent = draft.urgencies = {group.id: draft.urgency(group) for group in snapshot.groups}
     for group in sorted(
         snapshot.groups, key=lambda g: (PRIORITY_RANK[g.needs.priority], _slack(urgent[g.id]), g.since_ms, g.id)
     ):
-        draft.place(group, urgent[group.id])
+        draft.place(group)
     draft.fleet()
     return Plan(
         decisions=tuple(draft.decisions),
@@ -89,12 +89,14 @@ class _Draft:
         self.refusals: list[Refuse] = []
         self.launch_why: dict[str, str] = {}
         self.look_ms: int | None = None
+        self.urgencies: dict[str, Urgency] = {}
         self.runs = {run.root_run: run for run in snapshot.runs}
         self.market = Market.of([room.state for room in self.rooms.values()], snapshot.now_ms)
 
     # ------------------------------------------------------------------ one group
-    def place(self, group: Group, urgent: Urgency) -> None:
+    def place(self, group: Group) -> None:
         """Bind, hold, ask for or refuse the group's tasks."""
+        urgent = self.urgencies[group.id]
         remaining, ranked = group.ready, self._ranked(group, group.ready, urgent)
         if not ranked or ranked[0].why_not:
             return self._refuse(group, ranked)
@@ -294,6 +296,7 @@ class _Draft:
 
     def _decide(self, group: Group, ranked: list[Option], verb: Verb, reason: str, release: str = "") -> int:
         best = ranked[0] if ranked and not ranked[0].why_not else None
+        urgent = self.urgencies[group.id]
         self.decisions.append(
             Decision(
                 group=group.id,
@@ -309,6 +312,8 @@ class _Draft:
                 verdicts=tuple(f"{v.rule} ({v.verb}): {v.reason}" for v in group.verdicts),
                 approved_by=group.approved_by,
                 overridden=group.override is not None,
+                slack_ms=urgent.slack_ms,
+                minute_usd_micros=None if urgent.slack_ms is None else urgent.hour_usd_micros // 60,
             )
         )
         return len(self.decisions) - 1

@@ -83,10 +83,11 @@ def option(
     wait = queue.wait_ms
     if queue.waits_for == "spot" and limit is not None and not fits:
         never = math.exp(-max(0, limit) / wait) if wait else 1.0
-        fallback = round(never * max(0.0, market.on_demand_usd_micros * mean / MS_PER_HOUR - work))
+        instead = market.on_demand_usd_micros * (mean + state.startup_ms + pool.idle_ms) / MS_PER_HOUR
+        fallback = math.ceil(never * max(0.0, instead - work))
         wait = round(wait * (1 - never))
     run = round(mean * stretch)
-    delay = cost_micros(urgent.hour_usd_micros, wait + run)
+    delay = urgent.delay(wait + run)
     repeated = round(work * (stretch - 1))
     move = 0
     if group.checkpoint_mib and group.checkpoint_pool != pool.name:
@@ -161,14 +162,18 @@ def _queue_in_time(
     """
     pool, (each, step), may = room.state.pool, slots_of(group, room), room.may_launch(now_ms)
     lanes = room.lanes[step - 1 :: step] if step > 1 else room.lanes
-    soft = min(urgent.queue_ms, limit_ms)
+    # what is free before a new worker would be ready is never worth one
+    soft = max(min(urgent.queue_ms, limit_ms), room.state.startup_ms)
     within = _takes(lanes, mean_ms, soft, remaining)
-    if within < remaining and may:
-        return _launched(room, urgent, now_ms, remaining, mean_ms, soft, each, within)
+    new = _launched(room, urgent, now_ms, remaining, mean_ms, soft, each, within) if may else None
+    if new is not None and within < remaining:
+        return new
     can = within if within >= remaining else _takes(lanes, mean_ms, limit_ms, remaining)
     if can > 0:
         last = _last(lanes, mean_ms, can)
-        return Queue(0, (lanes[0] + last) // 2, last, "launch" if not room.free else "capacity", can)
+        queue = Queue(0, (lanes[0] + last) // 2, last, "launch" if not room.free else "capacity", can)
+        # a queue is no saving when its wait is worth more than another worker
+        return new if new is not None and _worth(new, room, urgent) < _worth(queue, room, urgent) else queue
     if room.may_grow:
         # it can be held until the next attempt; one that comes too late is none
         next_try = max(0, room.state.retry_ms - now_ms)
@@ -182,6 +187,9 @@ def _launched(
 ) -> Queue:
     """New workers for the tasks that the lanes which are there cannot take in time."""
     startup, may = room.state.startup_ms, room.may_launch(now_ms)
+    if within >= remaining:
+        # not for want of room, but to wait less: a slot for each task
+        within, soft_ms = 0, 0
     a_worker = each * (max(0, soft_ms - startup) // mean_ms + 1)
     want = math.ceil((remaining - within) / a_worker)
     staffed = _staffing(room, urgent.hour_usd_micros, remaining + room.claimed, remaining * mean_ms + room.claimed_ms)
@@ -190,6 +198,13 @@ def _launched(
     served = new / launch
     deep = mean_ms * (math.ceil(served / each) - 1)
     return Queue(launch, startup + deep // 2, startup + deep, "launch", within + new, max(1.0, served))
+
+
+def _worth(queue: Queue, room: Room, urgent: Urgency) -> float:
+    """A task's wait at what time is worth, and its part of the workers launched for it, micro-dollars."""
+    state = room.state
+    fixed = state.usd_micros_per_hour * (state.startup_ms + state.pool.idle_ms) / MS_PER_HOUR if queue.launch else 0.0
+    return urgent.delay(queue.wait_ms) + fixed / queue.served
 
 
 def _takes(lanes: list[int], run_ms: int, until_ms: int, most: int) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agent.model.snapshot import Group, Policy, PoolState, Run
-from agent.model.units import MS_PER_HOUR
+from agent.model.units import MS_PER_HOUR, cost_micros
 
 #: nothing is known of how soon spot comes back: an hour
 AWAY_MS = MS_PER_HOUR
@@ -69,8 +69,15 @@ class Urgency:
     hour_usd_micros: int
     #: time its tasks may wait in a queue for the sake of a smaller fleet, ms
     queue_ms: int = 0
+    #: the most that all delay can cost one task's successors: their work on demand instead of on spot; None: no limit
+    stake_usd_micros: int | None = None
     #: work that a loss may cost a task, ms
     at_risk_ms: int = 0
+
+    def delay(self, ms: int) -> int:
+        """What a delay of one task is worth, micro-dollars."""
+        usd = cost_micros(self.hour_usd_micros, ms)
+        return usd if self.stake_usd_micros is None else min(usd, self.stake_usd_micros)
 
 
 def urgency(
@@ -93,15 +100,17 @@ def urgency(
     if run is not None and market.slots:
         # the work that is left must fit on spot too
         left = min(left, round(group.deadline_ms - now_ms - run.work_ms / market.slots) - lost_ms)
-    scarce = 0.5 * math.erfc((left - need) / (spread * math.sqrt(2)))
+    scarce = 0.5 * math.erfc((left - need) / (spread * math.sqrt(2))) if spread else float(left < need)
     gap = max(0.0, market.on_demand_usd_micros - market.spot_usd_micros)
-    width = 1.0
+    width, behind = 1.0, float(group.tail_ms)
     if run is not None and run.path_ms and path >= run.path_ms * 0.95:
         # everything behind it waits with it
         width = max(1.0, run.work_ms / run.path_ms / group.ready)
+        behind = max(behind, (run.work_ms - group.ready * mean_ms) / group.ready) if group.tail_ms else 0.0
     return Urgency(
         slack_ms=slack,
         hour_usd_micros=round(gap * scarce * width),
+        stake_usd_micros=round(gap * scarce * behind / MS_PER_HOUR),
         queue_ms=max(0, (slack - lost_ms) * policy.queue_percent // 100),
         at_risk_ms=at_risk,
     )

@@ -29,6 +29,9 @@ EPOCH_MS = 1_000_000_000_000
 #: exact runtimes are told in steps of this factor, rounded up, so that tasks of the same length are one group
 EXACT_STEP = 1.05
 
+#: without any worker for so long after the last trace's end, a policy is taken to have given up, ms
+IDLE_END_MS = 24 * 3_600_000
+
 Planner = Callable[[Snapshot], Plan]
 
 
@@ -181,7 +184,14 @@ class _Simulation:
     def run(self) -> Result:
         """Until all jobs have ended or nothing happens any more."""
         world = self.world
+        over = max((s.trace.length_ms for s in world.supplies.values() if s.trace is not None), default=None)
+        lively = 0
         while len(self.ends) < len(self.jobs) and world.next_ms is not None:
+            if world.machines or over is None or world.now_ms < over:
+                lively = world.now_ms
+            elif world.now_ms - lively > IDLE_END_MS:
+                # every trace has ended, and the policy wants nothing else
+                break
             for happened in world.advance():
                 self._hear(happened)
             if self.view.dirty and world.now_ms >= self._next_round_ms:

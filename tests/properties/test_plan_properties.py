@@ -12,7 +12,7 @@ from agent.ledger.parts import join, split
 from agent.model import codec
 from agent.model.needs import Needs
 from agent.model.pools import Pool
-from agent.model.snapshot import Budget, Group, PoolState, Run, Snapshot, Starting, Statistic, Worker
+from agent.model.snapshot import Budget, Group, Policy, PoolState, Run, Snapshot, Starting, Statistic, Worker
 from agent.model.verdicts import Verdict
 from agent.planner.feasible import why_not
 from agent.planner.plan import plan
@@ -97,6 +97,7 @@ def world(seed: int) -> Snapshot:
     return snapshot(
         *(_state(r, name) for name in POOLS[: r.randint(1, 4)]), groups=tuple(_group(r, n) for n in range(r.randint(1, 4))), now_ms=NOW,
         statistics=statistics, budgets=(budget,), runs=tuple(_run(r, f"run{n}") for n in range(r.randint(0, 2))), graphs=r.random() < 0.3,
+        policy=Policy(egress_usd_micros_per_gib=r.choice([0, 90_000]), reserve_losses=r.choice([0.0, 2.0]), queue_percent=r.choice([0, 65, 100])),
     )  # fmt: skip
 
 

@@ -1,0 +1,55 @@
+"""One self-contained HTML page: tables and bars; nothing is fetched from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1f2328}"
+    "table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem;border-bottom:1px solid #d0d7de;text-align:right}"
+    "td:first-child,th:first-child,.text{text-align:left}.late{color:#cf222e}figure{margin:1.5rem 0}svg{max-width:100%}"
+)
+#: work, start-up or idle, lost
+COLORS = {"busy": "#1a7f37", "idle": "#d0d7de", "lost": "#cf222e"}
+
+
+def document(title: str, *parts: str) -> str:
+    """The page around its parts, which are HTML already."""
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>"
+    return f"{head}<h1>{escape(title)}</h1>{''.join(parts)}</html>"
+
+
+def said(text: str) -> str:
+    """A paragraph."""
+    return f"<p>{escape(text)}</p>"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table; cells that say "late" are red, and words stand left of figures."""
+    top = "".join(f"<th>{escape(column)}</th>" for column in head)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
+    return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def figure(caption: str, drawing: str) -> str:
+    """A drawing and what it shows."""
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{drawing}</figure>"
+
+
+def bars(rows: Sequence[tuple[str, float, str]]) -> str:
+    """A bar a row: its name, its length against the longest, what to write beside it."""
+    longest, left, wide, high = max((value for _, value, _ in rows), default=0) or 1, 260, 760, 24
+    lines = "".join(
+        f'<text x="4" y="{n * high + 16}">{escape(name)}</text>'
+        f'<rect x="{left}" y="{n * high + 4}" width="{max(0.5, value / longest * (wide - left - 110)):.1f}" height="{high - 8}" '
+        f'fill="{COLORS["busy"]}"/><text x="{left + 8 + value / longest * (wide - left - 110):.1f}" y="{n * high + 16}">{escape(shown)}</text>'
+        for n, (name, value, shown) in enumerate(rows)
+    )
+    return f'<svg viewBox="0 0 {wide} {len(rows) * high + 8}" font-size="12" role="img">{lines}</svg>'
+
+
+def _cell(value: object) -> str:
+    text = str(value)
+    kind = " class=late" if "late" in text else " class=text" if text[:1].isalpha() and " " in text else ""
+    return f"<td{kind}>{escape(text)}</td>"

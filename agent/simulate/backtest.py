@@ -1,0 +1,253 @@
+"""What other rules would have done to the past.
+
+What rules forbid is exact: they are evaluated over the facts of the groups as the ledger has them. Dollars and minutes are
+*modelled*: the same executions with their observed runtimes, priced in the pool the rules leave; the interval is the
+middle 90 % of a bootstrap over executions, so it says how much rests on few of them, not what the future will be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from statistics import median
+
+from sqlalchemy import select
+
+from agent.errors import LedgerError
+from agent.governor import specs
+from agent.governor.specs import Facts, Spec
+from agent.governor.view import Judge
+from agent.ledger import schema as t
+from agent.ledger.ledger import Ledger
+from agent.ledger.records import Run
+from agent.model import codec
+from agent.model.pools import Pool
+from agent.model.snapshot import Group, PoolState
+from agent.model.units import cost_micros
+from agent.model.verdicts import Verdict
+from agent.planner.feasible import why_not
+from agent.planner.room import share
+from agent.report.run import declared_pools
+
+#: resamples of an interval
+RESAMPLES = 1_000
+#: facts of rules that the ledger does not keep of a group
+NOT_KEPT = frozenset({"input_mib"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A modelled figure and the middle 90 % of its resamples."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forbidden:
+    """Executions of a class in a pool that a rule would not have let there."""
+
+    rule: str
+    reason: str
+    task_class: str
+    pool: str
+    #: the cheapest pool the rules leave; "": none, the tasks would have been refused
+    instead: str
+    executions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backtest:
+    """What the rules would have forbidden (exact), and what that would have cost (modelled)."""
+
+    since_ms: int
+    executions: int
+    forbidden: tuple[Forbidden, ...]
+    #: executions that would have been refused
+    refused: int
+    #: executions above whose threshold a person would have been asked, by rule
+    asked: tuple[tuple[str, int], ...]
+    #: modelled: micro-dollars and ms of work more than it was, negative when less
+    usd_micros: Interval
+    ms: Interval
+    #: what limits the figures, in words
+    limits: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Execution:
+    group: Group
+    run: Run
+    at_ms: int
+    pool: str
+    start_ms: int
+    run_ms: int
+    usd_micros: int
+
+
+def backtest(ledger: Ledger, judge: Judge, reads: frozenset[str], since_ms: int) -> Backtest:
+    """Evaluate rules over every execution since an instant. Raises LedgerError when there is none."""
+    pools, found = declared_pools(ledger), _executions(ledger, since_ms, "govern")
+    if not found:
+        raise LedgerError("the ledger has no execution in that time; choose an earlier --since")
+    forbidden: Counter[tuple[str, str, str, str, str]] = Counter()
+    asked: Counter[str] = Counter()
+    refused = 0
+    ratios = _ratios(found)
+    usd: list[float] = []
+    ms: list[float] = []
+    for x in found:
+        verdicts = judge(_facts(x))
+        pool = pools.get(x.pool)
+        against = None if pool is None else _against(verdicts, pool)
+        for verdict in verdicts:
+            if verdict.verb == "escalate" and (pool is None or verdict.selects(pool)):
+                asked[verdict.rule] += verdict.above_usd_micros is None or x.usd_micros > verdict.above_usd_micros
+        if against is None:
+            continue
+        instead = _cheapest(x.group, verdicts, pools)
+        forbidden[against.rule, against.reason, x.group.task_class, x.pool, instead.name if instead else ""] += 1
+        if instead is None:
+            refused += 1
+            continue
+        longer = ratios.get((x.group.task_class, instead.name), 1.0) / ratios.get((x.group.task_class, x.pool), 1.0)
+        part = share(x.group, PoolState(pool=instead, usd_micros_per_hour=0))
+        run_ms = x.run_ms * longer
+        usd.append(cost_micros(instead.price_at(x.start_ms), run_ms * part) - x.usd_micros)
+        ms.append(run_ms - x.run_ms)
+    limits = [f"the ledger does not keep {name}; rules that read it saw 0" for name in sorted(reads & NOT_KEPT)]
+    return Backtest(
+        since_ms=since_ms,
+        executions=len(found),
+        forbidden=tuple(
+            Forbidden(rule=rule, reason=reason, task_class=c, pool=pool, instead=instead, executions=n)
+            for (rule, reason, c, pool, instead), n in sorted(forbidden.items())
+        ),
+        refused=refused,
+        asked=tuple(sorted((rule, n) for rule, n in asked.items() if n)),
+        usd_micros=interval(usd),
+        ms=interval(ms),
+        limits=tuple(limits),
+    )
+
+
+def interval(values: Sequence[float], seed: int = 0) -> Interval:
+    """A sum and the middle 90 % of the sums of resamples of the same size."""
+    if not values:
+        return Interval(value=0.0, low=0.0, high=0.0)
+    random = Random(seed)
+    sums = sorted(sum(random.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    return Interval(value=sum(values), low=sums[RESAMPLES // 20], high=sums[-RESAMPLES // 20])
+
+
+def _against(verdicts: Sequence[Verdict], pool: Pool) -> Verdict | None:
+    """The first verdict that keeps the group out of the pool."""
+    for verdict in verdicts:
+        if (verdict.verb == "forbid" and verdict.selects(pool)) or (
+            verdict.verb == "require" and not verdict.selects(pool)
+        ):
+            return verdict
+    return None
+
+
+def _cheapest(group: Group, verdicts: Sequence[Verdict], pools: Mapping[str, Pool]) -> Pool | None:
+    """The cheapest pool that the rules leave and that can run the group, a slot's price an hour."""
+    left = [
+        pool
+        for pool in pools.values()
+        if _against(verdicts, pool) is None
+        and not why_not(_without_rules(group), PoolState(pool=pool, usd_micros_per_hour=0))
+    ]
+    return min(left, key=lambda pool: (pool.price[-1].usd_micros_per_hour / pool.slots, pool.name), default=None)
+
+
+def _without_rules(group: Group) -> Group:
+    return codec.decode(Group, codec.encode({**_plain(group), "verdicts": [], "override": None}))
+
+
+def _plain(group: Group) -> dict[str, object]:
+    return codec.decode(dict, codec.encode(group))
+
+
+def _ratios(found: Sequence[_Execution]) -> dict[tuple[str, str], float]:
+    """Median runtime of a class in a pool over its median everywhere."""
+    everywhere: dict[str, list[int]] = defaultdict(list)
+    here: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for x in found:
+        everywhere[x.group.task_class].append(x.run_ms)
+        here[x.group.task_class, x.pool].append(x.run_ms)
+    return {key: median(runs) / median(everywhere[key[0]]) for key, runs in here.items()}
+
+
+def _facts(x: _Execution) -> Facts:
+    group = x.group
+    spec = Spec(
+        number=0, name=group.name, task_class=group.task_class, needs=group.needs, flow_run=group.flow_run, root_run=group.root_run,
+        flow=x.run.flow, deployment=x.run.deployment, team=group.needs.team or x.run.team, deadline_ms=group.deadline_ms,
+    )  # fmt: skip
+    return specs.facts(spec, 0, group.preemptions, group.losses, x.at_ms)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """Parts by name as records set and drop them."""
+
+    names: dict[str, str] = field(default_factory=dict)
+
+    def take(self, said: Mapping[str, object] | None) -> None:
+        if not said:
+            return
+        if said.get("whole"):
+            self.names = {}
+        self.names.update(said.get("set") or {})  # type: ignore[call-overload]
+        for name in said.get("gone") or ():  # type: ignore[attr-defined]
+            self.names.pop(name, None)
+
+
+def _executions(ledger: Ledger, since_ms: int, mode: str) -> list[_Execution]:
+    """Executions that ended well, each with its group as it was planned."""
+    runs = {run.flow_run: run for run in ledger.runs()}
+    ended = _ended(ledger)
+    reading, groups = _Reading(), dict[str, Group]()
+    out, after = [], 0
+    while records := ledger.records(after=after, limit=500):
+        after = records[-1].seq
+        for record in records:
+            reading.take(record.body.get("parts"))
+            if record.at_ms < since_ms or record.mode != mode or record.kind != "round":
+                continue
+            placed, _ = ledger.rows(record.seq)
+            for row in placed:
+                if row.id not in ended:
+                    continue
+                decision, start, run_ms, usd = ended[row.id]
+                digest = reading.names.get(f"group/{decision}")
+                if digest is None:
+                    continue
+                if digest not in groups:
+                    groups[digest] = codec.decode(Group, ledger.decision_body(bytes.fromhex(digest)))
+                run = runs.get(row.flow_run, Run(no=0))
+                out.append(_Execution(groups[digest], run, record.at_ms, row.pool, start, run_ms, usd))
+    return out
+
+
+def _ended(ledger: Ledger) -> dict[int, tuple[str, int, int, int]]:
+    """Placement → its group's id, start, runtime and dollars, for those that ended well."""
+    o, p, d = t.outcome, t.placement, t.decision
+    joined = o.join(p, (p.c.chain == o.c.chain) & (p.c.id == o.c.placement)).join(
+        d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)
+    )
+    query = select(p.c.id, d.c.body, o.c.start_ms, o.c.run_ms, o.c.usd_micros).select_from(joined)
+    names: dict[bytes, str] = {}
+    out = {}
+    with ledger.engine.connect() as db:
+        done = (o.c.chain == ledger.chain) & (o.c.result == t.RESULT_CODE["done"]) & (o.c.run_ms > 0)
+        rows = db.execute(query.where(done)).all()
+    for row in rows:
+        if row.body not in names:
+            names[row.body] = str(codec.decode(dict, ledger.decision_body(row.body))["group"])
+        out[int(row.id)] = (names[row.body], int(row.start_ms), int(row.run_ms), int(row.usd_micros))
+    return out

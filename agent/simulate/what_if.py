@@ -1,0 +1,71 @@
+"""One workflow on one's own pools: policies side by side, and cost against deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from agent.errors import SettingError
+from agent.planner.plan import plan
+from agent.simulate.ensemble import feasible_ms
+from agent.simulate.peers.every import WORKFLOW_PEERS
+from agent.simulate.run import Planner, Result, Setting, simulate
+from agent.simulate.workflow import Job, Workflow
+from agent.simulate.world import Supply
+
+#: deadlines of the curve, hundredths of the feasible time
+CURVE = (100, 110, 120, 135, 150, 175, 200, 300)
+POLICIES: dict[str, Callable[[], Planner]] = {"orc": lambda: plan, **WORKFLOW_PEERS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """What was asked, and what came of it."""
+
+    workflow: Workflow
+    deadline_ms: int
+    #: time on-demand workers without limit need, start-ups included, ms
+    feasible_ms: int
+    #: policy → result
+    results: dict[str, Result]
+    #: (deadline ms, micro-dollars, jobs missed) of the first policy
+    curve: tuple[tuple[int, int, int], ...]
+    setting: Setting
+
+
+def simulate_workflow(
+    workflow: Workflow, supplies: Sequence[Supply], deadline_ms: int | None, policies: Sequence[str], setting: Setting
+) -> WhatIf:
+    """One run from time 0 under each policy; without a deadline it is twice the feasible time.
+
+    Raises SettingError: an unknown policy, no on-demand pool; TraceError: a trace that ends before the deadline.
+    """
+    for name in policies:
+        if name not in POLICIES:
+            raise SettingError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
+    starts = [s.pool.startup_ms for s in supplies if s.pool.market == "on-demand"]
+    if not starts:
+        raise SettingError("no pool is on demand; without one no deadline can be promised")
+    least = feasible_ms(workflow, min(starts))
+    goal = deadline_ms if deadline_ms is not None else 2 * least
+    setting = replace(setting, keep_executions=True)
+
+    def made(policy: str, until_ms: int) -> Result:
+        job = Job(name=workflow.name, workflow=workflow, arrives_ms=0, deadline_ms=until_ms)
+        return simulate([job], supplies, POLICIES[policy](), setting)
+
+    horizon = min((s.trace.length_ms for s in supplies if s.trace is not None), default=2**62)
+    curve = []
+    for percent in CURVE:
+        until = least * percent // 100
+        if until <= horizon:
+            result = made(policies[0], until)
+            curve.append((until, result.usd_micros, len(result.missed)))
+    return WhatIf(
+        workflow=workflow,
+        deadline_ms=goal,
+        feasible_ms=least,
+        results={name: made(name, goal) for name in policies},
+        curve=tuple(curve),
+        setting=setting,
+    )

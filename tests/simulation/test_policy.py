@@ -1,0 +1,85 @@
+"""What the planner does with a deadline, against its peers and the bound, on small worlds."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from agent.planner.plan import plan
+from agent.simulate.bound import per_task, time_indexed
+from agent.simulate.clairvoyant import hindsight
+from agent.simulate.ensemble import feasible_ms
+from agent.simulate.peers.every import WORKFLOW_PEERS
+from agent.simulate.run import Setting, simulate
+from agent.simulate.workflow import Job
+from tests.simulation.worlds import STARTUP, flow, job, on_demand, spot
+from tests.values import MINUTE
+
+FAN = flow(("a", 20, ()), *[(f"b{n}", 30, ("a",)) for n in range(6)], ("c", 10, tuple(f"b{n}" for n in range(6))))
+SAFE = ("on-demand", "greedy", "uniform-task", "ic-pcp")
+
+
+def weather(seed: int) -> list:
+    """Two stormy zones and on demand."""
+    r = Random(seed)
+    return [
+        spot(*[r.choice([0, 0, 1, 3, 6]) for _ in range(40)], name="z1"),
+        spot(*[r.choice([0, 2, 2, 0, 1]) for _ in range(40)], name="z2"),
+        on_demand(),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("percent", [100, 105, 130, 200])
+def test_no_feasible_deadline_is_missed_with_exact_runtimes(seed, percent):
+    minutes = feasible_ms(FAN, STARTUP) * percent // 100 // MINUTE + 1
+    jobs = [job(FAN, minutes, at_minutes=45 * n, name=f"j{n}") for n in range(3)]
+    made = simulate(jobs, weather(seed), plan, Setting(seed=seed))
+    assert made.missed == ()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_that_keeps_the_deadlines_costs_less_than_the_bounds(seed):
+    jobs = [job(FAN, 180, at_minutes=60 * n, name=f"j{n}") for n in range(3)]
+    supplies = weather(seed)
+    bound = max(per_task(jobs, supplies), time_indexed(jobs, supplies))
+    assert bound > 0
+    # those that wait for spot for ever are left out, for time
+    for made in [plan, *(WORKFLOW_PEERS[name]() for name in (*SAFE, "uniform", "fallback-back", "ray"))]:
+        result = simulate(jobs, supplies, made, Setting(seed=seed))
+        assert result.missed or result.usd_micros >= bound
+
+
+def test_with_slack_and_calm_weather_it_is_cheaper_than_every_peer():
+    jobs = [job(FAN, 240, at_minutes=300 * n, name=f"j{n}") for n in range(2)]
+    supplies = [spot(6), on_demand()]
+    ours = simulate(jobs, supplies, plan, Setting()).usd_micros
+    for name in WORKFLOW_PEERS:
+        assert ours < simulate(jobs, supplies, WORKFLOW_PEERS[name](), Setting()).usd_micros, name
+
+
+def test_a_deadline_already_past_is_placed_for_the_least_lateness():
+    late = Job(name="late", workflow=FAN, arrives_ms=60 * MINUTE, deadline_ms=10 * MINUTE)
+    made = simulate([late], [spot(0), on_demand()], plan, Setting())
+    assert made.missed == ("late",)
+    assert made.ends["late"] - late.arrives_ms <= feasible_ms(FAN, STARTUP) * 1.1
+
+
+def test_without_a_deadline_work_still_ends():
+    made = simulate([job(FAN, None)], [spot(0, 0, 2), on_demand()], plan, Setting())
+    assert set(made.ends) == {"job"}
+
+
+def test_hindsight_is_never_dearer_than_what_it_was_given():
+    jobs, supplies = [job(FAN, 180)], weather(1)
+    online = simulate(jobs, supplies, plan, Setting(seed=1))
+    best = hindsight(jobs, supplies, Setting(seed=1), 4, [online])
+    assert not best.missed
+    assert best.usd_micros <= online.usd_micros
+
+
+@pytest.mark.parametrize("name", SAFE)
+def test_peers_with_a_safety_net_keep_it(name):
+    jobs = [job(FAN, 200, at_minutes=45 * n, name=f"j{n}") for n in range(3)]
+    assert simulate(jobs, weather(2), WORKFLOW_PEERS[name](), Setting(seed=2)).missed == ()
