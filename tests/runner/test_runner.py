@@ -17,6 +17,7 @@ from prefect.states import State
 
 from agent import GovernedTaskRunner, needs
 from agent.errors import CheckpointError, SettingError, TaskError
+from agent.scheduler import protocol as p
 from tests.conftest import until
 from tests.runner import bodies
 
@@ -223,5 +224,5 @@ def test_the_cause_of_a_failure_is_told_to_the_scheduler(runner, dask_address):
             key = future.wrapped_future.key
             return client.run_on_scheduler(lambda dask_scheduler: dict(dask_scheduler.tasks[key].metadata))
 
-    said = work()
-    assert (said["orc"], said["orc-cause"]) == ("failed", "out of memory")
+    said = work()[p.ANNOTATION]
+    assert (said[p.RESULT], said[p.CAUSE]) == ("failed", "out of memory")
