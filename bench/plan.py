@@ -182,7 +182,7 @@ def replan(events: int) -> list[dict[str, Any]]:
     waits = {key: len(set(parents)) for key, _, parents in tasks}
     for pool in five:
         joined = {"address": pool.name, "name": f"{pool.name}-0", "pool": pool.name, "slots": 64, "memory_mib": 16_384}
-        view.apply((p.JOINED, {**joined, "resources": {}, "draining": False, "host": ""}), 1)
+        view.apply((p.JOINED, {**joined, "resources": {}, "draining": False, "paused": False, "host": ""}), 1)
     now = 1_000
     for key in range(wide):
         view.apply((p.READY, key, 0, 0, now), now)
@@ -286,6 +286,7 @@ def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
                         "memory_mib": 16_384,
                         "resources": {},
                         "draining": False,
+                        "paused": False,
                         "paused": False,
                         "host": "",
                     },

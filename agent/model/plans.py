@@ -23,9 +23,13 @@ class Estimate:
     source: Source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Option:
-    """One pool for one group, with its arithmetic; micro-dollars are those of one task."""
+    """One pool for one group, with its arithmetic; micro-dollars are those of one task.
+
+    Not frozen, though nothing changes it: one is made for every pool of every decision, and that takes a third of the
+    time so.
+    """
 
     pool: str
     kind: str

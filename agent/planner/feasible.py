@@ -24,9 +24,11 @@ def _override(group: Group, state: PoolState) -> str:
 
 def _rules(group: Group, state: PoolState) -> str:
     for verdict in group.verdicts:
-        if verdict.verb == "forbid" and verdict.selects(state.pool):
-            return f"rule {verdict.rule} forbids it: {verdict.reason}"
-        if verdict.verb == "require" and not verdict.selects(state.pool):
+        verb = verdict.verb
+        if verb == "forbid":
+            if verdict.selects(state.pool):
+                return f"rule {verdict.rule} forbids it: {verdict.reason}"
+        elif verb == "require" and not verdict.selects(state.pool):
             return f"rule {verdict.rule} requires another: {verdict.reason}"
     return ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agent.model.needs import PRIORITY_RANK
 from agent.model.plans import (
@@ -19,7 +19,7 @@ from agent.model.plans import (
     Wait,
     Withdraw,
 )
-from agent.model.snapshot import Budget, Group, PoolState, Snapshot, Worker
+from agent.model.snapshot import Budget, Group, PoolState, Snapshot
 from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.estimate import estimate
 from agent.planner.explain import in_short, nearest
@@ -151,13 +151,13 @@ class _Draft:
 
     def _ranked(self, group: Group, remaining: int, urgent: Urgency) -> list[Option]:
         policy, now = self.snapshot.policy, self.snapshot.now_ms
-        return sorted(
-            (
-                option(group, room, self._guess(group, name), policy, now, remaining, self.market, urgent)
-                for name, room in self.rooms.items()
-            ),
-            key=order,
-        )
+        prefers = [verdict for verdict in group.verdicts if verdict.verb == "prefer"]
+        found = [
+            option(group, room, self._guess(group, name), policy, now, remaining, self.market, urgent, prefers)
+            for name, room in self.rooms.items()
+        ]
+        found.sort(key=order)
+        return found
 
     def _guess(self, group: Group, pool: str) -> Estimate:
         """The estimate of a class in a pool; pools without history of their own share one."""
@@ -322,55 +322,68 @@ class _Draft:
     def fleet(self) -> None:
         """End workers that have been idle too long, keep each pool's least number, withdraw from those that are going."""
         now, taken = self.snapshot.now_ms, {bind.pool for bind in self.binds}
+        coming = _Coming.of(self.snapshot)
         for name, room in self.rooms.items():
             state, pool = room.state, room.state.pool
-            for worker in state.workers:
-                if worker.draining and worker.bound > worker.slots:
-                    self.withdraws.append(Withdraw(worker=worker.name, why="the worker is going away"))
+            if len(room.free) < len(state.workers):
+                self._withdraw(state)
             if pool.provider is None:
                 continue
             alive = len(room.free) + len(state.starting)
-            if name not in taken and not room.claimed:
-                for since, idle, why in sorted(self._idle(state)):
-                    if alive > pool.min_workers:
-                        self.drains.append(Drain(pool=name, worker=idle, why=f"idle for {show_ms(now - since)}{why}"))
-                        alive -= 1
-            lacking = min(pool.min_workers - alive - room.launching, room.may_launch(now))
-            if lacking > 0:
-                room.launching += lacking
+            if alive > pool.min_workers and name not in taken and not room.claimed:
+                for since, idle, why in _idle(state, coming.unneeded(state, now), now)[: alive - pool.min_workers]:
+                    self.drains.append(Drain(pool=name, worker=idle, why=f"idle for {show_ms(now - since)}{why}"))
+                    alive -= 1
+            if alive + room.launching < pool.min_workers and (may := room.may_launch(now)):
+                room.launching += min(pool.min_workers - alive - room.launching, may)
                 self.launch_why.setdefault(name, f"the pool keeps {pool.min_workers}")
 
-    def _idle(self, state: PoolState) -> list[tuple[int, str, str]]:
-        """Workers to end: idle for the pool's time, or at once when nothing is to come that they could be kept for."""
-        now, out = self.snapshot.now_ms, []
-        unneeded = _unneeded(self.snapshot, state)
-        for worker in state.workers:
-            since = worker.idle_since_ms
-            if since is None or not _may_end(worker, state, now):
-                continue
-            if unneeded or now >= since + state.pool.idle_ms:
-                out.append((since, worker.name, unneeded))
-        return out
+    def _withdraw(self, state: PoolState) -> None:
+        self.withdraws += [
+            Withdraw(worker=worker.name, why="the worker is going away")
+            for worker in state.workers
+            if worker.draining and worker.bound > worker.slots
+        ]
 
 
-def _may_end(worker: Worker, state: PoolState, now_ms: int) -> bool:
-    """Idle, its paid minimum used up, and not the keeper of a result."""
-    if worker.idle_since_ms is None or worker.draining or worker.only_copy:
-        return False
-    return now_ms >= worker.launched_ms + state.pool.min_billing_ms
+def _idle(state: PoolState, unneeded: str, now_ms: int) -> list[tuple[int, str, str]]:
+    """Workers to end: idle for the pool's time, or at once when nothing is to come that they could be kept for."""
+    keep_ms, least_ms = state.pool.idle_ms, state.pool.min_billing_ms
+    return sorted(
+        (since, worker.name, unneeded)
+        for worker in state.workers
+        if (since := worker.idle_since_ms) is not None
+        and (unneeded or now_ms >= since + keep_ms)
+        # its paid minimum is used up, and it is not the keeper of a result
+        and now_ms >= worker.launched_ms + least_ms
+        and not (worker.draining or worker.only_copy)
+    )
 
 
-def _unneeded(snapshot: Snapshot, state: PoolState) -> str:
-    """Why no task will want an idle worker of the pool before another could be started, as far as graphs say; ""."""
-    if not snapshot.graphs:
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """What the graphs of the runs say of tasks to come."""
+
+    known: bool
+    #: whether any is to come, and when the first can be ready, where that is known
+    any: bool
+    soonest_ms: int | None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> _Coming:
+        waiting = [run for run in snapshot.runs if run.ahead]
+        soonest = min((run.next_ms for run in waiting if run.next_ms is not None), default=None)
+        return cls(snapshot.graphs, bool(waiting), soonest)
+
+    def unneeded(self, state: PoolState, now_ms: int) -> str:
+        """Why no task will want an idle worker of the pool before another could be started; ""."""
+        if not self.known:
+            return ""
+        if not self.any:
+            return ", and no task is to come"
+        if self.soonest_ms is not None and self.soonest_ms - now_ms > max(state.startup_ms, 1):
+            return f", and no task is ready before {show_ms(self.soonest_ms - now_ms)}"
         return ""
-    waiting = [run for run in snapshot.runs if run.ahead]
-    if not waiting:
-        return ", and no task is to come"
-    soonest = min((run.next_ms for run in waiting if run.next_ms is not None), default=None)
-    if soonest is not None and soonest - snapshot.now_ms > max(state.startup_ms, 1):
-        return f", and no task is ready before {show_ms(soonest - snapshot.now_ms)}"
-    return ""
 
 
 def _slack(urgent: Urgency) -> int:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from agent.model.plans import Estimate, HoldReason, Option
 from agent.model.snapshot import Group, Policy
 from agent.model.units import MS_PER_HOUR, cost_micros
+from agent.model.verdicts import Verdict
 from agent.planner.estimate import interrupted
 from agent.planner.feasible import why_not
 from agent.planner.room import Room, share, small
 from agent.planner.slack import AWAY_MS, Market, Urgency
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Queue:
     """What becomes of a group's waiting tasks in a pool without room."""
 
@@ -41,6 +43,7 @@ def option(
     remaining: int,
     market: Market,
     urgent: Urgency,
+    prefers: Sequence[Verdict] = (),
 ) -> Option:
     """One pool for the `remaining` tasks of a group: feasible or why not, and the arithmetic of one task.
 
@@ -55,10 +58,9 @@ def option(
     ahead = tasks_ahead(group, room, guess.median_ms, guess.n, policy)
     fits = room.tasks(group, ahead, remaining)
     mean, high = max(1, guess.mean_ms - group.done_ms), max(1, guess.high_ms - group.done_ms)
-    stays = (
-        state.lasts_until_ms is not None and now_ms + (0 if fits else state.startup_ms) + high <= state.lasts_until_ms
-    )
-    stretch = 1.0 if stays else interrupted(mean, state.hazard_per_hour, group.needs.checkpoint_ms)
+    hazard, lasts = state.hazard_per_hour, state.lasts_until_ms
+    stays = lasts is not None and now_ms + (0 if fits else state.startup_ms) + high <= lasts
+    stretch = 1.0 if stays or not hazard else interrupted(mean, hazard, group.needs.checkpoint_ms)
     part, price = share(group, state), state.usd_micros_per_hour
     work = cost_micros(price, mean * part)
     limit = None
@@ -88,11 +90,11 @@ def option(
         wait = round(wait * (1 - never))
     run = round(mean * stretch)
     delay = urgent.delay(wait + run)
-    repeated = round(work * (stretch - 1))
+    repeated = round(work * (stretch - 1)) if stretch != 1.0 else 0
     move = 0
     if group.checkpoint_mib and group.checkpoint_pool != pool.name:
         move = math.ceil(group.checkpoint_mib / 1024 * policy.egress_usd_micros_per_gib)
-    preferred = tuple([v.rule for v in group.verdicts if v.verb == "prefer" and v.selects(pool)])
+    preferred = tuple([verdict.rule for verdict in prefers if verdict.selects(pool)]) if prefers else ()
     score = work + startup + idle + repeated + fallback + move + delay
     return Option(
         pool=pool.name,

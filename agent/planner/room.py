@@ -6,7 +6,7 @@ from bisect import insort
 from dataclasses import dataclass, field
 from heapq import heapreplace
 
-from agent.model.snapshot import Group, PoolState, Worker
+from agent.model.snapshot import Group, PoolState
 from agent.planner.feasible import gpus_taken
 
 
@@ -42,14 +42,11 @@ class Room:
     @classmethod
     def of(cls, state: PoolState, now_ms: int = 0) -> Room:
         """The room of a pool at the start of a plan."""
-        room = cls(state, now_ms=now_ms)
-        for worker in state.workers:
-            if worker.draining:
-                continue
-            room.free.append(_free(worker))
-            if worker.frees_ms is not None and (room.frees_ms is None or worker.frees_ms < room.frees_ms):
-                room.frees_ms = worker.frees_ms
-        return room
+        live = [worker for worker in state.workers if not worker.draining]
+        # by position: every worker of every plan comes through here
+        free = [Free(w.slots - w.bound, w.slots, w.cpus_free, w.memory_free_mib, w.gpus_free) for w in live]
+        frees = [worker.frees_ms for worker in live if worker.frees_ms is not None]
+        return cls(state, free, now_ms=now_ms, frees_ms=min(frees) if frees else None)
 
     @property
     def lanes(self) -> list[int]:
@@ -79,26 +76,33 @@ class Room:
 
     def tasks(self, group: Group, ahead: int, limit: int) -> int:
         """How many tasks of the group fit on live workers now, at most `limit`."""
-        total = 0
+        total, size = 0, self._size(group, ahead)
         for worker in self.free:
-            total += self._fits(worker, group, ahead, limit - total)
+            total += _fits(worker, size)
             if total >= limit:
                 return limit
         return total
 
     def take(self, group: Group, ahead: int, count: int) -> None:
         """Count `count` tasks of the group as bound."""
-        pool = self.state.pool
-        memory = group.needs.memory_mib or pool.memory_mib // pool.slots
+        size = self._size(group, ahead)
+        _, cpus, memory, gpus = size
         for worker in self.free:
-            k = self._fits(worker, group, ahead, count)
+            k = min(count, _fits(worker, size))
             worker.slots -= k
-            worker.cpus -= k * group.needs.cpus
+            worker.cpus -= k * cpus
             worker.memory_mib -= k * memory
-            worker.gpus -= k * gpus_taken(group, pool)
+            worker.gpus -= k * gpus
             count -= k
             if not count:
                 return
+
+    def _size(self, group: Group, ahead: int) -> tuple[int, int, int, int]:
+        """Of one task: slots' worth it may be sent ahead, cpus, MiB, GPUs."""
+        pool = self.state.pool
+        memory = group.needs.memory_mib or pool.memory_mib // pool.slots
+        sent = ahead if ahead and small(group, self.state) else 0
+        return sent, group.needs.cpus, memory, gpus_taken(group, pool)
 
     def claim(self, count: int, run_ms: int, step: int, launch: int) -> None:
         """Give the slots that are free first, `step` of them a task, to tasks that wait or are bound; launched workers add theirs."""
@@ -123,17 +127,21 @@ class Room:
             heapreplace(self.lanes, self.lanes[0] + run_ms)
         self.lanes.sort()
 
-    def _fits(self, worker: Free, group: Group, ahead: int, limit: int) -> int:
-        pool = self.state.pool
-        memory = group.needs.memory_mib or pool.memory_mib // pool.slots
-        if ahead and small(group, self.state):
-            return max(0, min(limit, worker.slots + ahead * worker.total_slots))
-        fits = min(
-            worker.slots, worker.cpus // group.needs.cpus, worker.memory_mib // memory if memory else limit, limit
-        )
-        if gpus := gpus_taken(group, pool):
-            fits = min(fits, worker.gpus // gpus)
-        return max(0, fits)
+
+def _fits(worker: Free, size: tuple[int, int, int, int]) -> int:
+    """Tasks of this size that the worker can be sent."""
+    ahead, cpus, memory, gpus = size
+    if ahead:
+        return max(0, worker.slots + ahead * worker.total_slots)
+    fits = worker.slots
+    # compared first: nearly always the slots run out before the rest, and this is asked for every worker
+    if fits * cpus > worker.cpus:
+        fits = worker.cpus // cpus
+    if fits * memory > worker.memory_mib:
+        fits = worker.memory_mib // memory
+    if gpus and fits * gpus > worker.gpus:
+        fits = worker.gpus // gpus
+    return max(0, fits)
 
 
 def _lanes(state: PoolState, now_ms: int) -> list[int]:
@@ -167,13 +175,3 @@ def share(group: Group, state: PoolState) -> float:
     if pool.gpus:
         parts.append(gpus_taken(group, pool) / pool.gpus)
     return min(1.0, max(parts))
-
-
-def _free(worker: Worker) -> Free:
-    return Free(
-        slots=worker.slots - worker.bound,
-        total_slots=worker.slots,
-        cpus=worker.cpus_free,
-        memory_mib=worker.memory_free_mib,
-        gpus=worker.gpus_free,
-    )

@@ -435,7 +435,7 @@ def foretold(capacity: Sequence[int], step_ms: int, now_ms: int, alive: int) -> 
 def _worker(machine: Machine) -> dict[str, object]:
     return {
         "address": machine.name, "name": machine.name, "host": "", "pool": machine.pool.name, "slots": machine.pool.slots,
-        "memory_mib": machine.pool.memory_mib, "resources": {}, "draining": False,
+        "memory_mib": machine.pool.memory_mib, "resources": {}, "draining": False, "paused": False,
     }  # fmt: skip
 
 
