@@ -287,7 +287,6 @@ def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
                         "resources": {},
                         "draining": False,
                         "paused": False,
-                        "paused": False,
                         "host": "",
                     },
                 ),
