@@ -240,7 +240,7 @@ class Governor:
             if newest[key] == id and key in bound:
                 self._rebind(id, pool, *bound[key], now)
             elif newest[key] == id and key in ended:
-                _, _, result, _, start, stop, _, lineage = ended[key]
+                _, _, result, _, start, stop, _, lineage, *_ = ended[key]
                 named = tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage)
                 entry.outcomes.append(
                     Ended(placement=id, result=result, start_ms=start, run_ms=stop - start, lineage=named)
@@ -343,7 +343,7 @@ class Governor:
             await self._ask("orc_instruct", figures=figures(self))
         if view.shadow:
             await self._shadow(now)
-        if not (view.dirty or view.ended or view.changed_leases or self._says or self._due(now)):
+        if not (view.dirty or view.ended or view.changed_leases or self._says or view.news or self._due(now)):
             if now - self._renewed_ms > RENEW_MS:
                 self._renewed_ms = now
                 await self._write(self.ledger.seen, now)
@@ -438,11 +438,13 @@ class Governor:
 
     async def _write_words(self, now: int) -> None:
         """What people and providers said is on record before it has an effect."""
-        self._says += [{"cancelled by restart": ended} for ended in self.view.restarts]
-        self.view.restarts.clear()
-        if self._says:
-            said, self._says = self._says, []
+        said, self._says = [*self._says, *self.view.news], []
+        self.view.news = []
+        if said:
             await self._commit(Entry(kind="said", at_ms=now, mode=self.mode, says={"said": said}))
+        leaving, self.view.leaving = self.view.leaving, []
+        for address in leaving:
+            self._job(self._rescue(address))
 
     async def _snapshot(self, now: int, groups: tuple[Group, ...]) -> Snapshot:
         budgets: tuple[Budget, ...] = ()
@@ -796,7 +798,13 @@ class Governor:
         self._wake.set()
 
     async def _noticed(self, address: str) -> None:
+        """Nothing new to a worker that is taken away, and what only it holds goes elsewhere."""
         await self._ask("orc_instruct", drain=[address])
+        await self._rescue(address)
+
+    async def _rescue(self, address: str) -> None:
+        """Results that no other worker has are copied off a worker; what it runs goes on."""
+        await self.remote.retire_workers(workers=[address], close_workers=False, remove=False)
 
     def _price(self, pool: str, now: int) -> int:
         view = self.view.pools.get(pool)
@@ -829,6 +837,8 @@ class Governor:
         self._heard(said)
 
     def _heard(self, said: Mapping[str, Any]) -> None:
+        if "starved" in said:
+            self.view.starved(said["starved"], said["mib"])
         for group in said.get("groups", ()):
             word = self.view.words.setdefault(group, Word())
             if "override" in said:

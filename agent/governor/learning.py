@@ -44,6 +44,8 @@ class Learning:
     startups: dict[str, float] = field(default_factory=dict)
     #: class → mean ms from its last end to the end of the root run
     tails: dict[str, float] = field(default_factory=dict)
+    #: class → memory with which it ran out of it, MiB
+    starved_mib: dict[str, int] = field(default_factory=dict)
     #: root run → class → last end; "" is the run's own
     ends: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -56,6 +58,10 @@ class Learning:
             seen = self.ends.setdefault(root_run, {})
             seen[task_class] = max(seen.get(task_class, 0), stop_ms)
             seen[""] = max(seen.get("", 0), stop_ms)
+
+    def starved(self, task_class: str, mib: int) -> None:
+        """A task with so much memory ran out of it."""
+        self.starved_mib[task_class] = max(mib, self.starved_mib.get(task_class, 0))
 
     def quiet(self, root_run: str) -> None:
         """A root run has ended, as far as one can see from here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from agent.governor.metrics import Tally
 from agent.governor.specs import Facts, Spec
 from agent.ledger.records import Ended, Lease
 from agent.model.codec import digest, encode
+from agent.model.needs import Needs
 from agent.model.plans import Bind
 from agent.model.pools import DEFAULT, Pool, PriceStep
 from agent.model.snapshot import Group, PoolState, Run, Starting, Worker
@@ -41,6 +42,10 @@ RETRY_MOST_MS = 60_000
 PATH_STEP = 1.05
 #: a class's expected time moves the graphs it is in when it changed by more than this factor
 NEWS = 1.15
+
+
+#: results after which a task runs again
+_UNDONE = ("preempted", "lost", p.LEFT_EARLY, p.STARVED)
 
 
 @dataclass(slots=True)
@@ -157,8 +162,11 @@ class View:
         self.shadow: dict[Any, tuple[Task, str]] = {}
         #: tasks whose needs cannot be read, to be refused
         self.wrong: list[tuple[Any, str]] = []
-        #: held tasks that each `client.restart` ended, to be put on record
-        self.restarts: list[dict[str, int]] = []
+        #: what happened that is neither a decision nor an outcome, to be put on record
+        self.news: list[dict[str, Any]] = []
+        #: addresses of workers that said that they will be taken away
+        self.leaving: list[str] = []
+        self._starved_anew = False
         self.dirty = True
         self._cache: dict[Any, str] = {}
         self._judged_hour = 0
@@ -195,6 +203,11 @@ class View:
         elif kind == p.PAUSED:
             if (paused := self.live.get(delta[1])) is not None:
                 paused.counts.paused = delta[2]
+        elif kind == p.NOTICE:
+            if (leaving := self.live.get(delta[1])) is not None:
+                leaving.noticed = leaving.counts.draining = True
+                self.leaving.append(delta[1])
+                self.news.append({"notice": leaving.counts.name, "left_ms": delta[2], "why": delta[3]})
         elif kind == p.GONE:
             self._unready(delta[1])
             self.losses.pop(delta[1], None)
@@ -206,7 +219,7 @@ class View:
         elif kind == p.BOUND_ELSEWHERE:
             self.shadow[delta[1]] = (Task(delta[1], delta[2], _bucket(delta[3]), delta[4]), delta[5])
         elif kind == p.RESTARTED:
-            self.restarts.append({"held": delta[1]})
+            self.news.append({"cancelled by restart": {"held": delta[1]}})
             for key in list(self.bound):
                 self._ended(key, "cancelled by restart", None, 0, 0, 0, now_ms=now_ms)
             self.ready.clear()
@@ -248,7 +261,7 @@ class View:
 
     def _ended(
         self, key: Any, result: str, address: str | None, start_ms: int, stop_ms: int, output_bytes: int,
-        lineage: Iterable[Any] = (), *, now_ms: int,
+        lineage: Iterable[Any] = (), checkpoint: Sequence[int] = (), *, now_ms: int,
     ) -> None:  # fmt: skip
         bound = self.bound.pop(key, None)
         if bound is None:
@@ -263,9 +276,11 @@ class View:
                 live.idle_since_ms = now_ms
         spec = self.specs[bound.task.spec]
         kept = self.kept.get(key)
-        if result == "lost":
-            preempted = self._was_preempted(bound)
-            result = "preempted" if preempted else "lost"
+        if result == p.STARVED:
+            self._starved(spec, bound)
+        elif result in ("lost", p.LEFT_EARLY):
+            preempted = result == p.LEFT_EARLY or self._was_preempted(bound)
+            result = "preempted" if preempted and result == "lost" else result
             preemptions, losses = self.losses.get(key, (0, 0))
             self.losses[key] = (preemptions + preempted, losses + (not preempted))
         elif result != "withdrawn":
@@ -273,10 +288,11 @@ class View:
             self.kept.pop(key, None)
             if (graph := self.graph_of.get(key)) is not None:
                 graph.end(key)
+        if checkpoint and checkpoint[0] > bound.at_ms and result in _UNDONE:
+            before = kept.done_ms if kept else 0
+            self.checkpointed(key, before + checkpoint[0] - bound.at_ms, bound.pool, -(-checkpoint[1] // 2**20))
         stop = stop_ms or now_ms
-        run = (
-            stop_ms - start_ms if start_ms else now_ms - bound.at_ms if result in ("preempted", "lost", "failed") else 0
-        )
+        run = stop_ms - start_ms if start_ms else now_ms - bound.at_ms if result in (*_UNDONE, "failed") else 0
         part = self._share(bound)
         lease = live.lease if live is not None else self.lease_of.get(bound.address)
         if result == "done" and start_ms and self.learns_runtimes:
@@ -300,6 +316,25 @@ class View:
                 lineage=tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage),
             )
         )
+
+    def _starved(self, spec: Spec, bound: Bound) -> None:
+        """A task ran out of memory: its class is given more from now on."""
+        mib = bound.load[1]
+        if mib > self.learning.starved_mib.get(spec.task_class, 0):
+            self.starved(spec.task_class, mib)
+            self.news.append({"starved": spec.task_class, "mib": mib})
+
+    def starved(self, task_class: str, mib: int) -> None:
+        """Tasks of a class ran out of so much memory; those that wait are told apart anew."""
+        self.learning.starved(task_class, mib)
+        self._starved_anew = self.dirty = True
+
+    def _fed(self, needs: Needs, starved_mib: int) -> Needs:
+        """Needs with twice the memory that was too little, or the largest worker's where that is less."""
+        if not starved_mib or (needs.memory_mib or 0) > starved_mib:
+            return needs
+        largest = max((view.pool.memory_mib for view in self.pools.values()), default=0)
+        return replace(needs, memory_mib=min(2 * starved_mib, largest) if largest > starved_mib else 2 * starved_mib)
 
     def _was_preempted(self, bound: Bound) -> bool:
         live = self.live.get(bound.address)
@@ -448,8 +483,11 @@ class View:
         return self._regroup(now_ms)
 
     def turn_hour(self, now_ms: int) -> dict[str, frozenset[str]]:
-        """Ask the rules again when the hour that they read has turned. As `judge_again`."""
-        return self._regroup(now_ms) if self._hour(now_ms) != self._judged_hour else {}
+        """Ask the rules again when the hour that they read has turned, or needs have grown. As `judge_again`."""
+        if self._starved_anew or self._hour(now_ms) != self._judged_hour:
+            self._starved_anew = False
+            return self._regroup(now_ms)
+        return {}
 
     def _regroup(self, now_ms: int) -> dict[str, frozenset[str]]:
         self._judged_hour = self._hour(now_ms)
@@ -478,7 +516,8 @@ class View:
         spec = self.specs[task.spec]
         preemptions, losses = self.losses.get(task.key, (0, 0))
         tail, kept = self._tail(task.key, spec), self.kept.get(task.key)
-        key = (task.spec, task.input_mib, preemptions, losses, self._hour(now_ms), tail, kept)
+        starved = self.learning.starved_mib.get(spec.task_class, 0)
+        key = (task.spec, task.input_mib, preemptions, losses, self._hour(now_ms), tail, kept, starved)
         found = self._cache.get(key)
         if found is None:
             self._forget_groups()
@@ -488,7 +527,8 @@ class View:
                 id="",
                 task_class=spec.task_class,
                 name=spec.name,
-                needs=spec.needs,
+                needs=self._fed(spec.needs, starved),
+                starved_mib=starved,
                 root_run=spec.root_run,
                 flow_run=spec.flow_run,
                 ready=0,

@@ -186,5 +186,7 @@ RESULTS = (
     "cancelled by restart",
     "cached",
     "rescheduled",
+    "out of memory",
+    "moved",
 )
 RESULT_CODE = {name: code for code, name in enumerate(RESULTS)}

@@ -151,6 +151,8 @@ class Group:
     #: workers lost under these tasks: preempted and otherwise
     preemptions: int = 0
     losses: int = 0
+    #: memory with which tasks of the class ran out of it, MiB; `needs` asks for more. 0: never seen
+    starved_mib: int = 0
     #: a person's choice of pool
     override: str | None = None
     #: rules a person has approved for this group, and who

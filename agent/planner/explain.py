@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agent.model.plans import Decision, Option
 from agent.model.snapshot import Group, PoolState
-from agent.model.units import show_ms, show_usd
+from agent.model.units import show_mib, show_ms, show_usd
 from agent.planner.feasible import distance, why_not
 
 
@@ -25,6 +25,24 @@ def in_short(group: Group, ranked: Sequence[Option]) -> str:
         return f"{best.pool}: {show_ms(best.late_ms)} late, the least of all pools"
     pull = f", preferred by {', '.join(best.preferred_by)}" if best.preferred_by else ""
     return f"{best.pool}: {_worth(best)}{pull}, against {_worth(second)} on {second.pool}"
+
+
+def past(group: Group) -> str:
+    """What happened to the group's tasks before, that this decision answers to; ""."""
+    parts = []
+    if group.preemptions:
+        parts.append(f"taken off a worker {_times(group.preemptions)}")
+    if group.losses:
+        parts.append(f"lost with a worker {_times(group.losses)}")
+    if group.starved_mib:
+        parts.append(f"ran out of {show_mib(group.starved_mib)}, is given {show_mib(group.needs.memory_mib or 0)}")
+    if group.done_ms:
+        parts.append(f"goes on from a checkpoint after {show_ms(group.done_ms)}")
+    return ", ".join(parts)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _worth(entry: Option) -> str:

@@ -22,14 +22,14 @@ from agent.model.plans import (
 from agent.model.snapshot import Budget, Group, PoolState, Snapshot
 from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.estimate import estimate
-from agent.planner.explain import in_short, nearest
+from agent.planner.explain import in_short, nearest, past
 from agent.planner.feasible import PHYSICAL, why_not
 from agent.planner.rank import option, order, slots_of, tasks_ahead
 from agent.planner.room import Room, share
 from agent.planner.slack import Market, Urgency, urgency
 
 #: raised whenever the same snapshot would give another plan
-VERSION = "2"
+VERSION = "3"
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -296,7 +296,7 @@ class _Draft:
 
     def _decide(self, group: Group, ranked: list[Option], verb: Verb, reason: str, release: str = "") -> int:
         best = ranked[0] if ranked and not ranked[0].why_not else None
-        urgent = self.urgencies[group.id]
+        urgent, before = self.urgencies[group.id], past(group)
         self.decisions.append(
             Decision(
                 group=group.id,
@@ -306,7 +306,7 @@ class _Draft:
                 flow_run=group.flow_run,
                 verb=verb,
                 pool=best.pool if best and verb != "refuse" else None,
-                reason=reason,
+                reason=f"{reason}; {before}" if before else reason,
                 release=release,
                 options=tuple(ranked),
                 verdicts=tuple(f"{v.rule} ({v.verb}): {v.reason}" for v in group.verdicts),

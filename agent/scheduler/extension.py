@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import SchedulerPlugin
+from distributed import SchedulerPlugin, Status
 
 from agent.model.pools import pool_of
 from agent.scheduler import dashboard, probe
@@ -28,6 +28,8 @@ logger = logging.getLogger("orc.extension")
 KEPT = 500_000
 #: a slice of work in the scheduler's loop, seconds
 SLICE = 0.005
+#: a worker that died with so much of its memory taken died of that; Dask pauses it at 0.8 and kills at 0.95
+FULL = 0.75
 #: what to do about Adaptive
 ADAPTIVE = "give its limits to a pool instead (workers.min and workers.max in pools.yaml), and end the Adaptive"
 #: dependencies of a task that are told
@@ -54,6 +56,10 @@ class Task:
     ours: set[str] | None = None
     #: when its inputs were ready, seconds of the performance counter
     ready_at: float = 0.0
+    #: its body has checkpoints, so it can leave; when the last one was written, ms, and its bytes
+    checkpoint: tuple[int, int] | None = None
+    #: why its body left its worker by itself, as a result
+    left: str = ""
 
 
 class Extension(SchedulerPlugin):
@@ -77,6 +83,9 @@ class Extension(SchedulerPlugin):
         self.epoch = 0
         self.tasks: dict[Any, Task] = {}
         self.counts: dict[str, Counts] = {}
+        #: Dask's own states of the workers, to look at when one is gone; address → tasks that are to blame for its end
+        self.states: dict[str, Any] = {}
+        self.blamed: dict[str, frozenset[Any]] = {}
         self.sizes: dict[str, Size] = {}
         self.specs: dict[str, int] = {}
         self.spec_says: list[dict[str, Any]] = []
@@ -272,6 +281,7 @@ class Extension(SchedulerPlugin):
         """The task is no longer processing: done, failed, lost, withdrawn or cancelled."""
         where, task.on = task.on, None
         counts = self.counts.get(where or "")
+        starved = finish == "released" and where not in self.scheduler.workers and self._starved(counts, task.key)
         if counts is not None:
             counts.bound.pop(task.key, None)
             counts.lent.discard(task.key)
@@ -284,6 +294,10 @@ class Extension(SchedulerPlugin):
             result = "lost" if lost else "withdrawn" if task.withdrawing else "rescheduled" if again else "cancelled"
             if result == "cancelled" and self.restarting[1]:
                 result = "cancelled by restart"
+            if starved:
+                result = p.STARVED
+            elif result == "rescheduled" and task.left:
+                result = task.left
             if ts is not None:
                 if lost:
                     # the governor counts losses; a death under queued work is not the task's failure
@@ -301,7 +315,64 @@ class Extension(SchedulerPlugin):
         # a Prefect task that failed, or found its result stored, is a State in Dask's memory; the body says so in the metadata
         said = ((ts.metadata or {}).get(p.ANNOTATION) or {}) if result == "done" and ts is not None else {}
         where, nbytes = kwargs.get("worker") or where, kwargs.get("nbytes") or 0
-        self.tell((p.ENDED, task.key, said.get(p.RESULT, result), where, begin, stop, nbytes, said.get(p.LINEAGE, ())))
+        kept, task.checkpoint, task.left = task.checkpoint, None, ""
+        self.tell(
+            (
+                p.ENDED,
+                task.key,
+                said.get(p.RESULT, result),
+                where,
+                begin,
+                stop,
+                nbytes,
+                said.get(p.LINEAGE, ()),
+                kept or (),
+            )
+        )
+
+    def _starved(self, counts: Counts | None, key: Any) -> bool:
+        """Whether a worker that died had too little memory for this task: it was paused for that, or nearly full when last seen.
+
+        Only the tasks on its threads are to blame, the first of those it was sent.
+        """
+        if counts is None:
+            return False
+        if counts.address not in self.blamed:
+            ws = self.states[counts.address]
+            full = ws.status == Status.paused or (
+                ws.memory_limit and ws.metrics.get("memory", 0) > FULL * ws.memory_limit
+            )
+            self.blamed[counts.address] = (
+                frozenset(itertools.islice(counts.bound, counts.slots)) if full else frozenset()
+            )
+        return key in self.blamed[counts.address]
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """What bodies and workers say of themselves."""
+        if topic == p.MOVED_TOPIC:
+            if (task := self.tasks.get(msg["key"])) is not None:
+                task.left = msg["result"]
+        elif topic == p.CHECKPOINT_TOPIC:
+            if (task := self.tasks.get(msg["key"])) is not None and task.on is not None:
+                task.checkpoint = (msg["at_ms"] or (task.checkpoint or (0, 0))[0], msg["bytes"])
+                if (counts := self.counts.get(task.on)) is not None and counts.draining:
+                    self._leave(task)
+        elif topic == p.NOTICE_TOPIC and (counts := self.counts.get(msg["worker"])) is not None and not counts.draining:
+            self._drain(counts)
+            self.tell((p.NOTICE, counts.address, msg["left_ms"], msg["why"]))
+
+    def _drain(self, counts: Counts) -> None:
+        """Nothing new to it; what has not started comes back, and what has checkpoints leaves at the next."""
+        counts.draining = True
+        self._withdraw(counts)
+        for key in counts.bound:
+            if (task := self.tasks.get(key)) is not None and task.checkpoint is not None:
+                self._leave(task)
+
+    def _leave(self, task: Task) -> None:
+        if task.on is not None and task.on in self.scheduler.stream_comms and self._governs(task):
+            why = f"{self.counts[task.on].name} is going away"
+            self.scheduler.stream_comms[task.on].send({"op": p.LEAVE, "key": task.key, "why": why})
 
     def _let_through(self, key: Any) -> None:
         task, ts = self.tasks.get(key), self.scheduler.tasks.get(key)
@@ -325,7 +396,7 @@ class Extension(SchedulerPlugin):
             self.inner.pump()
 
     def _joined(self, address: str) -> None:
-        ws = self.scheduler.workers[address]
+        ws = self.states[address] = self.scheduler.workers[address]
         pools = tuple((size.name, size.selector) for size in self.sizes.values())
         pool = pool_of(pools, name=str(ws.name), host=ws.host, resources=ws.resources, nthreads=ws.nthreads)
         size = self.sizes.get(pool)
@@ -358,6 +429,8 @@ class Extension(SchedulerPlugin):
 
     def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
         """A worker left; its tasks have come back already."""
+        self.states.pop(worker, None)
+        self.blamed.pop(worker, None)
         if self.counts.pop(worker, None) is not None:
             self.tell((p.LEFT, worker))
             self.inner.left(worker)
@@ -524,9 +597,11 @@ class Extension(SchedulerPlugin):
             self.mode = mode
         if figures is not None:
             self.figures = figures
-        for address in (*drain, *withdraw):
+        for address in drain:
             if (counts := self.counts.get(address)) is not None:
-                counts.draining = counts.draining or address in drain
+                self._drain(counts)
+        for address in withdraw:
+            if (counts := self.counts.get(address)) is not None:
                 self._withdraw(counts)
         for address in undrain:
             if (counts := self.counts.get(address)) is not None:

@@ -19,7 +19,7 @@ FOLLOW, INSTRUCT, SNAPSHOT, STATE = "orc_follow", "orc_instruct", "orc_snapshot"
 READY = "ready"  # key, spec number, input bytes, since ms, governed keys it takes in, how many more of them
 SPECIFIED = "spec"  # spec number, what it says
 BOUND_ELSEWHERE = "seen"  # shadow: key, spec number, input bytes, since ms, worker address
-ENDED = "end"  # key, result, worker address, start ms, stop ms, output bytes, lineage
+ENDED = "end"  # key, result, worker address, start ms, stop ms, output bytes, lineage, checkpoint: (at ms, bytes) or ()
 GONE = "gone"  # key: a held task that was cancelled
 JOINED = "join"  # worker, as `Extension.worker` describes it
 LEFT = "left"  # worker address
@@ -27,8 +27,17 @@ PAUSED = "paused"  # worker address, whether it takes no work now (too full, or 
 LENT = "lent"  # key: its slot is free while it waits for inner work
 THROUGH = "through"  # key, why it was not held
 RESTARTED = "restart"  # held tasks it ended
+NOTICE = "notice"  # worker address, ms left, why: it will be taken away
 
 #: what a body says of itself, in its Dask task's metadata: a mapping under the annotation's key
 RESULT, CAUSE, LINEAGE = "result", "cause", "lineage"
+
+#: results of a task that left its worker by itself: for more memory, or at a checkpoint of a worker that is going
+STARVED, LEFT_EARLY = "out of memory", "moved"
+
+#: topics of a worker's events: a task's checkpoint, a task that leaves, a worker that will be taken away
+CHECKPOINT_TOPIC, MOVED_TOPIC, NOTICE_TOPIC = "orc-checkpoint", "orc-moved", "orc-notice"
+#: message to a worker: a task is to leave at its next checkpoint
+LEAVE = "orc-leave"
 
 Delta = tuple[Any, ...]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from typing import Any
 
 import dask
-from distributed import get_worker
+from distributed import Reschedule, get_worker
 from prefect.client.schemas.objects import State
 
 from agent.scheduler import protocol as p
-from agent.worker import lineage
+from agent.worker import leaving, lineage
 from agent.worker.engine import run_async, run_sync
 from agent.worker.shipped import Born, at_home, shipment, unpack
 
@@ -27,9 +27,17 @@ def run_task(shipped: str, call: bytes, found: Sequence[Any]) -> Any:
     """
     worker = get_worker()
     key = worker.get_current_task()
-    with lineage.collected() as named:
-        state = copy_context().run(_run, worker, key, shipped, call, found)
     entry = worker.state.tasks.get(key)
+    leaving.ready(worker)
+    try:
+        with lineage.collected() as named:
+            state = copy_context().run(_run, worker, key, shipped, call, found, _held(entry))
+    except leaving.Moved as moved:
+        # told before the task comes back: both go to the scheduler by the same stream
+        worker.log_event(p.MOVED_TOPIC, {"key": key, "result": moved.result, "why": moved.why})
+        raise Reschedule from None
+    finally:
+        leaving.forget(key)
     if entry is not None and isinstance(state, State):
         said = outcome(state)
         if named:
@@ -37,6 +45,12 @@ def run_task(shipped: str, call: bytes, found: Sequence[Any]) -> Any:
         if said:
             entry.metadata[p.ANNOTATION] = said
     return state
+
+
+def _held(entry: Any) -> bool:
+    """Whether a governor decides where it runs, so that it may be decided anew."""
+    says = (getattr(entry, "annotations", None) or {}).get(p.ANNOTATION)
+    return isinstance(says, Mapping) and says.get(p.MODE) == "govern"
 
 
 def outcome(state: State[Any]) -> dict[str, Any]:
@@ -51,12 +65,12 @@ def _starved(data: Any) -> bool:
     return isinstance(error, MemoryError)
 
 
-def _run(worker: Any, key: Any, name: str, call: bytes, found: Sequence[Any]) -> Any:
+def _run(worker: Any, key: Any, name: str, call: bytes, found: Sequence[Any], moves: bool) -> Any:
     shipped = shipment(worker, name)
     born: Born
     born, parameters, wait_for = unpack(call, found)
     run = born.run(shipped.template)
     with at_home(name, shipped, born.assets), dask.annotate(**{p.ANNOTATION: {p.INNER: key}}):
         if shipped.task.isasync:
-            return asyncio.run(run_async(shipped.task, run, born.told, parameters, wait_for))
-        return run_sync(shipped.task, run, born.told, parameters, wait_for)
+            return asyncio.run(run_async(shipped.task, run, born.told, parameters, wait_for, moves))
+        return run_sync(shipped.task, run, born.told, parameters, wait_for, moves)

@@ -33,14 +33,14 @@ from prefect.transactions import get_transaction
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from agent.errors import CheckpointError
+from agent.scheduler import protocol as p
+from agent.worker import leaving
 
 T = TypeVar("T")
 logger = logging.getLogger("orc.checkpoint")
 
 #: of the format below
 FORMAT = 1
-#: topic of the worker's event: {"key", "at_ms", "bytes", "ms"}; "bytes" is 0 when the checkpoint was removed
-TOPIC = "orc-checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,7 @@ def load(default: T | None = None, *, version: str | None = None) -> Any:
     """
     place = _place(version)
     data = _read(place)
+    _tell(len(data or b""), 0, at_ms=0)
     if not data:
         return default
     _collect(place)
@@ -88,7 +89,13 @@ def load(default: T | None = None, *, version: str | None = None) -> Any:
 
 
 def save(state: Any, *, version: str | None = None) -> None:
-    """Replace this task run's checkpoint by this state, in one step. Raises CheckpointError where it cannot be pickled or stored."""
+    """Replace this task run's checkpoint by this state, in one step.
+
+    When the worker is going to be taken away, the task leaves it here, and goes on elsewhere from this state: the call does
+    not return then.
+
+    Raises CheckpointError where it cannot be pickled or stored.
+    """
     place = _place(version)
     begin = time.time()
     try:
@@ -98,7 +105,17 @@ def save(state: Any, *, version: str | None = None) -> None:
     said = {"format": FORMAT, "version": place.version, "at_ms": round(begin * 1000), "sha256": hashlib.sha256(body).hexdigest()}  # fmt: skip
     _write(place, json.dumps(said).encode() + b"\n" + body)
     _collect(place)
-    _tell(len(body), round((time.time() - begin) * 1000))
+    _tell(len(body), round((time.time() - begin) * 1000), at_ms=round(begin * 1000))
+    if why := leaving.asked(_key()):
+        raise leaving.Moved(p.LEFT_EARLY, f"left at its checkpoint: {why}")
+
+
+def _key() -> Any:
+    """Of the Dask task this is, None where there is none: not on Dask, or in a thread of the body's own."""
+    try:
+        return get_worker().get_current_task()
+    except (ValueError, KeyError):
+        return None
 
 
 def discard() -> None:
@@ -165,7 +182,7 @@ def _remove(place: _Place) -> None:
     else:
         # a storage that cannot delete: an empty object, which is no checkpoint
         _called(place.storage.write_path, place.path, b"")
-    _tell(0, 0)
+    _tell(0, 0, at_ms=0)
 
 
 def _called(method: Any, *arguments: Any) -> Any:
@@ -189,11 +206,7 @@ def _collect(place: _Place) -> None:
     transaction.on_commit_hooks.append(remove_checkpoint)
 
 
-def _tell(size: int, took_ms: int) -> None:
-    """The scheduler learns how old the last checkpoint is, and what one costs."""
-    try:
-        worker = get_worker()
-        key = worker.get_current_task()
-    except (ValueError, KeyError):
-        return  # not on Dask, or in a thread of the body's own
-    worker.log_event(TOPIC, {"key": key, "at_ms": round(time.time() * 1000), "bytes": size, "ms": took_ms})
+def _tell(size: int, took_ms: int, at_ms: int) -> None:
+    """The scheduler learns that the task can leave, how old its last checkpoint is, and what one costs. `at_ms` is 0 for none new."""
+    if (key := _key()) is not None:
+        get_worker().log_event(p.CHECKPOINT_TOPIC, {"key": key, "at_ms": at_ms, "bytes": size, "ms": took_ms})

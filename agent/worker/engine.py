@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
 from prefect._internal.result_records import ResultRecord
 from prefect.client.schemas import TaskRun
 from prefect.client.schemas.objects import State
+from prefect.states import Pending
 from prefect.task_engine import AsyncTaskRunEngine, SyncTaskRunEngine
 from prefect.tasks import Task
 from prefect.utilities.engine import link_state_to_task_run_result
 
+from agent.scheduler import protocol as p
 from agent.worker.events import tell
+from agent.worker.leaving import Moved
 
 
 def _enter(engine: Any, state: State[Any]) -> State[Any]:
@@ -38,25 +42,73 @@ def _enter(engine: Any, state: State[Any]) -> State[Any]:
     return state
 
 
+def _elsewhere(error: BaseException, moves: bool) -> None:
+    """A body that ran out of memory is not retried where it did. Raises Moved."""
+    if moves and isinstance(error, MemoryError):
+        raise Moved(p.STARVED, f"ran out of memory: {error}") from error
+
+
+def _moved(error: BaseException) -> State[Any] | None:
+    """The state of a task run that goes on elsewhere."""
+    return Pending(name="Moved", message=error.why) if isinstance(error, Moved) else None
+
+
+@dataclass
 class Engine(SyncTaskRunEngine[Any, Any]):
     """Of sync tasks."""
+
+    #: it may be decided anew
+    moves: bool = False
+
+    def handle_exception(self, exc: Exception) -> None:
+        """See `SyncTaskRunEngine`."""
+        _elsewhere(exc, self.moves)
+        super().handle_exception(exc)
+
+    def handle_crash(self, exc: BaseException) -> None:
+        """See `SyncTaskRunEngine`."""
+        if (state := _moved(exc)) is not None:
+            self.set_state(state, force=True)
+        else:
+            super().handle_crash(exc)
 
     def set_state(self, state: State[Any], force: bool = False) -> State[Any]:
         """See `SyncTaskRunEngine`."""
         return _enter(self, state)
 
 
+@dataclass
 class AsyncEngine(AsyncTaskRunEngine[Any, Any]):
     """Of async tasks."""
+
+    #: it may be decided anew
+    moves: bool = False
+
+    async def handle_exception(self, exc: Exception) -> None:
+        """See `AsyncTaskRunEngine`."""
+        _elsewhere(exc, self.moves)
+        await super().handle_exception(exc)
+
+    async def handle_crash(self, exc: BaseException) -> None:
+        """See `AsyncTaskRunEngine`."""
+        if (state := _moved(exc)) is not None:
+            await self.set_state(state, force=True)
+        else:
+            await super().handle_crash(exc)
 
     async def set_state(self, state: State[Any], force: bool = False) -> State[Any]:
         """See `AsyncTaskRunEngine`."""
         return _enter(self, state)
 
 
-def run_sync(task: Task[Any, Any], run: TaskRun, pending: Any, parameters: dict[str, Any], wait_for: Any) -> State[Any]:
-    """`prefect.task_engine.run_task_sync`, of a task run whose Pending was told already. Returns its last state."""
-    engine = Engine(task=task, parameters=parameters, task_run=run, wait_for=wait_for)
+def run_sync(
+    task: Task[Any, Any], run: TaskRun, pending: Any, parameters: dict[str, Any], wait_for: Any, moves: bool
+) -> State[Any]:
+    """`prefect.task_engine.run_task_sync`, of a task run whose Pending was told already. Returns its last state.
+
+    Raises Moved where it goes on elsewhere, which only one that `moves` does.
+    """
+    engine = Engine(task=task, parameters=parameters, task_run=run, wait_for=wait_for, moves=moves)
     engine._last_event = pending
     with engine.start():
         while engine.is_running():
@@ -67,10 +119,10 @@ def run_sync(task: Task[Any, Any], run: TaskRun, pending: Any, parameters: dict[
 
 
 async def run_async(
-    task: Task[Any, Any], run: TaskRun, pending: Any, parameters: dict[str, Any], wait_for: Any
+    task: Task[Any, Any], run: TaskRun, pending: Any, parameters: dict[str, Any], wait_for: Any, moves: bool
 ) -> State[Any]:
     """`prefect.task_engine.run_task_async`, likewise."""
-    engine = AsyncEngine(task=task, parameters=parameters, task_run=run, wait_for=wait_for)
+    engine = AsyncEngine(task=task, parameters=parameters, task_run=run, wait_for=wait_for, moves=moves)
     engine._last_event = pending
     async with engine.start():
         while engine.is_running():

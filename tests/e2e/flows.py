@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import INPUTS, TASK_SOURCE
 
-from agent import GovernedTaskRunner, needs
+from agent import GovernedTaskRunner, checkpoint, needs
 
 
 def _ran(folder: str, name: Any) -> None:
@@ -61,6 +62,48 @@ def outer() -> int:
 def inner(n: int) -> int:
     """Of outer."""
     return n
+
+
+@needs(memory="256 MiB", runtime="2s")
+@task
+def hungry(folder: str, hard: bool) -> int:
+    """Runs out of memory the first time: with an error, or by the death of its worker."""
+    _ran(folder, "hungry")
+    if len((Path(folder) / "hungry.ran").read_text().split()) > 1:
+        return 1
+    if not hard:
+        raise MemoryError("on purpose")
+    eaten = bytearray(900 * 2**20)
+    eaten[::4096] = bytes(len(eaten[::4096]))
+    time.sleep(2)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+@needs(interruptible=True, runtime="4s", checkpoint_interval="200 ms")
+@task
+def climb(folder: str, steps: int) -> int:
+    """A step at a time, with a checkpoint at each."""
+    _ran(folder, "climb")
+    for step in range(checkpoint.load(default=0), steps):
+        _ran(folder, f"step{step}")
+        time.sleep(0.2)
+        checkpoint.save(step + 1)
+    return steps
+
+
+@flow(task_runner=GovernedTaskRunner)
+def eating(folder: str, hard: bool = False) -> int:
+    """One hungry task."""
+    result: int = hungry.submit(folder, hard).result()
+    return result
+
+
+@flow(task_runner=GovernedTaskRunner)
+def climbing(folder: str, steps: int) -> int:
+    """One task with checkpoints."""
+    result: int = climb.submit(folder, steps).result()
+    return result
 
 
 @flow(task_runner=GovernedTaskRunner)

@@ -1,0 +1,57 @@
+"""A task that comes back is decided anew by what brought it back: memory that ran out, a worker that is going."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from sqlalchemy import select
+
+from agent.ledger import schema as t
+from agent.model import codec
+from tests.conftest import until
+from tests.e2e.test_plugs import one_outcome_each, started
+
+pytestmark = pytest.mark.real
+
+
+def history(orc, name):
+    """What became of each placement of a task, and the reason of the decision behind it, oldest first."""
+    orc.settled()
+    ledger = orc.ledger()
+    p, o, d = t.placement, t.outcome, t.decision
+    joined = p.join(o, o.c.placement == p.c.id).join(d, d.c.id == p.c.decision)
+    with ledger.engine.connect() as db:
+        rows = db.execute(select(o.c.result, d.c.body, p.c.key).select_from(joined).order_by(p.c.id)).all()
+    bodies = [(t.RESULTS[row.result], codec.decode(dict, ledger.decision_body(row.body)), row.key) for row in rows]
+    return [(result, body["reason"]) for result, body, key in bodies if key.startswith(name) or body["name"] == name]
+
+
+@pytest.mark.parametrize("hard", [False, True], ids=["by an error", "by its worker's death"])
+def test_a_task_that_ran_out_of_memory_is_given_more_and_its_class_from_the_start(orc, tmp_path, hard):
+    before = len(history(orc, "hungry"))
+    if hard:
+        # the class has learned from the case before; a need that is said anew is believed until it proves too small
+        assert before
+    assert orc.run("eating", folder=str(tmp_path), hard=hard) == 1
+    told = history(orc, "hungry")[before:]
+    assert started(tmp_path) == {"hungry": 2}
+    assert [result for result, _ in told] == ["out of memory", "done"]
+    assert "ran out of" in told[1][1]
+    assert "is given" in told[1][1]
+    one_outcome_each(orc)
+
+
+def test_a_worker_that_is_told_to_end_lets_its_task_leave_at_a_checkpoint(orc, tmp_path):
+    process = orc.flow("climbing", folder=str(tmp_path), steps=25)
+    until(lambda: "step5" in started(tmp_path), 60)
+    os.kill(int((tmp_path / "climb.ran").read_text().split()[0]), signal.SIGTERM)
+    assert orc.result(process) == 25
+    ran = started(tmp_path)
+    assert ran.pop("climb") == 2
+    assert set(ran.values()) == {1}, "a step was done twice"
+    told = history(orc, "climb")
+    assert [result for result, _ in told] == ["moved", "done"]
+    assert "goes on from a checkpoint" in told[1][1]
+    one_outcome_each(orc)
