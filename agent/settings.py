@@ -63,6 +63,7 @@ class Settings(BaseSettings):
         description="deadlines are planned with this quantile of the runtime, in standard deviations (1.282: 90 %)",
     )
     deadline_margin: str = Field("2s", description="time kept free before a deadline")
+    aging: str = Field("10min", description="tasks that have waited for so long are taken for a priority class higher")
     ahead: str = Field("250ms", description="work sent ahead to a worker beyond its slots")
     max_losses: Annotated[int, Field(ge=0, le=1000)] = Field(
         4, description="worker deaths without notice charged to a task before it is refused"
@@ -130,6 +131,7 @@ class Settings(BaseSettings):
             delay_usd_micros_per_hour=units.usd_micros(self.delay_usd_per_hour),
             deadline_sigmas=self.deadline_quantile_sigmas,
             margin_ms=units.duration_ms(self.deadline_margin),
+            aging_ms=units.duration_ms(self.aging),
             ahead_ms=units.duration_ms(self.ahead),
             max_losses=self.max_losses,
         )

@@ -460,6 +460,7 @@ class Governor:
             groups=groups,
             statistics=self.view.learning.statistics({group.task_class for group in groups}),
             budgets=budgets,
+            usage=self.view.usage(groups),
         )
 
     async def _budgets(self) -> tuple[Budget, ...]:

@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import tornado.httpserver
@@ -46,7 +47,7 @@ def build(settings: Settings, scheduler: str, environment: dict[str, str], holde
         pools=said.pools,
         budgets=said.budgets,
         rulebook=rulebook,
-        policy=settings.policy(),
+        policy=replace(settings.policy(), shares=said.shares),
         providers={"local": local},
         mode=settings.mode,
         holder=holder,

@@ -18,7 +18,7 @@ from agent.model.codec import digest, encode
 from agent.model.needs import Needs
 from agent.model.plans import Bind
 from agent.model.pools import DEFAULT, Pool, PriceStep
-from agent.model.snapshot import Group, PoolState, Run, Starting, Worker
+from agent.model.snapshot import Group, PoolState, Run, Starting, Usage, Worker
 from agent.model.units import cost_micros
 from agent.model.verdicts import Verdict
 from agent.planner.dag import Graph
@@ -531,6 +531,7 @@ class View:
                 starved_mib=starved,
                 root_run=spec.root_run,
                 flow_run=spec.flow_run,
+                team=spec.team,
                 ready=0,
                 since_ms=0,
                 verdicts=verdicts,
@@ -628,6 +629,16 @@ class View:
             for name, graph in sorted(self.graphs.items())
             if graph.tasks
         )
+
+    def usage(self, groups: Sequence[Group]) -> tuple[Usage, ...]:
+        """Who has the workers now, in order of teams and runs; nothing when one run alone waits."""
+        if len({(group.team, group.root_run) for group in groups}) < 2:
+            return ()
+        taken: dict[tuple[str, str], int] = {}
+        for bound in self.bound.values():
+            spec = self.specs[bound.task.spec]
+            taken[spec.team, spec.root_run] = taken.get((spec.team, spec.root_run), 0) + 1
+        return tuple(Usage(team=team, root_run=run, slots=n) for (team, run), n in sorted(taken.items()))
 
     def forget_run(self, root_run: str) -> None:
         """A run has ended: its graph is let go."""

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from agent.model import codec
-from agent.model.snapshot import Budget, Group, Policy, PoolState, Run, Snapshot, Statistic
+from agent.model.snapshot import Budget, Group, Policy, PoolState, Run, Snapshot, Statistic, Usage
 
 
 def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -29,6 +29,7 @@ def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
         "seed": snapshot.seed,
         "runs": [orjson.loads(codec.encode(run)) for run in snapshot.runs],
         "graphs": snapshot.graphs,
+        "usage": [[x.team, x.root_run, x.slots] for x in snapshot.usage],
         "ready": [[group.id, group.ready, group.since_ms] for group in snapshot.groups],
     }
     return head, parts
@@ -51,6 +52,7 @@ def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
         # written before version 2 of the planner: no runs
         runs=tuple(codec.decode(Run, codec.encode(run)) for run in head.get("runs", ())),
         graphs=head.get("graphs", False),
+        usage=tuple(Usage(team=team, root_run=run, slots=slots) for team, run, slots in head.get("usage", ())),
         budgets=tuple(codec.decode(Budget, body) for name, body in parts.items() if name.startswith("budget/")),
     )
 

@@ -33,6 +33,10 @@ class Policy:
     queue_percent: int = 65
     #: losses and returns of spot capacity that slack is kept for, over what the pools' rates make of it
     reserve_losses: float = 2.0
+    #: team → weight of its share of the workers; 1 for teams that are not named
+    shares: tuple[tuple[str, int], ...] = ()
+    #: tasks that have waited for so long are taken for a priority class higher, ms, and so on
+    aging_ms: int = 600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +138,8 @@ class Group:
     needs: Needs
     root_run: str
     flow_run: str
+    #: whose share of the workers it takes
+    team: str = ""
     #: tasks ready now, > 0
     ready: int
     #: since the first of them waits, ms
@@ -183,6 +189,15 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Slots that a root run's tasks take now."""
+
+    team: str
+    root_run: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The input of one planning round."""
 
@@ -197,5 +212,7 @@ class Snapshot:
     statistics: tuple[Statistic, ...] = ()
     budgets: tuple[Budget, ...] = ()
     runs: tuple[Run, ...] = ()
+    #: who has the workers now; empty when one run alone waits
+    usage: tuple[Usage, ...] = ()
     #: runs are known by their graphs: what is not in `runs` is not known to come
     graphs: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from agent.model.needs import PRIORITY_RANK
 from agent.model.plans import (
     Bind,
     Decision,
@@ -27,24 +26,33 @@ from agent.planner.feasible import PHYSICAL, why_not
 from agent.planner.rank import option, order, slots_of, tasks_ahead
 from agent.planner.room import Room, share
 from agent.planner.slack import Market, Urgency, urgency
+from agent.planner.turns import Turns, rank
 
 #: raised whenever the same snapshot would give another plan
 VERSION = "3"
+#: turns in which free slots are given to teams and runs that wait side by side
+TURNS = 16
 
 
 def plan(snapshot: Snapshot) -> Plan:
     """The plan for a snapshot: the same snapshot gives the same plan, whatever the order of its pools and groups.
 
-    Groups are taken by priority, then by slack, then by age. Each group's tasks go, batch by batch, to the pool that
+    Groups are taken by priority, then by slack, then by age; teams and runs that wait side by side take turns. Each group's tasks go, batch by batch, to the pool that
     is best for them at that moment; a pool without room competes with the wait it means, so a cheap full pool wins
     over a dear empty one until the queue gets too long.
     """
     draft = _Draft(snapshot)
     urgent = draft.urgencies = {group.id: draft.urgency(group) for group in snapshot.groups}
-    for group in sorted(
-        snapshot.groups, key=lambda g: (PRIORITY_RANK[g.needs.priority], _slack(urgent[g.id]), g.since_ms, g.id)
-    ):
-        draft.place(group)
+
+    def ranked(group: Group) -> int:
+        return rank(group, snapshot.policy, snapshot.now_ms)
+
+    waiting = sorted(snapshot.groups, key=lambda g: (ranked(g), _slack(urgent[g.id]), g.since_ms, g.id))
+    if len({(group.team, group.root_run) for group in waiting}) > 1:
+        draft.in_turns(Turns(waiting, snapshot.usage, snapshot.policy, ranked))
+    else:
+        for group in waiting:
+            draft.place(group, group.ready)
     draft.fleet()
     return Plan(
         decisions=tuple(draft.decisions),
@@ -93,13 +101,26 @@ class _Draft:
         self.runs = {run.root_run: run for run in snapshot.runs}
         self.market = Market.of([room.state for room in self.rooms.values()], snapshot.now_ms)
 
+    # ------------------------------------------------------------------ many groups
+    def in_turns(self, turns: Turns) -> None:
+        """Bind a few tasks at a time, of whoever has the least."""
+        free = sum(worker.slots for room in self.rooms.values() for worker in room.free)
+        a_turn = max(1, free // TURNS)
+        left: dict[str, int] = {}
+        while (group := turns.next()) is not None:
+            before = left.get(group.id, group.ready)
+            after = left[group.id] = self.place(group, before, a_turn)
+            turns.took(group, before - after)
+            if not after:
+                turns.through(group)
+
     # ------------------------------------------------------------------ one group
-    def place(self, group: Group) -> None:
-        """Bind, hold, ask for or refuse the group's tasks."""
+    def place(self, group: Group, remaining: int, most: int | None = None) -> int:
+        """Bind, hold, ask for or refuse the group's tasks; or bind at most so many, and say how many are left for another turn."""
         urgent = self.urgencies[group.id]
-        remaining, ranked = group.ready, self._ranked(group, group.ready, urgent)
+        ranked = self._ranked(group, remaining, urgent)
         if not ranked or ranked[0].why_not:
-            return self._refuse(group, ranked)
+            return self._refuse(group, ranked, remaining)
         if group.rejected_by is not None:
             return self._never(group, ranked, f"rejected by {group.rejected_by}", rejected=True)
         if group.losses > self.snapshot.policy.max_losses:
@@ -117,7 +138,7 @@ class _Draft:
                 remaining -= count
                 ranked = self._ranked(group, remaining, urgent) if remaining else ranked
                 continue
-            count, reserve = min(best.room, remaining), 0
+            count, reserve = min(best.room, remaining, most or remaining), 0
             if group.needs.budget is not None:
                 count, reserve, short = self._reserve(group, best, count)
                 if short:
@@ -132,7 +153,10 @@ class _Draft:
                     )
             self._bind(group, ranked, count, reserve)
             remaining -= count
+            if most is not None:
+                return remaining
             ranked = self._ranked(group, remaining, urgent) if remaining else ranked
+        return 0
 
     def urgency(self, group: Group) -> Urgency:
         """What the deadline leaves the group, by the on-demand pool that does it soonest."""
@@ -269,13 +293,14 @@ class _Draft:
 
     def _hold(
         self, group: Group, ranked: list[Option], count: int, verb: Verb, reason: HoldReason, why: str, release: str
-    ) -> None:
+    ) -> int:
         asks = verb == "ask"
         text = why if asks else f"{in_short(group, ranked)}; {why}"
         decision = self._decide(group, ranked, "ask" if asks else "wait", text, release)
         self.waits.append(Wait(group=group.id, count=count, reason=reason, why=why, release=release, decision=decision))
+        return 0
 
-    def _refuse(self, group: Group, ranked: list[Option]) -> None:
+    def _refuse(self, group: Group, ranked: list[Option], remaining: int) -> int:
         """No pool is feasible now: refuse what never can be, hold what a launch or a person may still change."""
         possible = [room.state for room in self.rooms.values() if not any(test(group, room.state) for test in PHYSICAL)]
         why = nearest(group, [room.state for room in self.rooms.values()])
@@ -285,14 +310,16 @@ class _Draft:
             and all("no workers and may launch none" in why_not(group, s) or s.pool.name == "default" for s in possible)
         ):
             return self._hold(
-                group, ranked, group.ready, "wait", "capacity", f"no pool has workers: {why}", "a worker that joins"
+                group, ranked, remaining, "wait", "capacity", f"no pool has workers: {why}", "a worker that joins"
             )
         decision = self._decide(group, ranked, "refuse", why)
         self.refusals.append(Refuse(group=group.id, why=why, decision=decision))
+        return 0
 
-    def _never(self, group: Group, ranked: list[Option], why: str, rejected: bool = False) -> None:
+    def _never(self, group: Group, ranked: list[Option], why: str, rejected: bool = False) -> int:
         decision = self._decide(group, ranked, "refuse", why)
         self.refusals.append(Refuse(group=group.id, why=why, decision=decision, rejected=rejected))
+        return 0
 
     def _decide(self, group: Group, ranked: list[Option], verb: Verb, reason: str, release: str = "") -> int:
         best = ranked[0] if ranked and not ranked[0].why_not else None

@@ -119,6 +119,8 @@ class _Budget(_Strict):
 class _File(_Strict):
     pools: dict[str, _Pool] = {}
     budgets: dict[str, _Budget] = {}
+    #: team → weight of its share of the workers
+    shares: dict[str, _Positive] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,8 @@ class Declared:
     pools: tuple[Pool, ...]
     budgets: tuple[Budget, ...]
     weather: Mapping[str, Weather]
+    #: team → weight
+    shares: tuple[tuple[str, int], ...] = ()
 
 
 #: nothing is declared: every worker is of the pool `default`
@@ -161,7 +165,7 @@ def read(path: Path) -> Declared:
     budgets = tuple(
         Budget(name=name, limit_usd_micros=b.usd, max_runtime_ms=b.max_runtime) for name, b in file.budgets.items()
     )
-    return Declared(pools=pools, budgets=budgets, weather=skies)
+    return Declared(pools=pools, budgets=budgets, weather=skies, shares=tuple(sorted(file.shares.items())))
 
 
 def _say(path: Path, error: Any) -> str:
