@@ -44,8 +44,8 @@ def noop(x: int) -> int:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Client]:
-    """Scheduler with the extension, governor, two workers; all ended by their process ids."""
+def cluster(folder: Path, rules: str = "") -> Iterator[Client]:
+    """Scheduler with the extension, governor with these rules more, two workers; all ended by their process ids."""
     (folder / "pools.yaml").write_text(POOLS)
     root = str(Path(__file__).parent.parent)
     env = {
@@ -53,9 +53,12 @@ def cluster(folder: Path) -> Iterator[Client]:
         "PYTHONPATH": root,
         "ORC_HOME": str(folder),
         "ORC_POOLS": str(folder / "pools.yaml"),
-        "ORC_RULES": f"{root}/rules",
+        "ORC_RULES": str(folder / "rules"),
         "ORC_MODE": "govern",
     }
+    (folder / "rules").mkdir()
+    (folder / "rules/default.yaml").write_text(Path(root, "rules/default.yaml").read_text())
+    (folder / "rules/more.yaml").write_text(rules or "rules: []\n")
     port = _any("127.0.0.1", set())
     address = f"tcp://127.0.0.1:{port}"
     started = []

@@ -128,6 +128,7 @@ def pools() -> str:
             _Budget.model_fields, ("the sum in dollars", "reserved for tasks that say no max_runtime"), strict=True
         )
     ]
+    rows.append("| `shares.TEAM` | weight of the team's share of the workers; 1 for teams that are not named |")
     assert set(_Gpus.model_fields) == {"count", "model", "emulate"}
     assert set(_Limits.model_fields) == {"min", "max"}
     text = "`pools.yaml` declares worker pools and budgets; the kind people see (gpu, spot, on-demand) follows from market and size. Workers that no pool selects are the pool `default`: observed, unrestricted, counted as the dearest. `orc pools` checks the file."
