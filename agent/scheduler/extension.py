@@ -20,6 +20,7 @@ from agent.scheduler import dashboard, probe
 from agent.scheduler import protocol as p
 from agent.scheduler.counts import Counts, Size
 from agent.scheduler.inner import Inner
+from agent.scheduler.slices import Slices
 from agent.scheduler.unrunnable import Unrunnable
 
 logger = logging.getLogger("orc.extension")
@@ -116,6 +117,7 @@ class Extension(SchedulerPlugin):
         for warning in probe.warnings():
             logger.warning("ORC: %s", warning)
         scheduler.unrunnable = Unrunnable(scheduler.unrunnable)
+        self.slices = Slices(scheduler)
         self._wrap("steal-response", self._answered)
         self._wrap("long-running", self._lent)
         self._wrap("worker-status-change", self._status_changed)
