@@ -14,6 +14,9 @@ MEMORY = 200
 PRIOR_HOURS = 2.0
 #: capacity that was refused is thought to come back after so many hours, which counts as one return seen
 PRIOR_AWAY_HOURS = 1.0
+#: classes that are told to flows, to size chunks by: short, ms, and seen so often
+SHORT_MS = 5_000
+SEEN = 3
 
 
 @dataclass(slots=True)
@@ -44,6 +47,8 @@ class Learning:
     startups: dict[str, float] = field(default_factory=dict)
     #: class → mean ms from its last end to the end of the root run
     tails: dict[str, float] = field(default_factory=dict)
+    #: class → mean ms of an item in a chunk
+    items_ms: dict[str, float] = field(default_factory=dict)
     #: class → memory with which it ran out of it, MiB
     starved_mib: dict[str, int] = field(default_factory=dict)
     #: root run → class → last end; "" is the run's own
@@ -62,6 +67,15 @@ class Learning:
     def starved(self, task_class: str, mib: int) -> None:
         """A task with so much memory ran out of it."""
         self.starved_mib[task_class] = max(mib, self.starved_mib.get(task_class, 0))
+
+    def item(self, task_class: str, ms: float) -> None:
+        """An item of a chunk took so long, in the mean."""
+        self.items_ms[task_class] = 0.7 * self.items_ms.get(task_class, ms) + 0.3 * ms
+
+    def short_ms(self) -> dict[str, float]:
+        """Mean time of the classes that take at most a few seconds, ms: in chunks where they were seen so, else alone."""
+        alone = {c: math.exp(r.mean) for (c, pool), r in self.runtimes.items() if not pool and r.n >= SEEN}
+        return {c: ms for c, ms in {**alone, **self.items_ms}.items() if ms < SHORT_MS}
 
     def quiet(self, root_run: str) -> None:
         """A root run has ended, as far as one can see from here."""

@@ -160,5 +160,6 @@ def figures(governor: Governor) -> dict[str, object]:
         "running": len(governor.view.bound),
         "moves": sum(tally.moves.values()),
         "spent_usd": (sum(tally.lease_usd_micros.values()) + governor.open_usd_micros(now)) / 1e6,
+        "runtimes_ms": governor.view.learning.short_ms(),
         "spooled": governor.ledger.spooled,
     }  # fmt: skip

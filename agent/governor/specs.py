@@ -32,6 +32,9 @@ class Spec:
     trace: str = ""
     #: absolute, ms
     deadline_ms: int | None = None
+    #: items in a chunk of small ones, and why so many; 1 for an ordinary task
+    items: int = 1
+    chunk: str = ""
     #: what is wrong with the saying; the tasks are refused with it
     error: str = ""
 
@@ -45,18 +48,21 @@ def read(number: int, says: Mapping[str, Any], now_ms: int) -> Spec:
         if p.NEEDS in body:
             fields = dict(body[p.NEEDS])
         else:
-            fields = said.read({k: v for k, v in body.items() if k not in (p.SPEC, p.RUN, p.NAME, p.INNER, p.MODE)})
+            fields = said.read(
+                {k: v for k, v in body.items() if k not in (p.SPEC, p.RUN, p.NAME, p.INNER, p.MODE, p.BATCH)}
+            )
         needs = said.from_fields({**fields, "resources": resources})
         error = ""
     except (SettingError, TypeError, ValueError) as wrong:
         needs, error = Needs(resources=resources), f"{prefix}: {wrong}"
+    batch: Mapping[str, Any] = body.get(p.BATCH) or {}
     deadline = run.get("deadline_ms")
     if deadline is None and needs.deadline_ms is not None and not run:
         deadline = now_ms + needs.deadline_ms
     return Spec(
         number=number,
         name=str(body.get(p.NAME) or prefix),
-        task_class=needs.task_class or str(body.get("task_class") or prefix),
+        task_class=_class(needs.task_class, batch) or str(body.get("task_class") or prefix),
         needs=needs,
         flow_run=run.get("flow_run", ""),
         root_run=run.get("root_run", ""),
@@ -65,8 +71,15 @@ def read(number: int, says: Mapping[str, Any], now_ms: int) -> Spec:
         team=needs.team or run.get("team", ""),
         trace=run.get("trace", ""),
         deadline_ms=deadline,
+        items=int(batch.get("size", 1)),
+        chunk=f"chunks of {batch['size']} of {batch['items']:,} items: {batch['why']}" if batch else "",
         error=error,
     )
+
+
+def _class(said: str | None, batch: Mapping[str, Any]) -> str:
+    """The class a task says it is of; a chunk takes as long as its items together, and is of another."""
+    return said + p.CHUNKS if said and batch else said or ""
 
 
 def facts(spec: Spec, input_mib: int, preemptions: int, losses: int, now_ms: int) -> Facts:

@@ -299,6 +299,8 @@ class View:
             ran_in = live.counts.pool if live is not None else bound.pool
             # what a checkpoint spared it belongs to its runtime
             self.learning.ran(spec.task_class, ran_in, stop, run + (kept.done_ms if kept else 0), spec.root_run)
+            if spec.items > 1:
+                self.learning.item(spec.task_class.removesuffix(p.CHUNKS), run / spec.items)
             self._learned(spec)
             self.tally.ran(bound.expected_ms, run)
         if spec.root_run:
@@ -529,6 +531,7 @@ class View:
                 name=spec.name,
                 needs=self._fed(spec.needs, starved),
                 starved_mib=starved,
+                chunk=spec.chunk,
                 root_run=spec.root_run,
                 flow_run=spec.flow_run,
                 team=spec.team,

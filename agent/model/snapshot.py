@@ -159,6 +159,8 @@ class Group:
     losses: int = 0
     #: memory with which tasks of the class ran out of it, MiB; `needs` asks for more. 0: never seen
     starved_mib: int = 0
+    #: how its tasks were made of smaller ones, in words; "": they were not
+    chunk: str = ""
     #: a person's choice of pool
     override: str | None = None
     #: rules a person has approved for this group, and who

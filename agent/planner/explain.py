@@ -28,8 +28,8 @@ def in_short(group: Group, ranked: Sequence[Option]) -> str:
 
 
 def past(group: Group) -> str:
-    """What happened to the group's tasks before, that this decision answers to; ""."""
-    parts = []
+    """How the group's tasks came to be, and what happened to them before, that this decision answers to; ""."""
+    parts = [group.chunk] if group.chunk else []
     if group.preemptions:
         parts.append(f"taken off a worker {_times(group.preemptions)}")
     if group.losses:

@@ -322,7 +322,7 @@ class GovernedTaskRunner(DaskTaskRunner):
         }
         if batched is not None:
             # a chunk takes as long as its items together: a class of its own
-            body |= {"task_class": f"{task.task_key}/batch", "batch": batched}
+            body |= {"task_class": task.task_key + p.CHUNKS, p.BATCH: batched}
         spec = runs.fingerprint(body)
         says = self._specs.setdefault(spec, {p.SPEC: spec, **body})
         if batched is None:

@@ -573,6 +573,7 @@ class Extension(SchedulerPlugin):
             "tasks": len(self.tasks),
             "adaptive": self.adaptive,
             "waiting": waiting,
+            "runtimes_ms": (self.figures or {}).get("runtimes_ms", {}),
         }
 
     # ------------------------------------------------------------------ doing what the governor says

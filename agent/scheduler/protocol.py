@@ -10,7 +10,9 @@ HOLD = "orc-hold"
 ANNOTATION = "orc"
 
 #: fields of the annotation
-SPEC, NEEDS, RUN, NAME, INNER, MODE = "spec", "needs", "run", "name", "inner", "mode"
+SPEC, NEEDS, RUN, NAME, INNER, MODE, BATCH = "spec", "needs", "run", "name", "inner", "mode", "batch"
+#: what the class of a task's chunks is called after the task's own
+CHUNKS = "/batch"
 
 #: handlers the extension adds to the scheduler
 FOLLOW, INSTRUCT, SNAPSHOT, STATE = "orc_follow", "orc_instruct", "orc_snapshot", "orc_state"

@@ -92,6 +92,19 @@ def climb(folder: str, steps: int) -> int:
     return steps
 
 
+@task
+def tiny(n: int) -> int:
+    """Hardly anything."""
+    return n
+
+
+@flow(task_runner=GovernedTaskRunner)
+def crumbs(count: int) -> int:
+    """Many small items, in chunks of a size that is found."""
+    with needs(batch_size="auto"):
+        return sum(tiny.map(range(count)).result())
+
+
 @flow(task_runner=GovernedTaskRunner)
 def eating(folder: str, hard: bool = False) -> int:
     """One hungry task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from sqlalchemy import select
@@ -54,4 +55,17 @@ def test_a_worker_that_is_told_to_end_lets_its_task_leave_at_a_checkpoint(orc, t
     told = history(orc, "climb")
     assert [result for result, _ in told] == ["moved", "done"]
     assert "goes on from a checkpoint" in told[1][1]
+    one_outcome_each(orc)
+
+
+def test_the_size_of_chunks_is_in_the_decision_and_learned(orc):
+    assert orc.run("crumbs", count=200) == 19_900
+    first = history(orc, "tiny")
+    assert {result for result, _ in first} == {"done"}
+    assert "nothing is known of the class" in first[0][1]
+    assert any("measured on 16" in reason for _, reason in first)
+    time.sleep(2)  # the governor tells the extension once a second
+    assert orc.run("crumbs", count=200) == 19_900
+    second = history(orc, "tiny")[len(first) :]
+    assert "(learned)" in second[0][1]
     one_outcome_each(orc)

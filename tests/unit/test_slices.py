@@ -98,7 +98,7 @@ def test_another_clients_graph_does_not_wait():
 def test_a_client_that_goes_is_removed_once_its_keys_are_released_however_often_it_says_so():
     async def run():
         scheduler = Scheduler()
-        scheduler.clients["c"].wants_what = {SimpleNamespace(key=n) for n in range(3 * MANY)}
+        scheduler.clients["c"].wants_what = [SimpleNamespace(key=n) for n in range(3 * MANY)]
         Slices(scheduler)
         scheduler.stream_handlers["close-client"](client="c")
         scheduler.remove_client("c")
