@@ -154,8 +154,8 @@ def figures(governor: Governor) -> dict[str, object]:
             for s in governor.view.pool_states(now)
         ],
         "held": [
-            {"task": h.name, "tasks": h.count, "reason": h.reason, "why": h.why, "release": h.release, "seconds": (now - h.since_ms) / 1000}
-            for h in sorted(governor.holds.values(), key=lambda h: h.since_ms)[:50]
+            {"task": h.name, "flow_run": h.flow_run, "tasks": h.count, "reason": h.reason, "why": h.why, "release": h.release, "seconds": (now - h.since_ms) / 1000}
+            for h in sorted(governor.holds.values(), key=lambda h: h.since_ms)[:200]
         ],
         "running": len(governor.view.bound),
         "moves": sum(tally.moves.values()),

@@ -34,7 +34,7 @@ def events(ledger: Ledger, record: Record) -> tuple[list[Event], set[str]]:
     for row in ended:
         runs.add(row.flow_run)
         result = t.RESULTS[row.result]
-        if result in ("preempted", "lost"):
+        if result in ("preempted", "lost", "moved", "out of memory"):
             out.append(
                 _event(
                     ledger,

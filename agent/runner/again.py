@@ -69,6 +69,16 @@ class Again:
         if entry is not None and len(entry.prepared.call) > SMALL:
             del self._sent[key]
 
+    def waiting(self) -> list[str]:
+        """Keys of what Dask has not ended, in the order they were sent."""
+        found = [(entry.prepared.key, entry.future()) for entry in list(self._sent.values())]
+        return [key for key, future in found if future is not None and future.wrapped_future.status == "pending"]
+
+    def prepared(self, key: str) -> Prepared | None:
+        """The task run of a key, as it was sent."""
+        entry = self._sent.get(key)
+        return entry.prepared if entry is not None else None
+
     def cancel(self) -> None:
         """Cancel, in one message, what has not ended."""
         futures = [future.wrapped_future for entry in self._open() if (future := entry.future()) is not None]

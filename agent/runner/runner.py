@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 import dask
 import distributed
 from prefect.futures import PrefectFutureList
+from prefect.states import Pending
 from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
 from prefect.utilities.annotations import opaque
@@ -24,6 +25,7 @@ from agent.runner import run as runs
 from agent.runner.again import Again
 from agent.runner.batch import Expanded
 from agent.runner.future import GovernedFuture, Results
+from agent.runner.held import Held
 from agent.runner.said import batch_size, overrides, said_by
 from agent.runner.sending import Prepared, Sender
 from agent.scheduler import protocol as p
@@ -84,6 +86,7 @@ class GovernedTaskRunner(DaskTaskRunner):
             within_seconds=resubmit_within, always=resubmit,
             ready=self._can_take, restore=self._restore, send=self._send_again,
         )  # fmt: skip
+        self._held = Held(self._again.waiting, self._why_held, self._tell_held)
         self._chunked: dict[int, tuple[Task[Any, Any], Task[Any, Any]]] = {}
         self._gathering: list[Prepared] | None = None
         self._specs: dict[str, dict[str, Any]] = {}
@@ -281,7 +284,17 @@ class GovernedTaskRunner(DaskTaskRunner):
         ]  # fmt: skip
         for future, each in zip(made, prepared, strict=True):
             self._again.note(each, says, future)
+        if says.get(p.MODE) == "govern":
+            self._held.start()
         return made
+
+    def _why_held(self, keys: Sequence[str]) -> Mapping[str, tuple[str, str]]:
+        told: Mapping[str, Any] = self.client.sync(self.client.scheduler.orc_state, keys=list(keys))["held"]
+        return {key: (reason, text) for key, (reason, text) in told.items()}
+
+    def _tell_held(self, key: str, text: str) -> None:
+        if (prepared := self._again.prepared(key)) is not None:
+            self._sender.state(prepared.common, prepared.born, Pending(message=text))
 
     def _send_again(self, prepared: Prepared, found: Sequence[Any], says: Mapping[str, Any]) -> Any:
         with dask.annotate(**{p.ANNOTATION: says}):
@@ -336,6 +349,7 @@ class GovernedTaskRunner(DaskTaskRunner):
         self.client.set_metadata([PLACE, name], data)
 
     def __exit__(self, *arguments: Any) -> None:
+        self._held.stop()
         if self._client is not None and self._client.status == "running":
             for name in self._sender.shipped:
                 self._client.set_metadata([PLACE, name], None)

@@ -114,13 +114,14 @@ class Sender:
         return Prepared(key=f"{task.name}-{number.hex}", common=common, born=born, call=call, found=found)
 
     def state(self, common: Common, born: Born, state: State[Any]) -> None:
-        """Tell the end of a task run that no worker can tell."""
+        """Tell a state of a task run that no worker can tell: its end, or why it waits."""
         token = events.related.set(common.shipment.related)
         try:
             run = born.run(common.shipment.template)
             before = run.state
             run.state, run.state_id, run.state_type, run.state_name = state, state.id, state.type, state.name
-            run.end_time = cast(Any, state.timestamp)
+            if state.is_final():
+                run.end_time = cast(Any, state.timestamp)
             state.state_details.task_run_id, state.state_details.flow_run_id = run.id, run.flow_run_id
             events.tell(run, before, state, born.told)
         finally:

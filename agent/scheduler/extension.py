@@ -544,10 +544,12 @@ class Extension(SchedulerPlugin):
             "ended": [delta for delta in self.deltas if delta[0] == p.ENDED],
         }
 
-    async def state(self, comm: Any = None, *, epoch: int = 0, flow_run: str = "", most: int = 200) -> dict[str, Any]:
-        """Figures for people, and the tasks of a run that wait for their inputs."""
+    async def state(
+        self, comm: Any = None, *, epoch: int = 0, flow_run: str = "", most: int = 200, keys: Sequence[Any] = ()
+    ) -> dict[str, Any]:
+        """Figures for people, the tasks of a run that wait for their inputs, and why those of some keys are held."""
         waiting: list[tuple[str, int, list[str], int]] = []
-        for task in self.tasks.values():
+        for task in () if keys else self.tasks.values():
             if task.on is None and not task.ready and len(waiting) < most:
                 ts = self.scheduler.tasks.get(task.key)
                 if (
@@ -573,8 +575,23 @@ class Extension(SchedulerPlugin):
             "tasks": len(self.tasks),
             "adaptive": self.adaptive,
             "waiting": waiting,
+            "held": self._why_held(keys) if keys else {},
             "runtimes_ms": (self.figures or {}).get("runtimes_ms", {}),
         }
+
+    def _why_held(self, keys: Sequence[Any]) -> dict[Any, tuple[str, str]]:
+        """Key → reason and text, of those that are ready and wait, as the governor has said last."""
+        holds = {(h["flow_run"], h["task"]): h for h in (self.figures or {}).get("held", ())}
+        out: dict[Any, tuple[str, str]] = {}
+        for key in keys:
+            task = self.tasks.get(key)
+            if task is None or not task.ready:
+                continue
+            says = self.spec_says[task.spec]["says"]
+            name = says.get(p.NAME) or self.spec_says[task.spec]["prefix"]
+            if (hold := holds.get(((says.get(p.RUN) or {}).get("flow_run", ""), name))) is not None:
+                out[key] = hold["reason"], f"held for {hold['reason']}: {hold['why']}; goes on with {hold['release']}"
+        return out
 
     # ------------------------------------------------------------------ doing what the governor says
     async def instruct(

@@ -69,3 +69,27 @@ def test_the_size_of_chunks_is_in_the_decision_and_learned(orc):
     second = history(orc, "tiny")[len(first) :]
     assert "(learned)" in second[0][1]
     one_outcome_each(orc)
+
+
+def test_a_task_that_is_held_says_why_in_its_pending_state(orc, tmp_path):
+    process = orc.flow("asking", folder=str(tmp_path))
+    until(lambda: any(h["reason"] == "approval" for h in orc.face("/why")["holds"]), 60)
+
+    def said():
+        (run,) = orc.flow_runs("asking")[:1]
+        found = orc.api("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+        return [
+            r["state"]["message"]
+            for r in found
+            if (r["state"] or {}).get("type") == "PENDING" and r["state"]["message"]
+        ]
+
+    (message,) = until(said, 60, 0.5)
+    assert message.startswith("held for approval: ")
+    assert "orc approve" in message
+    (hold,) = [h for h in orc.face("/why")["holds"] if h["reason"] == "approval"]
+    orc.cli("approve", hold["id"], "--by", "ada")
+    assert orc.result(process) == 0
+    run = orc.flow_runs("asking")[0]
+    runs = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    until(lambda: {r["state_type"] for r in orc.api("/task_runs/filter", runs)} == {"COMPLETED"}, 30, 0.3)
