@@ -461,6 +461,7 @@ class Governor:
             statistics=self.view.learning.statistics({group.task_class for group in groups}),
             budgets=budgets,
             usage=self.view.usage(groups),
+            runs=self.view.runs(now),
         )
 
     async def _budgets(self) -> tuple[Budget, ...]:

@@ -180,6 +180,7 @@ class View:
         self.group_of.clear()
         for worker in snapshot["workers"]:
             self._joined(worker, now_ms)
+        self.submitted(snapshot.get("submitted", ()))
         for key, spec, input_bytes, since, upstream, more in snapshot["ready"]:
             self._ready(key, spec, input_bytes, since, now_ms, upstream, more)
         self.dirty = True
@@ -193,6 +194,8 @@ class View:
             self._ready(key, spec, input_bytes, since, now_ms, *upstream)
         elif kind == p.ENDED:
             self._ended(*delta[1:], now_ms=now_ms)
+        elif kind == p.SUBMITTED:
+            self.submitted(delta[1])
         elif kind == p.SPECIFIED:
             if delta[1] == len(self.specs):
                 self.specs.append(specs.read(delta[1], delta[2], now_ms))
@@ -801,6 +804,7 @@ class View:
             if now_ms - seen > QUIET_MS:
                 del self.root_seen_ms[root]
                 self.learning.quiet(root)
+                self.forget_run(root)
 
 
 def _bucket(input_bytes: int) -> int:

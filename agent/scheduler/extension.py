@@ -165,6 +165,7 @@ class Extension(SchedulerPlugin):
         begin = time.thread_time()
         table, now = scheduler.tasks, round(time.time() * 1000)
         known: dict[Any, int] = {}
+        timed: list[Any] = []
         for key in tasks:
             ts = table.get(key)
             if ts is None or ts.state != "released" or ts.run_spec is None or key in self.tasks:
@@ -187,10 +188,35 @@ class Extension(SchedulerPlugin):
                     if same is not None:
                         known[same] = number
                 self.tasks[key] = Task(key, number, asked, now)
+                if self._timed(number):
+                    timed.append(key)
                 ts.resource_restrictions = {**asked, p.HOLD: 1} if asked else _HELD
             else:
                 self.tasks[key] = Task(key, self._spec(ts, says, ts.resource_restrictions), None, now)
+        if timed:
+            self.tell((p.SUBMITTED, self._graph(timed)))
         self.took("hold", begin)
+
+    def _timed(self, spec: int) -> bool:
+        """Whether tasks of a spec belong to a run with a deadline, for which it matters what comes behind them."""
+        return (self.spec_says[spec]["says"].get(p.RUN) or {}).get("deadline_ms") is not None
+
+    def _graph(self, keys: Sequence[Any]) -> list[tuple[Any, int, list[Any]]]:
+        """Tasks and what they depend on, inputs first."""
+        table, new = self.scheduler.tasks, dict.fromkeys(keys)
+        out: dict[Any, tuple[Any, int, list[Any]]] = {}
+        for first in keys:
+            stack = [first]
+            while stack:
+                key = stack[-1]
+                above = [dts.key for dts in itertools.islice(table[key].dependencies, MOST_UPSTREAM)]
+                missing = [parent for parent in above if parent in new and parent not in out]
+                if missing and key not in out:
+                    stack += missing
+                    continue
+                stack.pop()
+                out.setdefault(key, (key, self.tasks[key].spec, above))
+        return list(out.values())
 
     def _mode_of(self, says: Mapping[str, Any] | None) -> str:
         """A flow's own word, else the scheduler's mode."""
@@ -540,9 +566,16 @@ class Extension(SchedulerPlugin):
             "specs": list(self.spec_says),
             "workers": [self.worker(address) for address in self.counts],
             "ready": ready,
+            "submitted": self._graph(
+                [key for key, task in self.tasks.items() if self._timed(task.spec) and self._unended(key)]
+            ),
             "bound": bound,
             "ended": [delta for delta in self.deltas if delta[0] == p.ENDED],
         }
+
+    def _unended(self, key: Any) -> bool:
+        ts = self.scheduler.tasks.get(key)
+        return ts is not None and ts.state in ("waiting", "no-worker", "processing", "queued")
 
     async def state(
         self, comm: Any = None, *, epoch: int = 0, flow_run: str = "", most: int = 200, keys: Sequence[Any] = ()

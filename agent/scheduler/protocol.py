@@ -21,6 +21,7 @@ FOLLOW, INSTRUCT, SNAPSHOT, STATE = "orc_follow", "orc_instruct", "orc_snapshot"
 READY = "ready"  # key, spec number, input bytes, since ms, governed keys it takes in, how many more of them
 SPECIFIED = "spec"  # spec number, what it says
 BOUND_ELSEWHERE = "seen"  # shadow: key, spec number, input bytes, since ms, worker address
+SUBMITTED = "submitted"  # [(key, spec number, keys it depends on)], inputs first, of runs with a deadline
 ENDED = "end"  # key, result, worker address, start ms, stop ms, output bytes, lineage, checkpoint: (at ms, bytes) or ()
 GONE = "gone"  # key: a held task that was cancelled
 JOINED = "join"  # worker, as `Extension.worker` describes it

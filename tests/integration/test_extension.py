@@ -345,3 +345,28 @@ def test_inner_work_waits_for_a_paused_pool_and_is_not_piled_up_on_it(cluster, g
 def test_orc_never_holds_the_schedulers_loop_for_long(cluster, governor):
     state = cluster.ask("orc_state")
     assert max(state["longest_ms"].values()) < 20
+
+
+def test_the_graph_of_a_run_with_a_deadline_is_told_inputs_first(cluster, governor):
+    run = {"flow_run": "f", "root_run": "r", "deadline_ms": round(time.time() * 1000) + 600_000}
+    with dask.annotate(orc={"run": run, "needs": {}}):
+        first = dask.delayed(inc)(1, dask_key_name="first")
+        second = dask.delayed(inc)(first, dask_key_name="second")
+        both = dask.delayed(max)(first, second, dask_key_name="both")
+    with dask.annotate(orc={"run": {**run, "deadline_ms": None}, "needs": {}}):
+        untimed = cluster.client.submit(inc, 5, pure=False)
+    future = cluster.client.compute(both, optimize_graph=False)
+    until(lambda: governor.keys("submitted"), 10)
+    assert [(key, sorted(above)) for key, _, above in governor.keys("submitted")[0]] == [
+        ("first", []),
+        ("second", ["first"]),
+        ("both", ["first", "second"]),
+    ]
+    governor.bind("safe", "first")
+    fresh = cluster.ask("orc_snapshot", epoch=governor.epoch)
+    assert {key for key, *_ in fresh["submitted"]} <= {"first", "second", "both"}
+    for name in ("second", "both"):
+        until(lambda name=name: name in governor.ready(1), 10)
+        governor.bind("safe", name)
+    assert future.result(timeout=10) == 3
+    assert untimed.key in governor.ready(1)
