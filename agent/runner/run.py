@@ -19,6 +19,10 @@ from agent.worker.carried import RunInfo, carried
 _ROOT, _DEADLINE = "orc.root", "orc.deadline_ms"
 
 
+#: a tag of a flow run or its deployment that says whose it is
+TEAM = "team:"
+
+
 def current() -> RunInfo:
     """The present flow run; outside of a flow, an empty one."""
     context = FlowRunContext.get()
@@ -37,7 +41,7 @@ def current() -> RunInfo:
         root_run=root,
         flow=context.flow.name if context.flow is not None else "",
         deployment=deployment,
-        team=said.get("team", ""),
+        team=said.get("team") or next((tag[len(TEAM) :] for tag in sorted(run.tags) if tag.startswith(TEAM)), ""),
         expected_start_ms=_ms(run.expected_start_time),
         deadline_ms=deadline,
         defaults=said,
