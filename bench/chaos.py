@@ -121,7 +121,7 @@ class Home:
     def cli(self, *arguments: str) -> str:
         """Run `orc …`."""
         done = subprocess.run(
-            [sys.executable, "-m", "agent.cli.main", *arguments], env={**self.env, "COLUMNS": "300"}, cwd=ROOT,
+            [sys.executable, "-m", "agent.cli.main", *arguments], env={**self.env, "COLUMNS": "300"}, cwd=self.folder,
             capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         if done.returncode:
