@@ -254,7 +254,8 @@ class Faults:
         others = [
             self.spot("SIGTERM to a spot worker", signal.SIGTERM),
             self.stopped("SIGSTOP for 3 s", 3.0),
-            self.stopped(f"SIGSTOP for longer than {TTL} s", 3.0 * TTL),
+            self.stopped(f"SIGSTOP for {2 * TTL} s", 2.0 * TTL),
+            self.stopped("SIGSTOP for good", float("inf")),
             self.service("governor"),
             self.service("prefect-server"),
             self.service("dask-scheduler"),
@@ -271,10 +272,11 @@ class Faults:
                 (others[number // 3 % len(others)] if number % 3 == 0 else kill)()
 
     def stop(self) -> None:
-        """No more of them; what stands still goes on."""
+        """No more of them; what stands still goes on, but for what does so for good."""
         self._stop.set()
-        for _, process in self._later:
-            _signal(process, signal.SIGCONT)
+        for due, process in self._later:
+            if due < float("inf"):
+                _signal(process, signal.SIGCONT)
 
 
 # ---------------------------------------------------------------------- what is counted
@@ -366,6 +368,7 @@ def run(
         until(lambda: not home.workers() and not lease_seconds(ledger)[1], 60)
         lived = lives.total()
         leased, open_leases = lease_seconds(ledger)
+        causes = Counter(lease.cause.partition(": no ")[0] for lease in ledger.leases())
         unsettled, wrong, counted = ends(ledger, tasks)
         faulty = [fault.what for fault in verify(ledger, Report(), replay=True)]
         ledger.close()
@@ -390,6 +393,7 @@ def run(
         row("task runs on the Prefect server", f"{tasks:,}", runs, runs == tasks),
         row("task runs in no terminal state there", "0", open_tasks, not open_tasks),
         row("flow runs in no terminal state there", "0", open_flows, not open_flows),
+        row("leases by cause of their end", "", ", ".join(f"{count} {cause}" for cause, count in causes.most_common())),
         row("leases left open", "0", open_leases, not open_leases),
         row(f"leases against workers' lives ({lived:.0f} s, {len(lives.seen)} workers)", "≤ 1 %", f"{100 * off:.2f} %", off <= 0.01),
         row("processes left", "0", len(home.left()), not home.left()),
