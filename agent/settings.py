@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     max_losses: Annotated[int, Field(ge=0, le=1000)] = Field(
         4, description="worker deaths without notice charged to a task before it is refused"
     )
+    worker_ttl: str = Field(
+        "60s",
+        description="a worker that the scheduler of `orc up` has not heard for so long is given up, and its tasks are decided anew; longer where tasks hold the interpreter for longer",
+    )
     allow_untested: bool = Field(False, description="govern a scheduler whose version of distributed is untested")
     governed: Literal["required", "optional"] = Field(
         "required",
@@ -83,7 +87,7 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from error
         return value
 
-    @field_validator("deadline_margin", "ahead")
+    @field_validator("deadline_margin", "ahead", "worker_ttl")
     @classmethod
     def _duration(cls, value: str) -> str:
         try:

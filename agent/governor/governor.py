@@ -47,6 +47,10 @@ RENEW_MS = 3_000
 SHOW_MS = 1_000
 #: and folds SQLite's log back, ms
 FOLD_MS = 5_000
+#: a launched worker that left the scheduler may take so long to end by itself, seconds
+LINGER = 5.0
+#: and one that a governor finds as it begins, to find its scheduler
+RETURN = 60.0
 #: and looks whether the rule files have changed, ms
 LOOK_MS = 1_000
 
@@ -113,6 +117,8 @@ class Governor:
         self._new_rules: Rules | None = None
         self._asked: list[tuple[int, Pool, str]] = []
         self._shown_ms = 0
+        #: worker → why it is being ended, where it is not drained
+        self._causes: dict[str, str] = {}
         #: called when the first snapshot is in
         self.on_begun: Callable[[], None] = lambda: None
         self._poll: asyncio.Future[dict[str, Any]] | None = None
@@ -285,6 +291,7 @@ class Governor:
                 self.view.end_lease(lease.id, now, "gone while no governor watched")
             elif lease.worker not in joined and view is not None:
                 view.starting[lease.worker] = lease.granted_ms or lease.asked_ms
+                self._job(self._end_left(lease, "it did not find the scheduler", RETURN))
 
     async def _follow(self) -> None:
         # a long poll that something else has overtaken stays out and is read in a later round
@@ -303,6 +310,11 @@ class Governor:
             for delta in reply["deltas"]:
                 self.view.apply(delta, now)
             self.ack = reply["ack"]
+            left, self.view.left = self.view.left, []
+            for lease, why in left:
+                if why:
+                    self._says.append({"left": lease.worker, "why": why})
+                self._job(self._end_left(lease, why or "it left the scheduler", LINGER))
         commands, self._commands = self._commands, []
         for command in commands:
             command(now)
@@ -776,6 +788,18 @@ class Governor:
             return
         await self.providers[pool.provider or ""].end(drain.worker)
 
+    async def _end_left(self, lease: Lease, why: str, seconds: float) -> None:
+        """End a worker that is not on the scheduler: stopped or cut off it costs money, and holds a place in its pool."""
+        await asyncio.sleep(seconds)
+        now = self.view.leases.get(lease.id)
+        provider = self.providers.get(self.view.pools[lease.pool].pool.provider or "")
+        joined = any(live.lease == lease.id for live in self.view.live.values())
+        if now is None or now.ended_ms is not None or joined or provider is None:
+            return
+        logger.warning("ending %s: %s", lease.worker, why)
+        self._causes[lease.worker] = f"died: {why}"
+        await provider.end(lease.worker)
+
     def _observed(self, observation: Observation) -> None:
         now = self.clock()
         if isinstance(observation, Notice):
@@ -785,9 +809,10 @@ class Governor:
             if address is not None:
                 self._job(self._noticed(address))
         elif isinstance(observation, Gone):
+            cause = self._causes.pop(observation.worker, observation.cause)
             for lease in list(self.view.leases.values()):
                 if lease.worker == observation.worker and lease.ended_ms is None:
-                    self.view.end_lease(lease.id, now, observation.cause)
+                    self.view.end_lease(lease.id, now, cause)
         else:
             view = self.view.pools[observation.pool]
             view.price = observation.usd_micros_per_hour

@@ -157,6 +157,8 @@ class View:
         self.next_lease = 1
         self.ended: list[Ended] = []
         self.changed_leases: set[int] = set()
+        #: launched workers that left the scheduler, and why; their processes may still be there
+        self.left: list[tuple[Lease, str]] = []
         self.through = 0
         self.root_seen_ms: dict[str, int] = {}
         self.shadow: dict[Any, tuple[Task, str]] = {}
@@ -202,7 +204,7 @@ class View:
         elif kind == p.JOINED:
             self._joined(delta[1], now_ms)
         elif kind == p.LEFT:
-            self._left(delta[1], now_ms)
+            self._left(*delta[1:], now_ms=now_ms)
         elif kind == p.PAUSED:
             if (paused := self.live.get(delta[1])) is not None:
                 paused.counts.paused = delta[2]
@@ -393,7 +395,7 @@ class View:
             live.lease = lease.id
             self.lease_of[address] = lease.id
 
-    def _left(self, address: str, now_ms: int) -> None:
+    def _left(self, address: str, why: str = "", *, now_ms: int) -> None:
         live = self.live.pop(address, None)
         if live is None:
             return
@@ -402,8 +404,11 @@ class View:
                 self.live[address] = live
                 self._ended(key, "lost", address, 0, 0, 0, now_ms=now_ms)
                 self.live.pop(address, None)
-        if live.lease is not None and (lease := self.leases.get(live.lease)) is not None and lease.cause == "observed":
-            self.end_lease(live.lease, now_ms, "left")
+        lease = self.leases.get(live.lease) if live.lease is not None else None
+        if lease is not None and lease.cause == "observed":
+            self.end_lease(lease.id, now_ms, why or "left")
+        elif lease is not None and lease.ended_ms is None:
+            self.left.append((lease, why))
 
     def new_lease(self, pool: Pool, worker: str, now_ms: int, cause: str, granted: bool = False) -> Lease:
         """A lease from asking for a worker on."""

@@ -36,6 +36,11 @@ ADAPTIVE = "give its limits to a pool instead (workers.min and workers.max in po
 #: dependencies of a task that are told
 MOST_UPSTREAM = 50
 _WITHDRAW = "orc-withdraw-"
+#: what Dask calls the removal of a worker that did not leave by itself → why
+_WHY_LEFT = (
+    ("check-worker-ttl", "it was not heard for too long"),
+    ("handle-worker-cleanup", "its connection to the scheduler broke"),
+)
 #: shared by all tasks that ask for nothing themselves; Dask only reads it
 _HELD = {p.HOLD: 1}
 
@@ -455,12 +460,12 @@ class Extension(SchedulerPlugin):
         if not counts.paused:
             self.inner.pump()
 
-    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+    def remove_worker(self, scheduler: Any, worker: str, stimulus_id: str = "", **_: Any) -> None:
         """A worker left; its tasks have come back already."""
         self.states.pop(worker, None)
         self.blamed.pop(worker, None)
         if self.counts.pop(worker, None) is not None:
-            self.tell((p.LEFT, worker))
+            self.tell((p.LEFT, worker, next((why for name, why in _WHY_LEFT if stimulus_id.startswith(name)), "")))
             self.inner.left(worker)
 
     def worker(self, address: str) -> dict[str, Any]:

@@ -15,13 +15,14 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from agent.errors import OrcError, ServiceError
+from agent.model import units
 from agent.services import state as states
 from agent.services.state import State
 from agent.settings import Settings, load
@@ -38,6 +39,8 @@ class Service:
     ready: Callable[[], bool] | None = None
     #: exit codes after which it is not started again
     final: tuple[int, ...] = ()
+    #: variables of its own
+    env: Mapping[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
     deaths: list[float] = field(default_factory=list)
 
@@ -82,6 +85,7 @@ class Supervisor:
                 "agent.scheduler.preload",
             ],
             lambda: _listens(host, ports["scheduler"]),
+            env={"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{units.duration_ms(settings.worker_ttl)}ms"},
         )
         self.graph = (
             Service(
@@ -177,7 +181,7 @@ class Supervisor:
         with self._log(service).open("ab") as log:
             service.process = await asyncio.create_subprocess_exec(
                 *service.command,
-                env=self.environment,
+                env={**self.environment, **service.env},
                 stdout=log,
                 stderr=log,
                 stdin=asyncio.subprocess.DEVNULL,

@@ -217,7 +217,7 @@ class _Simulation:
             heapq.heappush(self._free[machine.pool.name], machine.name)
         elif happened.kind == "left" and machine is not None:
             view.end_lease(self._leases.pop(machine.name), now, "taken away")
-            view.apply((p.LEFT, machine.name, False), now)
+            view.apply((p.LEFT, machine.name), now)
         elif happened.kind == "lost" and machine is not None:
             doing = self.world.doing[happened.task]
             if doing.done_ms:
@@ -338,7 +338,7 @@ class _Simulation:
             if machine is not None and machine.joined and not machine.running and not machine.queued:
                 world.end(drain.worker, "idle")
                 view.end_lease(self._leases.pop(drain.worker), now, "drained")
-                view.apply((p.LEFT, drain.worker, True), now)
+                view.apply((p.LEFT, drain.worker), now)
         for launch in made.launches:
             pool = view.pools[launch.pool].pool
             for _ in range(launch.count):

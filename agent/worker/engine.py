@@ -110,11 +110,14 @@ def run_sync(
     """
     engine = Engine(task=task, parameters=parameters, task_run=run, wait_for=wait_for, moves=moves)
     engine._last_event = pending
-    with engine.start():
-        while engine.is_running():
-            engine.wait_until_ready()
-            with engine.asset_context(), engine.run_context(), engine.transaction_context() as transaction:
-                engine.call_task_fn(transaction)
+    try:
+        with engine.start():
+            while engine.is_running():
+                engine.wait_until_ready()
+                with engine.asset_context(), engine.run_context(), engine.transaction_context() as transaction:
+                    engine.call_task_fn(transaction)
+    except (KeyboardInterrupt, SystemExit):
+        _exited(engine)
     return engine.state
 
 
@@ -124,9 +127,18 @@ async def run_async(
     """`prefect.task_engine.run_task_async`, likewise."""
     engine = AsyncEngine(task=task, parameters=parameters, task_run=run, wait_for=wait_for, moves=moves)
     engine._last_event = pending
-    async with engine.start():
-        while engine.is_running():
-            await engine.wait_until_ready()
-            async with engine.asset_context(), engine.run_context(), engine.transaction_context() as transaction:
-                await engine.call_task_fn(transaction)
+    try:
+        async with engine.start():
+            while engine.is_running():
+                await engine.wait_until_ready()
+                async with engine.asset_context(), engine.run_context(), engine.transaction_context() as transaction:
+                    await engine.call_task_fn(transaction)
+    except (KeyboardInterrupt, SystemExit):
+        _exited(engine)
     return engine.state
+
+
+def _exited(engine: Any) -> None:
+    """A body that ends its process, as it thinks, crashes its task run. Let through, Dask would end the worker with it, and the next."""
+    if not engine.state.is_crashed():
+        raise

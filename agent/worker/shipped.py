@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import pickle
 import threading
 from collections import OrderedDict
@@ -42,6 +43,8 @@ from agent.errors import InfrastructureLostError
 from agent.worker.carried import RunInfo, carried
 from agent.worker.chunk import item
 from agent.worker.events import related
+
+logger = logging.getLogger("orc.shipped")
 
 #: where in the scheduler's metadata
 PLACE = "orc-shipped"
@@ -221,7 +224,7 @@ def _enter(shipped: Shipment) -> None:
     url = PREFECT_API_URL.value() or ""
     if (client := _thread.clients.get(url)) is None:
         client = _thread.clients[url] = SyncClientContext()
-        copy_context().run(client.__enter__)
+        _open(client)
     SyncClientContext.__var__.set(client)
     if flow := said.get("flow_run_context"):
         context = FlowRunContext(**flow, client=client.client, task_runner=flow["flow"].task_runner, detached=True)
@@ -234,6 +237,17 @@ def _enter(shipped: Shipment) -> None:
         _deployment_id.set(UUID(deployment))
     if parameters := said.get("deployment_parameters"):
         _deployment_parameters.set(parameters)
+
+
+def _open(client: SyncClientContext) -> None:
+    """Enter it. A server that is away for a while fails no task: what bodies and engines tell it waits until it is back."""
+    try:
+        copy_context().run(client.__enter__)
+    except RuntimeError as error:
+        # the client itself is open by then; what failed is the check of the server's version
+        if "Failed to reach API" not in str(error):
+            raise
+        logger.warning("%s; tasks run, and what they tell it waits", error)
 
 
 @contextmanager

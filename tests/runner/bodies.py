@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from distributed import get_worker
 from prefect import get_run_logger, task
+from prefect_dask import get_async_dask_client, get_dask_client
 
 from agent import checkpoint
 
@@ -81,3 +83,65 @@ def slow(seconds: float) -> float:
 def starved() -> None:
     """Runs out of memory."""
     raise MemoryError("of this test")
+
+
+@task
+def leaves(how: str) -> None:
+    """Ends its process, as it thinks."""
+    if how == "exit":
+        raise SystemExit(3)
+    raise KeyboardInterrupt
+
+
+@task
+async def leaves_later(how: str) -> None:
+    """The same, async."""
+    leaves.fn(how)
+
+
+@task
+def where() -> str:
+    """The name of its worker."""
+    return str(get_worker().name)
+
+
+@task
+def mapped(n: int, static: list[int], more: int) -> int:
+    """Of a map, with a list that is not mapped over."""
+    return n * more + sum(static)
+
+
+@task
+def of_dask(n: int) -> int:
+    """Work of its own, through the client of Prefect's integration."""
+    with get_dask_client() as client:
+        return int(sum(client.gather(client.map(lambda x: 2 * x, range(n)))))
+
+
+@task
+async def of_dask_later(n: int) -> int:
+    """The same, async."""
+    async with get_async_dask_client() as client:
+        return int(sum(await client.gather(client.map(lambda x: 2 * x, range(n)))))
+
+
+@task
+def stamp(at: str, *_: Any) -> str:
+    """Appends a line to a file, some time after it began."""
+    time.sleep(0.3 if at.endswith("first") else 0)
+    with Path(at).with_name("order").open("a") as file:
+        file.write(Path(at).name + "\n")
+    return at
+
+
+@task
+def many() -> Any:
+    """Yields."""
+    yield from range(3)
+
+
+@task(timeout_seconds=0.5)
+def endless() -> None:
+    """Takes longer than it may."""
+    for _ in range(100):
+        time.sleep(0.1)

@@ -105,6 +105,20 @@ def test_a_worker_that_leaves_takes_its_bound_tasks_along():
     assert made.pool_states(500)[1].workers == ()
 
 
+def test_a_launched_worker_that_leaves_is_named_with_the_reason_until_its_machine_has_ended():
+    made = view()
+    lease = made.new_lease(SPOT, "spot-1", 0, "why")
+    made.granted(lease.id, 10)
+    made.apply((p.JOINED, {**WORKER, "address": "tcp://2", "name": "spot-1"}), 20)
+    made.apply((p.LEFT, "tcp://2", "it was not heard for too long"), 500)
+    assert [(left.id, why) for left, why in made.left] == [(lease.id, "it was not heard for too long")]
+    assert made.leases[lease.id].ended_ms is None
+    # one that was there before is not ours to end
+    made.apply((p.LEFT, "tcp://1", "its connection to the scheduler broke"), 600)
+    assert len(made.left) == 1
+    assert [x.cause for x in made.leases.values() if x.ended_ms] == ["its connection to the scheduler broke"]
+
+
 def test_a_notice_takes_a_worker_out_of_the_plan():
     made = view()
     assert made.noticed("spot-0") == "tcp://1"

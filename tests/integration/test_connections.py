@@ -1,0 +1,126 @@
+"""A worker that is cut off from the scheduler, or stands still: its task comes back with the cause, is bound anew and ends once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.scheduler import protocol as p
+from tests.conftest import free_port, until
+from tests.integration.conftest import Cluster, Governor
+
+pytestmark = pytest.mark.real
+
+
+class Proxy:
+    """Passes TCP connections on to a port, until it is told otherwise."""
+
+    def __init__(self, target: int) -> None:
+        self.target, self.port, self.passes = target, free_port(), True
+        self._writers: list[asyncio.StreamWriter] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def cut(self) -> None:
+        """Close every connection, both ways, and refuse new ones."""
+        self._loop.call_soon_threadsafe(self._close)
+
+    def drop(self) -> None:
+        """Swallow what comes, both ways, without a word."""
+        self.passes = False
+
+    def close(self) -> None:
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", self.port))
+        self._loop.run_forever()
+
+    def _close(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, here = await asyncio.open_connection("127.0.0.1", self.target)
+        self._writers += [writer, here]
+        await asyncio.gather(self._pass(reader, here), self._pass(there, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                if self.passes:
+                    writer.write(data)
+        except OSError:
+            pass
+        if self.passes:
+            writer.close()
+
+
+@pytest.fixture(scope="module")
+def silent(processes):
+    """A scheduler that gives a silent worker up as soon as Dask can, and a safe worker."""
+    made = Cluster(processes, "silent", DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="2s")
+    made.add("safe-0")
+    yield made
+    made.client.close()
+
+
+def body(folder: str) -> int:
+    """Hangs the first time."""
+    mark = Path(folder) / "ran"
+    with mark.open("a") as file:
+        file.write("x")
+    if len(mark.read_text()) == 1:
+        time.sleep(300)
+    return len(mark.read_text())
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("cut", "its connection to the scheduler broke"),
+        ("dropped", "it was not heard for too long"),
+        ("stopped", "it was not heard for too long"),
+    ],
+)
+def test_a_task_whose_worker_is_cut_off_comes_back_and_ends_once(silent, processes, tmp_path, what, why):
+    proxy = Proxy(int(silent.address.rsplit(":", 1)[1]))
+    name = f"spot-{what}"
+    worker = processes.start(
+        "distributed.cli.dask_worker", f"tcp://127.0.0.1:{proxy.port}", "--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard",
+        name=f"silent-{name}",
+    )  # fmt: skip
+    try:
+        until(lambda: name in silent.names(), 60)
+        governor = Governor(silent, {"spot": 1, "safe": 1})
+        future = silent.client.submit(body, str(tmp_path), pure=False)
+        (key,) = governor.ready(1)
+        assert governor.bind("spot", key) != [None]
+        until(lambda: (tmp_path / "ran").exists())
+        before = time.monotonic()
+        {"cut": proxy.cut, "dropped": proxy.drop, "stopped": lambda: worker.send_signal(signal.SIGSTOP)}[what]()
+        until(lambda: governor.ended(key) == ["lost"], 40)
+        assert time.monotonic() - before < 30
+        assert [d[2] for d in governor.deltas if d[0] == p.LEFT] == [why]
+        until(lambda: governor.keys(p.READY).count(key) == 2)
+        assert governor.bind("safe", key) != [None]
+        assert future.result(30) == 2
+        if what == "stopped":
+            worker.send_signal(signal.SIGCONT)
+        if what != "dropped":
+            # it learns that it was given up, and ends without a second result
+            until(lambda: worker.poll() is not None, 60)
+        assert governor.ended(key) == ["lost", "done"]
+    finally:
+        worker.kill()
+        worker.wait()
+        proxy.close()
