@@ -28,7 +28,7 @@ from agent.ledger.rows import BudgetTakenError
 from agent.model.codec import digest, encode
 from agent.model.plans import Decision, Drain, Plan, Wait
 from agent.model.pools import Pool
-from agent.model.snapshot import Budget, Group, Policy, PoolState, Snapshot
+from agent.model.snapshot import Budget, Group, Policy, PoolState, Slow, Snapshot
 from agent.planner.estimate import estimate
 from agent.planner.plan import VERSION, plan
 from agent.planner.room import share
@@ -45,6 +45,8 @@ REST = 0.5
 RENEW_MS = 3_000
 #: and shows its figures on the dashboard, ms
 SHOW_MS = 1_000
+#: and looks for tasks that take too long, ms
+SLOW_LOOK_MS = 1_000
 #: and folds SQLite's log back, ms
 FOLD_MS = 5_000
 #: a launched worker that left the scheduler may take so long to end by itself, seconds
@@ -117,6 +119,9 @@ class Governor:
         self._new_rules: Rules | None = None
         self._asked: list[tuple[int, Pool, str]] = []
         self._shown_ms = 0
+        #: running tasks to decide about, and when they were looked for
+        self._slow: tuple[Slow, ...] = ()
+        self._slow_ms = 0
         #: worker → why it is being ended, where it is not drained
         self._causes: dict[str, str] = {}
         #: called when the first snapshot is in
@@ -355,14 +360,19 @@ class Governor:
             await self._ask("orc_instruct", figures=figures(self))
         if view.shadow:
             await self._shadow(now)
-        if not (view.dirty or view.ended or view.changed_leases or self._says or view.news or self._due(now)):
+        if self.mode == "govern" and now - self._slow_ms > SLOW_LOOK_MS:
+            self._slow_ms, self._slow = now, view.slow(now)
+        if not (
+            view.dirty or self._slow or view.ended or view.changed_leases or self._says or view.news or self._due(now)
+        ):
             if now - self._renewed_ms > RENEW_MS:
                 self._renewed_ms = now
                 await self._write(self.ledger.seen, now)
             return
         view.dirty = False
         begin = time.perf_counter()
-        snapshot = await self._snapshot(now, view.live_groups())
+        slow, self._slow = self._slow, ()
+        snapshot = await self._snapshot(now, view.live_groups(), slow)
         made = plan(snapshot)
         self.plan_ms.append((time.perf_counter() - begin) * 1000)
         entry = self._entry(now)
@@ -458,7 +468,7 @@ class Governor:
         for address in leaving:
             self._job(self._rescue(address))
 
-    async def _snapshot(self, now: int, groups: tuple[Group, ...]) -> Snapshot:
+    async def _snapshot(self, now: int, groups: tuple[Group, ...], slow: tuple[Slow, ...] = ()) -> Snapshot:
         budgets: tuple[Budget, ...] = ()
         if any(group.needs.budget for group in groups):
             budgets = await self._budgets()
@@ -474,6 +484,7 @@ class Governor:
             budgets=budgets,
             usage=self.view.usage(groups),
             runs=self.view.runs(now),
+            slow=slow,
         )
 
     async def _budgets(self) -> tuple[Budget, ...]:
@@ -665,9 +676,13 @@ class Governor:
             for r in made.refusals
             for task in self.view.ready.get(r.group, {}).values()
         ]
-        if sendings or drain or withdraw or refuse:
+        keys = {bound.placement: key for key, bound in self.view.bound.items()} if made.moves else {}
+        leave = [(keys[move.placement], move.why) for move in made.moves if move.placement in keys]
+        if sendings or drain or withdraw or refuse or leave:
             binds = [self._message(sending) for sending in sendings]
-            reply = await self._ask("orc_instruct", binds=binds, drain=drain, withdraw=withdraw, refuse=refuse)
+            reply = await self._ask(
+                "orc_instruct", binds=binds, drain=drain, withdraw=withdraw, refuse=refuse, leave=leave
+            )
             for sending, where in zip(sendings, reply["bound"], strict=False):
                 self._sent(sending, where, now)
         for drained in made.drains:

@@ -18,7 +18,7 @@ from agent.model.codec import digest, encode
 from agent.model.needs import Needs
 from agent.model.plans import Bind
 from agent.model.pools import DEFAULT, Pool, PriceStep
-from agent.model.snapshot import Group, PoolState, Run, Starting, Usage, Worker
+from agent.model.snapshot import Group, PoolState, Run, Slow, Starting, Usage, Worker
 from agent.model.units import cost_micros
 from agent.model.verdicts import Verdict
 from agent.planner.dag import Graph
@@ -44,6 +44,9 @@ PATH_STEP = 1.05
 NEWS = 1.15
 
 
+#: a task is slow when it has run for so many times what was expected, and for so long, ms
+SLOW_TIMES = 2
+SLOW_MS = 10_000
 #: results after which a task runs again
 _UNDONE = ("preempted", "lost", p.LEFT_EARLY, p.STARVED)
 
@@ -73,6 +76,10 @@ class Bound:
     expected_ms: int
     usd_micros_per_hour: int
     load: tuple[int, int, int] = (0, 0, 0)
+    #: its last checkpoint, ms and bytes; None: it has none to leave at
+    saved: tuple[int, int] | None = None
+    #: it is slow when it has run for so long, ms
+    slow_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +220,9 @@ class View:
                 leaving.noticed = leaving.counts.draining = True
                 self.leaving.append(delta[1])
                 self.news.append({"notice": leaving.counts.name, "left_ms": delta[2], "why": delta[3]})
+        elif kind == p.SAVED:
+            if (bound := self.bound.get(delta[1])) is not None:
+                bound.saved = delta[2:4]
         elif kind == p.GONE:
             self._unready(delta[1])
             self.losses.pop(delta[1], None)
@@ -284,10 +294,12 @@ class View:
         if result == p.STARVED:
             self._starved(spec, bound)
         elif result in ("lost", p.LEFT_EARLY):
-            preempted = result == p.LEFT_EARLY or self._was_preempted(bound)
+            # who leaves because it is slow was neither taken away nor lost
+            slow = result == p.LEFT_EARLY and live is not None and not live.counts.draining
+            preempted = not slow and (result == p.LEFT_EARLY or self._was_preempted(bound))
             result = "preempted" if preempted and result == "lost" else result
             preemptions, losses = self.losses.get(key, (0, 0))
-            self.losses[key] = (preemptions + preempted, losses + (not preempted))
+            self.losses[key] = (preemptions + preempted, losses + (not preempted and not slow))
         elif result != "withdrawn":
             self.losses.pop(key, None)
             self.kept.pop(key, None)
@@ -650,6 +662,24 @@ class View:
             spec = self.specs[bound.task.spec]
             taken[spec.team, spec.root_run] = taken.get((spec.team, spec.root_run), 0) + 1
         return tuple(Usage(team=team, root_run=run, slots=n) for (team, run), n in sorted(taken.items()))
+
+    def slow(self, now_ms: int) -> tuple[Slow, ...]:
+        """Running tasks that take much longer than expected; each again when it has run for twice as long."""
+        out = []
+        for bound in self.bound.values():
+            ran = now_ms - bound.at_ms
+            if ran < max(bound.slow_ms, SLOW_MS, SLOW_TIMES * bound.expected_ms):
+                continue
+            bound.slow_ms = 2 * ran
+            group, kept = self.groups.get(bound.group), self.kept.get(bound.task.key)
+            if group is None or self.shadow.get(bound.task.key):
+                continue
+            done = (kept.done_ms if kept else 0) + max(0, (bound.saved or (0, 0))[0] - bound.at_ms)
+            alone = replace(self._now(bound.group, [bound.task]), done_ms=done)
+            out.append(
+                Slow(placement=bound.placement, group=alone, pool=bound.pool, ran_ms=ran, expected_ms=bound.expected_ms, leaves=bound.saved is not None)
+            )  # fmt: skip
+        return tuple(sorted(out, key=lambda slow: slow.placement))
 
     def forget_run(self, root_run: str) -> None:
         """A run has ended: its graph is let go."""

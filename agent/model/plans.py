@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 HoldReason = Literal["inputs", "capacity", "launch", "spot", "approval", "budget", "rejected"]
-Verb = Literal["bind", "wait", "ask", "refuse"]
+Verb = Literal["bind", "wait", "ask", "refuse", "move", "leave"]
 Source = Literal["history", "class history", "author", "prior"]
 
 
@@ -147,6 +147,15 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A running task is to leave its worker at its next checkpoint."""
+
+    placement: int
+    why: str
+    decision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
     """Tasks of a group that stay held."""
 
@@ -182,10 +191,11 @@ class Plan:
     withdraws: tuple[Withdraw, ...] = ()
     waits: tuple[Wait, ...] = ()
     refusals: tuple[Refuse, ...] = ()
+    moves: tuple[Move, ...] = ()
     #: time alone will change the plan then, ms: a latest start; None: not before something happens
     look_ms: int | None = None
 
     @property
     def acts(self) -> bool:
         """Whether anything changes."""
-        return bool(self.binds or self.launches or self.drains or self.withdraws or self.refusals)
+        return bool(self.binds or self.launches or self.drains or self.withdraws or self.refusals or self.moves)

@@ -191,6 +191,20 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Slow:
+    """A running task that takes much longer than it was expected to."""
+
+    placement: int
+    #: as it would be if it were decided now, from its last checkpoint
+    group: Group
+    pool: str
+    ran_ms: int
+    expected_ms: int
+    #: it has checkpoints, so it can leave
+    leaves: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Slots that a root run's tasks take now."""
 
@@ -216,5 +230,6 @@ class Snapshot:
     runs: tuple[Run, ...] = ()
     #: who has the workers now; empty when one run alone waits
     usage: tuple[Usage, ...] = ()
+    slow: tuple[Slow, ...] = ()
     #: runs are known by their graphs: what is not in `runs` is not known to come
     graphs: bool = False

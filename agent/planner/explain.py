@@ -82,6 +82,8 @@ def _verb(decision: Decision) -> str:
         "wait": f"waits for {decision.pool}",
         "ask": f"a person must decide about {decision.pool}",
         "refuse": "refused",
+        "move": f"leaves at its next checkpoint, for {decision.pool}",
+        "leave": "left where it runs",
     }[decision.verb]
 
 

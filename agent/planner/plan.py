@@ -11,6 +11,7 @@ from agent.model.plans import (
     Estimate,
     HoldReason,
     Launch,
+    Move,
     Option,
     Plan,
     Refuse,
@@ -23,6 +24,7 @@ from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.estimate import estimate
 from agent.planner.explain import in_short, nearest, past
 from agent.planner.feasible import PHYSICAL, why_not
+from agent.planner.late import judge
 from agent.planner.rank import option, order, slots_of, tasks_ahead
 from agent.planner.room import Room, share
 from agent.planner.slack import Market, Urgency, urgency
@@ -53,6 +55,7 @@ def plan(snapshot: Snapshot) -> Plan:
     else:
         for group in waiting:
             draft.place(group, group.ready)
+    draft.late()
     draft.fleet()
     return Plan(
         decisions=tuple(draft.decisions),
@@ -66,6 +69,7 @@ def plan(snapshot: Snapshot) -> Plan:
         ),
         waits=tuple(draft.waits),
         refusals=tuple(draft.refusals),
+        moves=tuple(draft.moves),
         look_ms=draft.look_ms,
     )
 
@@ -95,6 +99,7 @@ class _Draft:
         self.withdraws: list[Withdraw] = []
         self.waits: list[Wait] = []
         self.refusals: list[Refuse] = []
+        self.moves: list[Move] = []
         self.launch_why: dict[str, str] = {}
         self.look_ms: int | None = None
         self.urgencies: dict[str, Urgency] = {}
@@ -344,6 +349,18 @@ class _Draft:
             )
         )
         return len(self.decisions) - 1
+
+    def late(self) -> None:
+        """Move slow tasks, or leave them, by cost."""
+        for slow in self.snapshot.slow:
+            group = slow.group
+            urgent = self.urgencies[group.id] = self.urgency(group)
+            ranked = self._ranked(group, 1, urgent)
+            mean = self._guess(group, slow.pool).mean_ms
+            verdict = judge(slow, self.rooms, mean, ranked[0] if ranked else None, urgent)
+            decision = self._decide(group, ranked, "move" if verdict.moves else "leave", verdict.why)
+            if verdict.moves:
+                self.moves.append(Move(placement=slow.placement, why=verdict.why, decision=decision))
 
     # ------------------------------------------------------------------ the fleet
     def fleet(self) -> None:

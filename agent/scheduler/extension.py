@@ -388,8 +388,9 @@ class Extension(SchedulerPlugin):
         elif topic == p.CHECKPOINT_TOPIC:
             if (task := self.tasks.get(msg["key"])) is not None and task.on is not None:
                 task.checkpoint = (msg["at_ms"] or (task.checkpoint or (0, 0))[0], msg["bytes"])
+                self.tell((p.SAVED, task.key, *task.checkpoint))
                 if (counts := self.counts.get(task.on)) is not None and counts.draining:
-                    self._leave(task)
+                    self._leave(task, f"{counts.name} is going away")
         elif topic == p.NOTICE_TOPIC and (counts := self.counts.get(msg["worker"])) is not None and not counts.draining:
             self._drain(counts)
             self.tell((p.NOTICE, counts.address, msg["left_ms"], msg["why"]))
@@ -399,12 +400,14 @@ class Extension(SchedulerPlugin):
         counts.draining = True
         self._withdraw(counts)
         for key in counts.bound:
-            if (task := self.tasks.get(key)) is not None and task.checkpoint is not None:
-                self._leave(task)
+            if (task := self.tasks.get(key)) is not None:
+                self._leave(task, f"{counts.name} is going away")
 
-    def _leave(self, task: Task) -> None:
+    def _leave(self, task: Task, why: str) -> None:
+        """Ask a body that has checkpoints to leave at the next."""
+        if task.checkpoint is None:
+            return
         if task.on is not None and task.on in self.scheduler.stream_comms and self._governs(task):
-            why = f"{self.counts[task.on].name} is going away"
             self.scheduler.stream_comms[task.on].send({"op": p.LEAVE, "key": task.key, "why": why})
 
     def _let_through(self, key: Any) -> None:
@@ -644,6 +647,7 @@ class Extension(SchedulerPlugin):
         undrain: Sequence[str] = (),
         withdraw: Sequence[str] = (),
         refuse: Sequence[tuple[Any, str, str]] = (),
+        leave: Sequence[tuple[Any, str]] = (),
         figures: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Apply instructions that are still true. Answers with the worker of each bound key, None where it could not be bound."""
@@ -664,6 +668,9 @@ class Extension(SchedulerPlugin):
         for address in undrain:
             if (counts := self.counts.get(address)) is not None:
                 counts.draining = False
+        for key, why in leave:
+            if (task := self.tasks.get(key)) is not None:
+                self._leave(task, why)
         for key, kind, why in refuse:
             self._refuse(key, kind, why)
         return {"bound": await self._bind(epoch, binds)}

@@ -23,6 +23,7 @@ SPECIFIED = "spec"  # spec number, what it says
 BOUND_ELSEWHERE = "seen"  # shadow: key, spec number, input bytes, since ms, worker address
 SUBMITTED = "submitted"  # [(key, spec number, keys it depends on)], inputs first, of runs with a deadline
 ENDED = "end"  # key, result, worker address, start ms, stop ms, output bytes, lineage, checkpoint: (at ms, bytes) or ()
+SAVED = "saved"  # key, at ms (0: nothing saved yet, but it can leave), bytes
 GONE = "gone"  # key: a held task that was cancelled
 JOINED = "join"  # worker, as `Extension.worker` describes it
 LEFT = "left"  # worker address, why where it did not leave by itself

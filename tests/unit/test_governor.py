@@ -1,0 +1,152 @@
+"""The governor's rounds, with a real ledger and a clock and an extension of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agent.governor.governor import Governor
+from agent.governor.rulebook import Rulebook
+from agent.ledger import schema as t
+from agent.ledger.ledger import Ledger
+from agent.ledger.verify import Report, verify
+from agent.model import codec
+from agent.model.snapshot import Policy
+from agent.scheduler import protocol as p
+from tests.values import MINUTE, pool
+
+SPOT, SAFE = pool("spot", "spot", 0.02, provider=None), pool(usd=3.6, provider=None)
+
+
+class Rig:
+    """A governor whose extension says yes, and remembers what it was told."""
+
+    def __init__(self, folder):
+        self.now = 1_000_000
+        (folder / "rules.yaml").write_text("rules: []\n")
+        self.ledger = Ledger(f"sqlite:///{folder}/ledger.db", "test")
+        self.governor = Governor(
+            scheduler="tcp://nowhere", ledger=self.ledger, pools=(SPOT, SAFE), budgets=(), rulebook=Rulebook([folder / "rules.yaml"]),
+            policy=Policy(), providers={}, mode="govern", holder="test", clock=lambda: self.now,
+        )  # fmt: skip
+        self.told = []
+        self.governor._ask = self.ask
+
+    async def ask(self, handler, **said):
+        self.told.append(said)
+        return {"bound": [[f"tcp://{bind['pool']}"] * len(bind["keys"]) for bind in said.get("binds", ())]}
+
+    def say(self, *delta):
+        self.governor.view.apply(delta, self.now)
+
+    def join(self, name):
+        worker = {"address": f"tcp://{name}", "name": f"{name}-0", "pool": name, "slots": 1, "memory_mib": 4096}
+        self.say(p.JOINED, {**worker, "resources": {}, "draining": False, "paused": False, "host": ""})
+
+    def spec(self, **needs):
+        run = {"flow_run": "f", "root_run": "r"}
+        self.say(p.SPECIFIED, 0, {"prefix": "work", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}})
+
+    async def round(self, seconds=0.0):
+        self.now += round(1000 * seconds)
+        await self.governor._round()
+
+    def history(self):
+        """Verb and reason of each decision, oldest first."""
+        with self.ledger.engine.connect() as db:
+            rows = db.execute(t.decision.select().order_by(t.decision.c.id)).all()
+        return [(row.verb, codec.decode(dict, self.ledger.decision_body(row.body))["reason"]) for row in rows]
+
+    def outcomes(self):
+        with self.ledger.engine.connect() as db:
+            return [t.RESULTS[row.result] for row in db.execute(t.outcome.select().order_by(t.outcome.c.placement))]
+
+
+@pytest.fixture
+def rig(tmp_path):
+    made = Rig(tmp_path)
+    yield made
+    assert [fault.what for fault in verify(made.ledger, Report(), replay=True)] == []
+    made.ledger.close()
+
+
+def test_a_task_that_takes_too_long_is_moved_at_its_checkpoint_once_a_cheaper_worker_is_there(rig):
+    async def story():
+        await rig.governor.take()
+        rig.spec(interruptible=True, runtime_ms=MINUTE)
+        rig.join("on-demand")
+        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        await rig.round()
+        assert rig.governor.view.bound["work-1"].pool == "on-demand"
+        rig.join("spot")
+        await rig.round(90)
+        assert "leave" not in [verb for verb, _ in rig.history()]
+        # more than twice what was said; it cannot leave yet
+        await rig.round(120)
+        assert rig.history()[-1][0] == "leave"
+        assert "no checkpoint" in rig.history()[-1][1]
+        rig.say(p.SAVED, "work-1", rig.now - 1000, 2**20)
+        await rig.round(300)
+        (leave,) = [said["leave"] for said in rig.told if said.get("leave")]
+        assert leave[0][0] == "work-1"
+        assert "moved: " in leave[0][1]
+        rig.say(p.ENDED, "work-1", p.LEFT_EARLY, "tcp://on-demand", 0, 0, 0, (), (rig.now - 500, 2**20))
+        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        await rig.round(1)
+        bound = rig.governor.view.bound["work-1"]
+        assert bound.pool == "spot"
+        assert rig.governor.view.losses.get("work-1", (0, 0)) == (0, 0)
+        assert "goes on from a checkpoint" in rig.history()[-1][1]
+        rig.say(p.ENDED, "work-1", "done", "tcp://spot", rig.now, rig.now + 10, 0)
+        await rig.round(1)
+        assert rig.outcomes() == ["moved", "done"]
+
+    asyncio.run(story())
+
+
+def test_a_class_that_ran_out_of_memory_is_given_more_also_by_the_next_governor(rig, tmp_path):
+    async def story():
+        await rig.governor.take()
+        rig.spec(memory_mib=512)
+        rig.join("on-demand")
+        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        await rig.round()
+        rig.say(p.ENDED, "work-1", p.STARVED, "tcp://on-demand", 0, 0, 0, ())
+        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        await rig.round(1)
+        binds = [bind for said in rig.told for bind in said.get("binds", ())]
+        assert [bind["memory_mib"] for bind in binds] == [512, 1024]
+        assert "ran out of 512 MiB, is given 1 GiB" in rig.history()[-1][1]
+        rig.say(p.ENDED, "work-1", "done", "tcp://on-demand", rig.now, rig.now + 10, 0)
+        await rig.round(1)
+        assert rig.outcomes() == ["out of memory", "done"]
+        heir = Rig.__new__(Rig)
+        heir.__dict__.update(rig.__dict__)
+        heir.governor = Governor(
+            scheduler="tcp://nowhere", ledger=rig.ledger, pools=(SPOT, SAFE), budgets=(), rulebook=Rulebook([tmp_path / "rules.yaml"]),
+            policy=Policy(), providers={}, mode="govern", holder="heir", clock=lambda: rig.now + 60_000,
+        )  # fmt: skip
+        assert await heir.governor.take()
+        assert heir.governor.view.learning.starved_mib == {"work": 512}
+
+    asyncio.run(story())
+
+
+def test_needs_that_outgrow_every_worker_are_refused_with_what_was_tried(rig):
+    async def story():
+        await rig.governor.take()
+        rig.spec(memory_mib=4096)
+        rig.join("on-demand")
+        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        await rig.round()
+        rig.say(p.ENDED, "work-1", p.STARVED, "tcp://on-demand", 0, 0, 0, ())
+        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        await rig.round(1)
+        (refused,) = [said["refuse"] for said in rig.told if said.get("refuse")]
+        assert refused[0][:2] == ("work-1", "NeedUnmetError")
+        assert "needs 8 GiB and its workers have 4 GiB" in refused[0][2]
+        assert rig.history()[-1][0] == "refuse"
+        assert "ran out of 4 GiB" in rig.history()[-1][1]
+
+    asyncio.run(story())
