@@ -54,3 +54,10 @@ def _stored() -> bool:
     return bool(
         context is not None and transaction is not None and transaction.key and context.result_store.exists(transaction.key)
     )  # fmt: skip
+
+
+@needs(interruptible=True, runtime="4s")
+@task
+def nap(seconds: float, above: object = None) -> None:
+    """Waits."""
+    time.sleep(seconds)

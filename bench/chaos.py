@@ -104,10 +104,10 @@ def flow_of(folder: str, tasks: int, seconds: float) -> int:
 class Home:
     """An ORC of its own folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pools: str = POOLS) -> None:
         self.folder, self.orc = folder, folder / "orc"
         (folder / "ran").mkdir(parents=True)
-        (folder / "pools.yaml").write_text(POOLS)
+        (folder / "pools.yaml").write_text(pools)
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("ORC_", "PREFECT_", "DASK_"))},
             "ORC_HOME": str(self.orc),
