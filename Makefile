@@ -31,6 +31,9 @@ test: $(VENV)/.ready ## every test, also against real servers and processes
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/lint-imports --no-cache > .lint.log || (cat .lint.log; rm -f .lint.log; exit 1); rm -f .lint.log
 	@$(BIN)/pytest
 
+support: $(VENV)/.ready ## a smaller set of tests against the lowest versions of Prefect and Dask that are claimed
+	@sh tests/support/run.sh .support
+
 bench: $(VENV)/.ready ## the measurements the docs quote
 	@$(BIN)/python -m bench.plan
 	@$(BIN)/python -m bench.extension
@@ -39,4 +42,4 @@ docs: $(VENV)/.ready ## the documentation as a site, in build/docs
 	@$(BIN)/sphinx-build -q -W -n --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
-.PHONY: help setup demo down check test bench docs
+.PHONY: help setup demo down check test support bench docs

@@ -3,7 +3,7 @@
 `python -m bench.chaos [--tasks 10000] [--seeds 3] [--every 5] [--json FILE]`
 
 Each seed is an `orc up` of its own, in a folder of its own. Each `--every` seconds a random spot worker gets SIGKILL; each third
-time one of the other faults happens instead: a worker gets SIGTERM, or SIGSTOP for a while or for longer than the scheduler waits
+time, until each has happened `--rounds` times, another fault happens instead: a worker gets SIGTERM, or SIGSTOP for a while or for longer than the scheduler waits
 for it, the governor or the Prefect server or the Dask scheduler is killed. Then everything is counted. Exits with 1 when a floor is missed.
 """
 
@@ -43,7 +43,7 @@ POOLS = """pools:
     market: spot
     worker: {cpus: 1, memory: 1 GiB, slots: 1}
     price: 0.10
-    workers: {max: 3}
+    workers: {max: 2}
     startup: 4s
     idle: 5s
     provider: local
@@ -51,7 +51,7 @@ POOLS = """pools:
     market: on-demand
     worker: {cpus: 1, memory: 1 GiB, slots: 1}
     price: 0.34
-    workers: {max: 1}
+    workers: {max: 2}
     startup: 4s
     idle: 5s
     provider: local
@@ -205,6 +205,8 @@ class Faults:
 
     home: Home
     every: float
+    #: times that each of the other faults happens
+    rounds: int
     chance: random.Random
     made: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
@@ -260,6 +262,7 @@ class Faults:
             self.service("prefect-server"),
             self.service("dask-scheduler"),
         ]
+        others *= self.rounds
         self.chance.shuffle(others)
         at, number = time.monotonic() + self.every, 0
         while not self._stop.wait(0.1):
@@ -269,7 +272,7 @@ class Faults:
                 _signal(process, signal.SIGCONT)
             if now >= at:
                 at, number = now + self.every, number + 1
-                (others[number // 3 % len(others)] if number % 3 == 0 else kill)()
+                (others.pop() if number % 3 == 0 and others else kill)()
 
     def stop(self) -> None:
         """No more of them; what stands still goes on, but for what does so for good."""
@@ -336,13 +339,13 @@ def unfinished(home: Home, tasks: int) -> tuple[int, int, int]:
 
 
 def run(
-    folder: Path, tasks: int, every: float, seconds: float, seed: int, patience: float = 1500
+    folder: Path, tasks: int, every: float, seconds: float, seed: int, rounds: int = 1, patience: float = 1500
 ) -> list[dict[str, Any]]:
     """One seed: its rows, `what`, `floor`, `measured`, `good`."""
     home = Home(folder)
     tasks -= tasks % LAYERS
     with home.up():
-        lives, faults = Lives(home), Faults(home, every, random.Random(seed))
+        lives, faults = Lives(home), Faults(home, every, rounds, random.Random(seed))
         making = threading.Thread(target=faults.run, daemon=True)
         begin = time.monotonic()
         with (folder / "flow.log").open("w") as log:
@@ -407,6 +410,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two faults")
+    parser.add_argument("--rounds", type=int, default=2, help="times that each of the other faults happens")
     parser.add_argument("--seconds", type=float, default=0.05, help="of each body")
     parser.add_argument("--keep", type=Path, help="folder for ledgers and logs, kept")
     parser.add_argument("--json", type=Path)
@@ -418,7 +422,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(said.first, said.first + said.seeds):
-            found = run((said.keep or Path(folder)) / f"seed-{seed}", said.tasks, said.every, said.seconds, seed)
+            found = run(
+                (said.keep or Path(folder)) / f"seed-{seed}", said.tasks, said.every, said.seconds, seed, said.rounds
+            )
             table.show(f"seed {seed}", [{k: v if k != "good" else "✓" if v else "✗" for k, v in row.items()} for row in found], None)  # fmt: skip
             rows += [{"seed": seed, **row} for row in found]
     if said.json is not None:

@@ -860,6 +860,7 @@ class Governor:
             "cpus": pool.cpus,
             "memory_mib": pool.memory_mib,
             "gpus": pool.gpus,
+            "safe": pool.market != "spot",
         }
 
     # ------------------------------------------------------------------ what people say

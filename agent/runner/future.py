@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import time
 import weakref
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,9 +19,13 @@ from prefect.states import Cancelled, Crashed, Failed
 from prefect_dask.task_runners import PrefectDaskFuture
 
 from agent.errors import OrcError
-from agent.runner.again import CANCELLED, Again
+from agent.runner.again import CANCELLED, SMALL, Again
 from agent.runner.sending import Prepared
 
+logger = logging.getLogger("orc.runner")
+
+#: seconds between two looks for results that are there
+LOOK = 0.5
 #: fetched at once, at most
 _MOST, _BYTES = 256, 16 * 2**20
 
@@ -30,10 +37,67 @@ class Results:
         #: in the order they were made
         self._open: dict[str, weakref.ref[GovernedFuture]] = {}
         self._bytes, self._fetched = 0, 0
+        #: results of each kind of task that were taken in, and their bytes
+        self._sizes: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(LOOK + 5)
+            self._thread = None
+
+    def _look(self) -> None:
+        while not self._closed.wait(LOOK):
+            try:
+                while not self._closed.is_set() and self.take_in():
+                    pass
+            except Exception as error:  # the scheduler is away or the client closed: whoever waits for a result is told
+                logger.debug("results are not taken in now: %r", error)
 
     def expect(self, future: GovernedFuture) -> None:
         """A future whose result may be asked for."""
         self._open[future.wrapped_future.key] = weakref.ref(future)
+        if future.stored and self._thread is None and not future.wrapped_future.client.asynchronous:
+            self._closed.clear()
+            self._thread = threading.Thread(target=self._look, name="orc-results", daemon=True)
+            self._thread.start()
+
+    def take_in(self) -> int:
+        """Settle small stored results that are there, before anybody asks; how many.
+
+        Lost with a worker or the scheduler, each would have to be brought back by a run of its task that finds it stored.
+        """
+        found: list[tuple[GovernedFuture, Any]] = []
+        asked: Counter[str] = Counter()
+        for ref in list(self._open.values()):
+            if len(found) >= _MOST:
+                break
+            future = ref()
+            if future is None or not future.stored or future._final_state is not None:
+                continue
+            kind = future._prepared.common.digest
+            count, size = self._sizes[kind]
+            if (theirs := future.wrapped_future).status != "finished" or (
+                size > SMALL * count if count else asked[kind] >= 8
+            ):
+                continue
+            asked[kind] += 1
+            found.append((future, theirs))
+        if not found:
+            return 0
+        states = found[0][1].client.gather([theirs for _, theirs in found], errors="skip")
+        if len(states) < len(found):
+            return 0  # some were lost on the way; they come back
+        for (future, theirs), state in zip(found, states, strict=True):
+            count, size = self._sizes[future._prepared.common.digest]
+            self._sizes[future._prepared.common.digest] = count + 1, size + _size(state)
+            if isinstance(state, State):
+                future.settle(state)
+            self._open.pop(theirs.key, None)
+        return len(found)
 
     def fetch(self, wanted: GovernedFuture) -> Any:
         """The result of a finished future, and with it those of the finished ones that follow, while they are small."""
@@ -46,7 +110,7 @@ class Results:
                 break
             future = ref()
             if future is None or future._final_state is not None:
-                del self._open[key]
+                self._open.pop(key, None)
             elif future is not wanted and future.wrapped_future.status == "finished":
                 some.append(future)
         found = wanted.wrapped_future.client.gather([future.wrapped_future for future in some], errors="skip")
@@ -78,6 +142,11 @@ class GovernedFuture(PrefectDaskFuture[Any]):
         super().__init__(wrapped_future=wrapped_future, task_run_id=task_run_id)
         self._prepared, self._results, self._ended, self._again = prepared.without_call(), results, ended, again
         results.expect(self)
+
+    @property
+    def stored(self) -> bool:
+        """Whether its result is in storage once it has ended."""
+        return self._prepared.common.persisted
 
     def settle(self, state: State[Any]) -> None:
         """Its final state, when it was fetched with others."""

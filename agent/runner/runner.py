@@ -33,7 +33,7 @@ from agent.settings import Mode, Settings, load
 from agent.worker.body import run_task
 from agent.worker.carried import RunInfo
 from agent.worker.chunk import chunked
-from agent.worker.shipped import PLACE
+from agent.worker.shipped import PLACE, Known
 
 #: hosts a governor in this process; by its name, since only a run with a cluster of its own needs the planner here
 HOST = "agent.governor.hosted:host"
@@ -266,7 +266,10 @@ class GovernedTaskRunner(DaskTaskRunner):
         if not prepared:
             return []
         self._lend()
-        calls = [(each.common.digest, each.call, list(each.found)) for each in prepared]
+        calls = [
+            (each.common.digest, each.call, [x.state if isinstance(x, Known) else x for x in each.found])
+            for each in prepared
+        ]
         says = self._says(task, batched)
         with dask.annotate(**{p.ANNOTATION: says}):
             if len(prepared) == 1:
@@ -350,6 +353,7 @@ class GovernedTaskRunner(DaskTaskRunner):
 
     def __exit__(self, *arguments: Any) -> None:
         self._held.stop()
+        self._results.close()
         if self._client is not None and self._client.status == "running":
             for name in self._sender.shipped:
                 self._client.set_metadata([PLACE, name], None)

@@ -36,7 +36,7 @@ from prefect.utilities.engine import collect_task_run_inputs_sync, get_state_for
 from agent.errors import TaskError
 from agent.worker import events
 from agent.worker.carried import RunInfo, carried
-from agent.worker.shipped import Born, Shipment, digest, pack
+from agent.worker.shipped import Born, Known, Shipment, digest, pack
 
 _PLAIN = (int, float, str, bytes, bool, type(None))
 
@@ -65,7 +65,7 @@ class Prepared:
     common: Common
     born: Born
     call: bytes
-    found: Sequence[Future]
+    found: Sequence[Future | Known]
 
     def without_futures(self) -> Prepared:
         """The same, holding nothing on the cluster."""

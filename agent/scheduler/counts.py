@@ -18,6 +18,8 @@ class Size:
     cpus: int
     memory_mib: int
     gpus: int
+    #: its workers are not taken away
+    safe: bool = True
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Size:
@@ -30,6 +32,7 @@ class Size:
             cpus=said["cpus"],
             memory_mib=said["memory_mib"],
             gpus=said["gpus"],
+            safe=said.get("safe", True),
         )
 
 

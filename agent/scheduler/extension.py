@@ -31,6 +31,12 @@ KEPT = 500_000
 SLICE = 0.005
 #: a worker that died with so much of its memory taken died of that; Dask pauses it at 0.8 and kills at 0.95
 FULL = 0.75
+#: results of up to so many bytes get a copy on another worker, where theirs may be taken away
+COPIED = 64 * 1024
+#: seconds they wait for company
+COPY_AFTER = 0.5
+#: copies that are asked for in one stretch of the loop
+COPIES = 1000
 #: what to do about Adaptive
 ADAPTIVE = "give its limits to a pool instead (workers.min and workers.max in pools.yaml), and end the Adaptive"
 #: dependencies of a task that are told
@@ -100,10 +106,13 @@ class Extension(SchedulerPlugin):
         self.wake = asyncio.Event()
         self.bound_no = 0
         #: longest stretch of the scheduler's loop by ORC, ms, by what it did
-        self.longest: dict[str, float] = {"hold": 0.0, "bind": 0.0, "release": 0.0}
+        self.longest: dict[str, float] = {"hold": 0.0, "bind": 0.0, "release": 0.0, "copy": 0.0}
         #: ready → bound of the newest tasks, ms
         self.waits_ms: deque[float] = deque(maxlen=10_000)
         self.withdrawals = 0
+        #: keys whose results want a copy
+        self.uncopied: deque[Any] = deque()
+        self.copies = 0
         #: held tasks as a restart began, and whether one goes on
         self.restarting = 0, False
         #: what the governor shows on the dashboard
@@ -362,6 +371,10 @@ class Extension(SchedulerPlugin):
                 kept or (),
             )
         )
+        if finish == "memory" and where is not None and not self._safe(where):
+            self.uncopied.append(task.key)
+            if len(self.uncopied) == 1:
+                asyncio.get_running_loop().call_later(COPY_AFTER, self._copy)
 
     def _starved(self, counts: Counts | None, key: Any) -> bool:
         """Whether a worker that died had too little memory for this task: it was paused for that, or nearly full when last seen.
@@ -409,6 +422,33 @@ class Extension(SchedulerPlugin):
             return
         if task.on is not None and task.on in self.scheduler.stream_comms and self._governs(task):
             self.scheduler.stream_comms[task.on].send({"op": p.LEAVE, "key": task.key, "why": why})
+
+    def _safe(self, address: str) -> bool:
+        counts = self.counts.get(address)
+        size = self.sizes.get(counts.pool) if counts is not None else None
+        return size is None or size.safe
+
+    def _copy(self) -> None:
+        """Small results that a spot worker alone has get a copy elsewhere: lost, each costs a run that finds it stored, or all of its work."""
+        begin = time.thread_time()
+        going = [
+            c for c in self.counts.values() if not (c.draining or c.paused) and c.address in self.scheduler.workers
+        ]
+        some = [c.address for c in going if self._safe(c.address)] or [c.address for c in going]
+        asked: dict[str, list[Any]] = {}
+        for _ in range(min(COPIES, len(self.uncopied))):
+            ts = self.scheduler.tasks.get(self.uncopied.popleft())
+            if ts is None or ts.state != "memory" or len(ts.who_has) != 1 or ts.nbytes > COPIED:
+                continue
+            (holder,) = (ws.address for ws in ts.who_has)
+            if others := [address for address in some if address != holder]:
+                self.copies += 1
+                asked.setdefault(others[self.copies % len(others)], []).append(ts.key)
+        for address, keys in asked.items():
+            self.scheduler.request_acquire_replicas(address, keys, stimulus_id="orc-copy")
+        if self.uncopied:
+            asyncio.get_running_loop().call_later(COPY_AFTER, self._copy)
+        self.took("copy", begin)
 
     def _let_through(self, key: Any) -> None:
         task, ts = self.tasks.get(key), self.scheduler.tasks.get(key)
@@ -489,6 +529,7 @@ class Extension(SchedulerPlugin):
     def restart(self, scheduler: Any) -> None:
         """`client.restart`: Dask has forgotten every task."""
         self.tasks.clear()
+        self.uncopied.clear()
         self.inner.clear()
         for counts in self.counts.values():
             counts.bound.clear()

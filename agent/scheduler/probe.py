@@ -9,9 +9,17 @@ import distributed
 from distributed.scheduler import Scheduler, TaskState
 
 #: releases of distributed the extension's tests have run on, by year and month
-TESTED = ("2026.8",)
+TESTED = ("2026.1", "2026.8")
 
-_METHODS = ("_transitions", "transitions", "transition", "send_all", "valid_workers", "handle_long_running")
+_METHODS = (
+    "_transitions",
+    "transitions",
+    "transition",
+    "send_all",
+    "valid_workers",
+    "handle_long_running",
+    "request_acquire_replicas",
+)
 _ATTRIBUTES = ("unrunnable", "tasks", "workers", "running", "stream_handlers", "stream_comms", "handlers", "extensions")
 _TASK = (
     "state",

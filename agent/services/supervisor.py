@@ -85,7 +85,11 @@ class Supervisor:
                 "agent.scheduler.preload",
             ],
             lambda: _listens(host, ports["scheduler"]),
-            env={"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{units.duration_ms(settings.worker_ttl)}ms"},
+            env={
+                "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{units.duration_ms(settings.worker_ttl)}ms",
+                # it would drop the copies of results that spot workers have; draining a worker uses one of its own
+                "DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER__START": "False",
+            },
         )
         self.graph = (
             Service(

@@ -21,7 +21,7 @@ from dask.base import is_dask_collection
 from distributed import Future
 from distributed.utils import sync
 from prefect.client.schemas import TaskRun
-from prefect.client.schemas.objects import StateDetails
+from prefect.client.schemas.objects import State, StateDetails
 from prefect.context import (
     AssetContext,
     FlowRunContext,
@@ -105,11 +105,19 @@ class Born:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A task run that ended and is no longer in Dask: its state travels by value."""
+
+    key: str
+    state: State[Any]
+
+
 # ---------------------------------------------------------------------- packing, in the flow's process
 class _Packer(cloudpickle.Pickler):
     """Takes the futures out; Dask brings their results to the worker."""
 
-    def __init__(self, file: io.BytesIO, found: list[Future]) -> None:
+    def __init__(self, file: io.BytesIO, found: list[Future | Known]) -> None:
         super().__init__(file, protocol=5)
         self.found = found
 
@@ -117,10 +125,10 @@ class _Packer(cloudpickle.Pickler):
         if isinstance(obj, PrefectFuture):
             future = getattr(obj, "wrapped_future", None)
             if isinstance(future, Future):
-                return self._at(future)
+                return self._at(_alive(obj, future))
             chunk, at = getattr(obj, "chunk", None), getattr(obj, "at", 0)
             if chunk is not None:
-                return (self._at(chunk.wrapped_future), at)
+                return (self._at(_alive(chunk, chunk.wrapped_future)), at)
         elif isinstance(obj, Future):
             return self._at(obj)
         elif is_dask_collection(obj):
@@ -134,9 +142,17 @@ class _Packer(cloudpickle.Pickler):
             return type(obj), (obj.unwrap(),)
         return super().reducer_override(obj)
 
-    def _at(self, future: Future) -> int:
+    def _at(self, future: Future | Known) -> int:
         self.found.append(future)
         return len(self.found) - 1
+
+
+def _alive(future: Any, wrapped: Future) -> Future | Known:
+    """What Dask can still bring to a worker; where it was lost with its scheduler, the state that the flow's process has."""
+    state = getattr(future, "_final_state", None)
+    if state is not None and wrapped.status in ("cancelled", "lost"):
+        return Known(key=wrapped.key, state=state)
+    return wrapped
 
 
 class _Unpacker(pickle.Unpickler):
@@ -150,9 +166,9 @@ class _Unpacker(pickle.Unpickler):
         return item(self.found[pid[0]], pid[1]) if isinstance(pid, tuple) else self.found[pid]
 
 
-def pack(call: Any) -> tuple[bytes, list[Future]]:
+def pack(call: Any) -> tuple[bytes, list[Future | Known]]:
     """A call as bytes, and the Dask futures in it. Raises what pickling raises."""
-    file, found = io.BytesIO(), list[Future]()
+    file, found = io.BytesIO(), list[Future | Known]()
     _Packer(file, found).dump(call)
     return file.getvalue(), found
 

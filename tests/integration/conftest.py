@@ -53,10 +53,17 @@ class Cluster:
 class Governor:
     """The governor's side of the protocol, by hand."""
 
-    def __init__(self, cluster: Cluster, pools: dict[str, int]) -> None:
+    def __init__(self, cluster: Cluster, pools: dict[str, int], unsafe: tuple[str, ...] = ()) -> None:
         self.cluster, self.epoch, self.deltas = cluster, next(_epochs), []
         sizes = [
-            {"name": n, "selector": asdict(Selector(name=f"{n}-*")), "cpus": slots, "memory_mib": 1024, "gpus": 0}
+            {
+                "name": n,
+                "selector": asdict(Selector(name=f"{n}-*")),
+                "cpus": slots,
+                "memory_mib": 1024,
+                "gpus": 0,
+                "safe": n not in unsafe,
+            }
             for n, slots in pools.items()
         ]
         cluster.ask("orc_instruct", epoch=self.epoch, pools=sizes, mode="govern")

@@ -124,3 +124,31 @@ def test_a_task_whose_worker_is_cut_off_comes_back_and_ends_once(silent, process
         worker.kill()
         worker.wait()
         proxy.close()
+
+
+def once(folder: str, n: int) -> int:
+    """Says that it ran."""
+    with (Path(folder) / str(n)).open("a") as file:
+        file.write("x")
+    return n
+
+
+def test_a_small_result_of_a_spot_worker_has_a_copy_and_outlives_it(processes, tmp_path):
+    cluster = Cluster(processes, "copied", DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER__START="False")
+    try:
+        cluster.add("safe-0")
+        cluster.add("spot-0")
+        governor = Governor(cluster, {"spot": 4, "safe": 1}, unsafe=("spot",))
+        futures = cluster.client.map(once, [str(tmp_path)] * 4, range(4), pure=False)
+        large = cluster.client.submit(bytes, 1_000_000, pure=False)
+        keys = governor.ready(5)
+        governor.bind("spot", *keys, ahead=10)
+        until(lambda: all(future.done() for future in (*futures, large)))
+        until(lambda: all(len(cluster.client.who_has(futures)[f.key]) == 2 for f in futures))
+        assert len(cluster.client.who_has([large])[large.key]) == 1
+        cluster.kill("spot-0")
+        assert cluster.client.gather(futures) == [0, 1, 2, 3]
+        assert [(tmp_path / str(n)).read_text() for n in range(4)] == ["x"] * 4
+        until(lambda: governor.keys(p.READY).count(large.key) == 2)  # held again
+    finally:
+        cluster.client.close()

@@ -145,3 +145,9 @@ def endless() -> None:
     """Takes longer than it may."""
     for _ in range(100):
         time.sleep(0.1)
+
+
+@task
+def blob(size: int) -> bytes:
+    """So many bytes."""
+    return bytes(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
@@ -141,6 +142,36 @@ def test_a_server_that_was_away_gets_every_state(runner, prefect, tmp_path):
         run, got = running.result(120)
     assert got == [0.2] * 10
     assert {r["state_type"] for r in prefect.terminal(run, 10)} == {"COMPLETED"}
+
+
+def test_a_result_that_dask_has_lost_and_the_flow_has_is_handed_on_by_value(runner):
+    @flow(task_runner=runner)
+    def work():
+        with needs(batch_size=2):
+            items = bodies.double.map(range(2))
+        one = bodies.double.submit(1)
+        known = one.result(), items.result()
+        for future in (one.wrapped_future, items[1].chunk.wrapped_future):
+            future.cancel()
+            until(lambda future=future: future.status == "cancelled")
+        return known, bodies.add.submit([one, items[1]]).result()
+
+    assert work() == ((2, [0, 2]), 4)
+
+
+def test_stored_results_are_taken_in_before_anybody_asks_and_large_ones_are_left_where_they_are(runner, monkeypatch):
+    monkeypatch.setattr("agent.runner.future.LOOK", 0.05)
+
+    @flow(task_runner=runner, persist_result=True)
+    def work():
+        small, large = bodies.double.map(range(20)), bodies.blob.map([300_000] * 20)
+        until(lambda: all(future._final_state is not None for future in small))
+        until(lambda: all(future.wrapped_future.status == "finished" for future in large))
+        time.sleep(0.3)
+        return sum(future._final_state is not None for future in large), small.result() == [2 * n for n in range(20)]
+
+    taken, right = work()
+    assert (taken < 20, right) == (True, True)
 
 
 # ---------------------------------------------------------------------- chunks
