@@ -3,6 +3,7 @@
 OrcError
 ├── SettingError        a setting, a file of pools or a command's argument is wrong
 │   ├── PoolError       pools.yaml
+│   │   └── PriceError      a price by name that nobody tells, or that is none
 │   ├── UnitError       "16 Gigs"
 │   ├── WorkflowError   a workflow that cannot be: cyclic, dangling, negative runtimes
 │   └── TraceError      a spot trace or a price that cannot be used
@@ -40,6 +41,10 @@ class SettingError(OrcError):
 
 class PoolError(SettingError):
     """A worker pool is declared wrongly."""
+
+
+class PriceError(PoolError):
+    """A price is asked for by a name that nobody knows, or what is told is no price."""
 
 
 class UnitError(SettingError):

@@ -25,6 +25,13 @@ class Settings(BaseSettings):
     mode: Mode = Field("govern", description="off: plain Dask; shadow: plans are recorded and nothing is held; govern")
     home: Path = Field(Path(".orc"), description="folder of everything ORC keeps: ledger, logs, records of processes")
     pools: Path = Field(Path("deployments/pools.yaml"), description="the file that declares pools and budgets")
+    prices: Path | None = Field(
+        None, description="a file of prices by name; what it does not name is asked of the cloud"
+    )
+    prices_every: str = Field("5 min", description="how often prices by name are looked up again")
+    aws_endpoint_url: str | None = Field(
+        None, description="URL at which EC2 is asked for spot prices; by default AWS's own of the zone's region"
+    )
     rules: Path = Field(
         Path("rules"), description="a rule file, or a folder of them; where there is none, the rules ORC comes with"
     )
@@ -87,13 +94,27 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from error
         return value
 
-    @field_validator("deadline_margin", "ahead", "worker_ttl")
+    @field_validator("deadline_margin", "aging", "ahead", "worker_ttl", "prices_every")
     @classmethod
     def _duration(cls, value: str) -> str:
         try:
             units.duration_ms(value)
         except UnitError as error:
             raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("prices_every")
+    @classmethod
+    def _pause(cls, value: str) -> str:
+        if units.duration_ms(value) < 1000:
+            raise ValueError(f"{value!r} is too often; a second at least")
+        return value
+
+    @field_validator("aws_endpoint_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://.", value):
+            raise ValueError(f"{value!r} is no URL; write https://HOST or http://HOST:PORT")
         return value
 
     @field_validator("scheduler")

@@ -26,7 +26,7 @@ from agent.model import codec
 from agent.model.plans import Decision
 from agent.model.units import duration_ms, show_ms, show_usd, usd_micros
 from agent.planner.explain import read_aloud
-from agent.pools import declared
+from agent.pools import declared, prices
 from agent.report.run import declared_pools, report
 from agent.report.shadow import shadow_report
 from agent.services import control
@@ -212,7 +212,7 @@ def decisions(most: Annotated[int, typer.Option("--most", help="how many")] = 30
 def pools() -> None:
     """The declared pools, checked."""
     settings = load()
-    said = declared.read(settings.pools)
+    said = declared.read(settings.pools, prices.of(settings))
     rows = [
         [
             p.name,

@@ -12,7 +12,7 @@ from agent.cli import opened, show
 from agent.errors import SettingError
 from agent.governor.rulebook import made as ready
 from agent.model.units import duration_ms, show_ms
-from agent.pools import declared
+from agent.pools import declared, prices
 from agent.settings import load
 from agent.simulate import backtest as past
 from agent.simulate import page, trace, workflow
@@ -41,11 +41,12 @@ def simulate(
     """What a workflow would cost on your pools under ORC and other policies, and whether it would be in time."""
     found = workflow.read(file)
     made = found if scale == 1.0 else found.scaled(scale)
-    said = declared.read(pools or load().pools)
+    settings = load()
+    said = declared.read(pools or settings.pools, prices.of(settings))
     traces = dict(_pair(pair) for pair in spot or ())
     unknown = sorted(set(traces) - {pool.name for pool in said.pools if pool.market == "spot"})
     if unknown:
-        raise SettingError(f"there is no spot pool {unknown[0]!r} in {pools or load().pools}")
+        raise SettingError(f"there is no spot pool {unknown[0]!r} in {pools or settings.pools}")
     supplies = tuple(
         Supply(pool=pool, trace=trace.read(traces[pool.name], workers) if pool.name in traces else None)
         for pool in said.pools

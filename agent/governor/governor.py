@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -32,7 +32,7 @@ from agent.model.snapshot import Budget, Group, Policy, PoolState, Slow, Snapsho
 from agent.planner.estimate import estimate
 from agent.planner.plan import VERSION, plan
 from agent.planner.room import share
-from agent.pools.port import Gone, Notice, Observation, Provider, Refused
+from agent.pools.port import Gone, Notice, Observation, Provider, Refused, Report
 from agent.scheduler import protocol as p
 
 logger = logging.getLogger("orc.governor")
@@ -91,10 +91,13 @@ class Governor:
         mode: str,
         holder: str,
         clock: Callable[[], int] | None = None,
+        feeds: Sequence[Callable[[Report], Awaitable[None]]] = (),
     ) -> None:
         self.scheduler, self.ledger, self.policy, self.providers = scheduler, ledger, policy, providers
         self.declared_budgets = {b.name: b for b in budgets}
         self.rulebook, self.mode, self.holder = rulebook, mode, holder
+        #: what else observes the world for as long as the governor runs: prices
+        self.feeds = feeds
         self.clock = clock or (lambda: round(time.time() * 1000))
         self.view = View(pools, rulebook.rules.judge, rulebook.rules.set.facts)
         self.epoch = self.ack = 0
@@ -144,12 +147,17 @@ class Governor:
             self.remote = remote
             await self._begin()
             self.on_begun()
+            feeds = [asyncio.ensure_future(feed(self._observed)) for feed in self.feeds]
+            for task in feeds:
+                task.add_done_callback(self._done)
             try:
                 while not self._stop:
                     await self._round()
                     await self._follow()
                 await self._commit(self._entry(self.clock()))
             finally:
+                for feed in feeds:
+                    feed.cancel()
                 if self._poll is not None:
                     # it ends by itself; cut off, the scheduler would answer into a closed connection
                     await asyncio.wait({self._poll}, timeout=2 * REST)

@@ -20,7 +20,8 @@ from agent.governor.face import application
 from agent.governor.governor import Governor
 from agent.governor.rulebook import Rulebook
 from agent.ledger.ledger import Ledger
-from agent.pools import declared
+from agent.model.units import duration_ms
+from agent.pools import declared, prices
 from agent.pools.local import LocalProvider
 from agent.scheduler import install
 from agent.settings import Settings, load
@@ -34,7 +35,8 @@ FENCED = 3
 
 def build(settings: Settings, scheduler: str, environment: dict[str, str], holder: str) -> Governor:
     """A governor from settings. Raises OrcError or rules.schema.RuleError before anything is touched."""
-    said = declared.read(settings.pools) if settings.pools_declared() else declared.NONE
+    known = prices.of(settings)
+    said = declared.read(settings.pools, known) if settings.pools_declared() else declared.NONE
     rulebook = Rulebook([settings.rule_files()], settings.home / "rules.json")
     # SQLite is on this machine: what cannot be written there could not be spooled here either
     url = settings.ledger()
@@ -51,6 +53,7 @@ def build(settings: Settings, scheduler: str, environment: dict[str, str], holde
         providers={"local": local},
         mode=settings.mode,
         holder=holder,
+        feeds=[prices.watch(known, said.price_names, duration_ms(settings.prices_every))] if said.price_names else (),
     )
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from agent.planner.horizon import Floats, kernels
-
-#: a state that was not looked at for so many hours is no longer counted as the same spell
-FORGET_H = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +21,6 @@ class Prior:
     down_h: float
     #: returns that this is worth
     down_worth: float
-    #: share of flickers, spells up that end almost at once, among spells that have just begun ...
-    flicker: float
-    #: ... and among those in which a zone is found that was not looked at
-    flicker_found: float
-    #: mean hours of a flicker
-    flicker_h: float
 
 
 class Beliefs:
@@ -51,9 +41,6 @@ class Beliefs:
         self.up = self.return_per_h / (self.return_per_h + self.loss_per_h)
         self._now: list[bool | None] = [None] * zones
         self._last: list[bool | None] = [None] * zones
-        self._spell: list[bool | None] = [None] * zones
-        self._age_h, self._seen_h = np.zeros(zones), np.zeros(zones)
-        self._began = [prior.flicker_found] * zones
 
     @property
     def loss_per_h(self) -> Floats:
@@ -65,22 +52,6 @@ class Beliefs:
         """[zones] returns per hour down, posterior means."""
         return self.returns / self.down_h
 
-    def flickers(self, zone: int) -> float:
-        """How much likelier than usual the spell that a zone is up in now, if it is, is a flicker.
-
-        Times up are a mixture of flickers and of long spells, on both clouds alike. A zone that was refused lately and
-        is granted now has just come back; each hour that it is seen up speaks against a flicker.
-        """
-        return max(0.0, self._flicker(zone) - self.prior.flicker_found)
-
-    def _flicker(self, zone: int) -> float:
-        if self._spell[zone] is None:
-            return self.prior.flicker_found
-        if self._spell[zone] is False:
-            return self.prior.flicker
-        odds = self._began[zone] / (1 - self._began[zone]) * math.exp(-self._seen_h[zone] / self.prior.flicker_h)
-        return odds / (1 + odds)
-
     def pass_ticks(self, ticks: int) -> None:
         """Time passes; what was seen now becomes the past."""
         if ticks <= 0:
@@ -89,10 +60,6 @@ class Beliefs:
         self.up = (1 - self.up) * chain[:, 0, 1] + self.up * chain[:, 1, 1]
         self._last = self._now if ticks == 1 else [None] * self.zones
         self._now = [None] * self.zones
-        self._age_h += self.tick_h * ticks
-        for z in range(self.zones):
-            if self._age_h[z] - self._seen_h[z] > FORGET_H:
-                self._spell[z] = None
 
     def saw(self, zone: int, up: bool) -> None:
         """A zone had capacity now, or had none."""
@@ -103,9 +70,5 @@ class Beliefs:
             else:
                 self.down_h[zone] += self.tick_h
                 self.returns[zone] += up
-        if self._spell[zone] is not up:
-            self._began[zone] = self._flicker(zone)
-            self._spell[zone], self._age_h[zone] = up, 0.0
-        self._seen_h[zone] = self._age_h[zone]
         self._now[zone] = up
         self.up[zone] = float(up)

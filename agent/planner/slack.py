@@ -111,7 +111,8 @@ def urgency(
         slack_ms=slack,
         hour_usd_micros=round(gap * scarce * width),
         stake_usd_micros=round(gap * scarce * behind / MS_PER_HOUR),
-        queue_ms=max(0, (slack - lost_ms) * policy.queue_percent // 100),
+        # what comes behind queues too: a task's part grows with the root of its part of the path
+        queue_ms=max(0, round((slack - lost_ms) * policy.queue_percent / 100 * math.sqrt(high_ms / path))),
         at_risk_ms=at_risk,
     )
 

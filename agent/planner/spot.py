@@ -13,8 +13,8 @@ from agent.planner.hazard import Beliefs, Prior
 from agent.planner.horizon import Floats, Market, Table, joint, solve
 
 Mode = Literal["idle", "spot", "on_demand"]
-#: a zone, and what to launch there, or to ask it for spot and give that back
-Choice = tuple[int, Literal["spot", "on_demand", "probe"]]
+#: a zone, and what to launch there
+Choice = tuple[int, Literal["spot", "on_demand"]]
 EPSILON_H = 1e-9
 
 
@@ -23,11 +23,7 @@ class Setting:
     """One for every cloud, zone and deadline."""
 
     #: what is believed of a zone that was never seen
-    prior: Prior = field(
-        default_factory=lambda: Prior(
-            up_h=6.0, up_worth=6.0, down_h=2.0, down_worth=8.0, flicker=0.6, flicker_found=0.1, flicker_h=0.5
-        )
-    )
+    prior: Prior = field(default_factory=lambda: Prior(up_h=6.0, up_worth=6.0, down_h=2.0, down_worth=8.0))
     #: logarithm by which all loss rates may be lower or higher than believed: planned for both, half and half
     spread_loss: float = 1.2
     #: the same of the return rates
@@ -41,8 +37,6 @@ class Setting:
     #: ... and so many hours have passed; or when so many have passed
     least_h: float = 1.0
     most_h: float = 12.0
-    #: a zone is probed before a launch when a flicker is expected to cost so many probes
-    look: float = 3.0
     #: cost of an hour of lateness in the tables, in hours on demand
     late: float = 10.0
 
@@ -80,7 +74,6 @@ class Placement:
     Args:
         startup_h: hours billed without progress at each launch.
         tick_h: hours between decisions.
-        probe_h: hours of spot that a granted probe costs.
         egress_usd: [zones][zones] USD to move the checkpoint.
     """
 
@@ -89,11 +82,10 @@ class Placement:
         *,
         startup_h: float,
         tick_h: float,
-        probe_h: float,
         egress_usd: Sequence[Sequence[float]],
         setting: Setting,
     ):
-        self.setting, self.startup_h, self.tick_h, self.probe_h = setting, startup_h, tick_h, probe_h
+        self.setting, self.startup_h, self.tick_h = setting, startup_h, tick_h
         self.egress_usd: Floats = np.array(egress_usd, float)
         self.zones = len(self.egress_usd)
         self.beliefs = Beliefs(self.zones, tick_h, setting.prior)
@@ -124,21 +116,14 @@ class Placement:
         self._plan(state, now_h)
         up = [float(self.beliefs.up[z]) for z in self._keep]
         best, most = None, 0.0
-        look, hope = None, 0.0
         if self._safe(state, self.tick_h - self.startup_h):
             for i, zone in enumerate(self._keep):
                 if zone in asked or (state.mode, state.zone) == ("spot", zone) or up[i] <= 0:
                     continue
                 given = joint([*up[:i], 1.0, *up[i + 1 :]])
                 stay, go = self._stay_usd(state, given), self._go_usd(state, i, "spot", given)
-                flickers = self.beliefs.flickers(zone)
-                risk = 0.0
-                if stay > go and flickers > 0:
-                    risk = flickers * max(0.0, self._lost_usd(state, i, joint([*up[:i], 0.0, *up[i + 1 :]])) - go)
-                if stay - go - risk > most:
-                    best, most = zone, stay - go - risk
-                elif stay - go > hope and risk > self.setting.look * state.spot_usd_h[zone] * self.probe_h:
-                    look, hope = zone, stay - go
+                if stay - go > most:
+                    best, most = zone, stay - go
         if best is not None:
             return best, "spot"
         if state.mode != "on_demand":
@@ -146,7 +131,7 @@ class Placement:
             usd, zone = min((self._go_usd(state, i, "on_demand", given), zone) for i, zone in enumerate(self._keep))
             if usd < self._stay_usd(state, given):
                 return zone, "on_demand"
-        return None if look is None else (look, "probe")
+        return None
 
     def shadow_price_usd_h(self, state: State, now_h: float) -> float:
         """USD that the last hour of slack saves: what the rest costs more with an hour less to the deadline.
@@ -239,16 +224,6 @@ class Placement:
             out += float(price) * m.step_h * (1 + starting)
             out += table.usd("step", mode, left - 1 - starting, slack - starting, given)
         return out / len(self._tables)
-
-    def _lost_usd(self, state: State, z: int, given: Floats) -> float:
-        """Expected cost to go of a launch that is granted and lost before it makes progress."""
-        out = 0.0 if state.home is None else float(self.egress_usd[state.home, self._keep[z]])
-        for table in self._tables:
-            m = table.market
-            left, slack = state.left_h / m.step_h - m.startup, (state.left_h - state.work_h) / m.step_h - m.startup
-            usd = float(m.spot_usd_h[z]) * m.startup * m.step_h + table.usd("step", z, left, slack, given)
-            out += usd / len(self._tables)
-        return out
 
     def _go_usd(self, state: State, z: int, kind: Literal["spot", "on_demand"], given: Floats) -> float:
         """Expected cost to go of a launch that is granted, in the z-th of the zones planned with."""

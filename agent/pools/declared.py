@@ -5,46 +5,29 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.errors import PoolError, UnitError
+from agent.errors import PoolError, PriceError
 from agent.model import units
 from agent.model.pools import DEFAULT, Pool, PriceStep, Selector
 from agent.model.snapshot import Budget
-from agent.pools import weather
+from agent.pools import prices, weather
+from agent.pools.prices import KnownPrices, Prices
 from agent.pools.weather import Weather
 
-
-def _unit(parse: Any) -> Any:
-    def read(value: Any) -> Any:
-        try:
-            return parse(value)
-        except UnitError as error:
-            raise ValueError(str(error)) from error
-
-    return BeforeValidator(read)
-
-
-_Usd = Annotated[int, _unit(units.usd_micros)]
-_Ms = Annotated[int, _unit(units.duration_ms)]
-_Mib = Annotated[int, _unit(units.memory_mib)]
+_Usd = prices.Usd
+_Ms = Annotated[int, prices.unit(units.duration_ms)]
+_Mib = Annotated[int, prices.unit(units.memory_mib)]
 _Count = Annotated[int, Field(ge=0, strict=True)]
 _Positive = Annotated[int, Field(ge=1, strict=True)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Step(_Strict):
-    #: ISO instant from which the price holds
-    since: datetime
-    usd_per_hour: _Usd
 
 
 class _Gpus(_Strict):
@@ -77,7 +60,7 @@ class _Selector(_Strict):
 class _Pool(_Strict):
     market: Literal["spot", "on-demand"]
     worker: _Size
-    price: _Usd | list[_Step] | None = None
+    price: prices.Said | None = None
     workers: _Limits
     startup: _Ms = 0
     min_billing: _Ms = 0
@@ -95,10 +78,8 @@ class _Pool(_Strict):
     def _whole(self) -> _Pool:
         if self.price is None and self.weather is None:
             raise ValueError(
-                "price is missing: say dollars per hour of one worker (0 when it is free), or steps over time"
+                "price is missing: say dollars per hour of one worker (0 when it is free), steps over time, or a name"
             )
-        if isinstance(self.price, list) and not self.price:
-            raise ValueError("price has no step")
         if self.workers.min > self.workers.max:
             raise ValueError(f"workers.min {self.workers.min} is above workers.max {self.workers.max}")
         if self.market == "on-demand" and (self.interruptions_per_hour or self.weather):
@@ -130,12 +111,16 @@ class Declared:
     pools: tuple[Pool, ...]
     budgets: tuple[Budget, ...]
     weather: Mapping[str, Weather]
+    #: pools whose price has a name, and the name
+    price_names: Mapping[str, str]
     #: team → weight
     shares: tuple[tuple[str, int], ...] = ()
 
 
 #: nothing is declared: every worker is of the pool `default`
-NONE = Declared(pools=(), budgets=(), weather={})
+NONE = Declared(pools=(), budgets=(), weather={}, price_names={})
+#: nobody tells prices by name
+UNKNOWN = KnownPrices({}, "this place, which knows no prices by name")
 
 
 def real_gpus() -> bool:
@@ -143,8 +128,12 @@ def real_gpus() -> bool:
     return shutil.which("nvidia-smi") is not None and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def read(path: Path) -> Declared:
-    """Pools, budgets and weather of a file. Raises PoolError; nothing is half-read."""
+def read(path: Path, known: Prices = UNKNOWN) -> Declared:
+    """Pools, budgets and weather of a file. Raises PoolError; nothing is half-read.
+
+    Args:
+        known: where prices by name are looked up.
+    """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -161,19 +150,26 @@ def read(path: Path) -> Declared:
     skies = {
         name: weather.read(path.parent / said.weather) for name, said in file.pools.items() if said.weather is not None
     }
-    pools = tuple(_pool(path, name, said, skies.get(name)) for name, said in file.pools.items())
+    named = {name: said.price for name, said in file.pools.items() if isinstance(said.price, str)}
+    found = {name: _look(path, name, price, known) for name, price in named.items()}
+    pools = tuple(_pool(path, name, said, skies.get(name), found.get(name)) for name, said in file.pools.items())
     budgets = tuple(
         Budget(name=name, limit_usd_micros=b.usd, max_runtime_ms=b.max_runtime) for name, b in file.budgets.items()
     )
-    return Declared(pools=pools, budgets=budgets, weather=skies, shares=tuple(sorted(file.shares.items())))
+    return Declared(
+        pools=pools, budgets=budgets, weather=skies, price_names=named, shares=tuple(sorted(file.shares.items()))
+    )
+
+
+def _look(path: Path, pool: str, name: str, known: Prices) -> tuple[PriceStep, ...]:
+    try:
+        return known.look([name])[name]
+    except PriceError as error:
+        raise PriceError(f"{path}: pool {pool!r}: price: {error}") from error
 
 
 def _say(path: Path, error: Any) -> str:
-    where = [
-        str(part)
-        for part in error["loc"]
-        if part not in ("list[_Step]", "int") and not str(part).startswith("function-")
-    ]
+    where = [str(part) for part in error["loc"] if part not in prices.TAGS]
     place = (
         f"pool {where[1]!r}: {'.'.join(where[2:])}"
         if where[:1] == ["pools"] and len(where) > 1
@@ -190,26 +186,18 @@ def _say(path: Path, error: Any) -> str:
     )
 
 
-def _pool(path: Path, name: str, said: _Pool, sky: Weather | None) -> Pool:
+def _pool(path: Path, name: str, said: _Pool, sky: Weather | None, found: tuple[PriceStep, ...] | None) -> Pool:
     if name == DEFAULT or not name.replace("-", "").replace("_", "").isalnum():
         raise PoolError(f"{path}: pool {name!r}: a pool's name has letters, digits, '-' and '_', and is not 'default'")
     gpus, emulated = said.worker.gpus, False
     if gpus is not None and gpus.emulate:
         emulated = not real_gpus()
-    steps = said.price if isinstance(said.price, list) else None
-    if steps is not None:
-        price = tuple(
-            sorted(
-                (
-                    PriceStep(since_ms=round(s.since.timestamp() * 1000), usd_micros_per_hour=s.usd_per_hour)
-                    for s in steps
-                ),
-                key=lambda s: s.since_ms,
-            )
-        )
+    if found is not None:
+        price = found
+    elif said.price is None or isinstance(said.price, str):
+        price = prices.steps_of(sky.at(0)[1] if sky is not None else 0)
     else:
-        flat = said.price if isinstance(said.price, int) else sky.at(0)[1] if sky is not None else 0
-        price = (PriceStep(since_ms=0, usd_micros_per_hour=flat),)
+        price = prices.steps_of(said.price)
     slots = said.worker.slots or said.worker.cpus
     return Pool(
         name=name,

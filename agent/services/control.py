@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import psutil
 
 from agent.errors import ServiceError
-from agent.pools import declared
+from agent.pools import declared, prices
 from agent.services import state as states
 from agent.services.state import State
 from agent.settings import Settings
@@ -38,7 +38,7 @@ def up(settings: Settings, say: Callable[[str], None], theirs: Mapping[str, str]
         raise ServiceError(f"ORC is just starting in {settings.home} (process {old.pid}: {old.doing})")
     # refused before anything starts
     if settings.pools_declared():
-        declared.read(settings.pools)
+        declared.read(settings.pools, prices.of(settings))
     schema.load([settings.rule_files()])
     if old is not None and (left := states.family(old.instance)):
         say(f"ending {len(left)} processes that a crash left behind")

@@ -14,7 +14,7 @@ from agent.errors import GraphAwayError, OrcError, SchedulerError
 from agent.graph.bolt import Graph, address
 from agent.ledger.ledger import Ledger
 from agent.model.pools import Pool, Selector, pool_of
-from agent.pools import declared
+from agent.pools import declared, prices
 from agent.scheduler import look, probe
 from agent.scheduler.extension import ADAPTIVE
 from agent.scheduler.look import SeenCluster, SeenWorker
@@ -289,7 +289,7 @@ def files(settings: Settings) -> tuple[list[Finding], tuple[Pool, ...]]:
     out, pools = [], tuple[Pool, ...]()
     try:
         if settings.pools_declared():
-            pools = declared.read(settings.pools).pools
+            pools = declared.read(settings.pools, prices.of(settings)).pools
             out.append(_good("pools", f"{len(pools)} in {settings.pools}"))
         else:
             out.append(

@@ -26,14 +26,12 @@ class PlannedPolicy:
         """A new job; what was learned for the last one is forgotten."""
         theirs = sys.modules.get(type(job).__module__)
         self._launch: Any = getattr(theirs, "Launch", protocol.Launch)
-        self._probe: Any = getattr(theirs, "Probe", protocol.Probe)
         self._deadline_s, self._tick_s = float(job.deadline_s), float(job.tick_s)
         self._last_s: float | None = None
         self._asked = set[int]()
         self._placement = Placement(
             startup_h=job.startup_s / 3600,
             tick_h=job.tick_s / 3600,
-            probe_h=job.probe_s / 3600,
             egress_usd=job.egress_usd,
             setting=self._setting,
         )
@@ -64,7 +62,7 @@ class PlannedPolicy:
         if choice is None:
             return None
         zone, what = choice
-        asked: Action = self._probe(zone) if what == "probe" else self._launch(zone, what)
+        asked: Action = self._launch(zone, what)
         return asked
 
     def shadow_price_usd_h(self, seen: Seen) -> float:

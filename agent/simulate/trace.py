@@ -7,7 +7,6 @@ import gzip
 import itertools
 import json
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -101,12 +100,20 @@ def read(path: Path, workers: int = 1) -> Trace:
         said = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
         name, gap, available, prices = said["zone"], said["gap_seconds"], said["available"], said["spot_usd_per_hour"]
         on_demand = said.get("on_demand_usd_per_hour")
+        times = [float(at) for at in said.get("timestamps") or ()]
     except OSError as error:
         raise TraceError(f"trace {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise TraceError(f"trace {path} is not JSON: {error}") from error
     except KeyError as error:
         raise TraceError(f"trace {path} has no {error.args[0]}") from error
+    if isinstance(gap, bool) or not isinstance(gap, int | float) or not math.isfinite(gap):
+        raise TraceError(f"trace {path}: gap_seconds is {gap!r}; a number of seconds is meant")
+    unequal = [b - a for a, b in itertools.pairwise(times) if abs(b - a - gap) > 0.5]
+    if unequal or (times and len(times) != len(available)):
+        raise TraceError(
+            f"trace {path} has unequal steps: {unequal[0] if unequal else len(times)} among {len(available)} of {gap} s"
+        )
     return Trace(
         name=str(name),
         step_ms=round(gap * 1000),
@@ -169,13 +176,3 @@ def _micros(path: Path, usd: Any) -> int:
     if isinstance(usd, bool) or not isinstance(usd, int | float) or not math.isfinite(usd) or usd < 0:
         raise TraceError(f"trace {path}: price {usd!r} must be a finite number, not negative")
     return round(usd * MICROS)
-
-
-def price_named(prices: dict[str, int], name: str) -> int:
-    """Micro-dollars an hour of a price by its name. Raises TraceError with the nearest names when there is none."""
-    if name in prices:
-        return prices[name]
-    known = sorted(prices)
-    at = bisect_right(known, name)
-    near = ", ".join(known[max(0, at - 2) : at + 2]) or "none"
-    raise TraceError(f"there is no price {name!r}; near it: {near}")

@@ -117,5 +117,13 @@ def test_a_trace_that_cannot_be_used_is_refused_by_name(tmp_path):
     bad.write_text('{"zone": "z", "gap_seconds": 60, "available": [1], "spot_usd_per_hour": [NaN]}')
     with pytest.raises(TraceError, match="finite"):
         trace.read(bad)
-    with pytest.raises(TraceError, match="no price 'aws/x'; near it: aws/w"):
-        trace.price_named({"aws/w": 1}, "aws/x")
+    good = '"zone": "z", "available": [1, 0, 1], "spot_usd_per_hour": [1, 1, 1]'
+    for wrong, says in (
+        ('"gap_seconds": 60, "timestamps": [0, 60, 180]', "unequal steps"),
+        ('"gap_seconds": 60, "timestamps": [0, 60]', "unequal steps"),
+        ('"gap_seconds": "a minute"', "gap_seconds is 'a minute'"),
+        ('"gap_seconds": 0', "a step of 0 ms"),
+    ):
+        bad.write_text(f"{{{good}, {wrong}}}")
+        with pytest.raises(TraceError, match=says):
+            trace.read(bad)
