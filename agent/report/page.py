@@ -8,8 +8,10 @@ from html import escape
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1f2328}"
     "table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem;border-bottom:1px solid #d0d7de;text-align:right}"
-    "td:first-child,th:first-child,.text{text-align:left}.late{color:#cf222e}figure{margin:1.5rem 0}svg{max-width:100%}"
+    ".text{text-align:left}.late{color:#cf222e}figure{margin:1.5rem 0}svg{max-width:100%}"
 )
+#: what figures begin with
+_FIGURES = "0123456789$+-"
 #: work, start-up or idle, lost
 COLORS = {"busy": "#1a7f37", "idle": "#d0d7de", "lost": "#cf222e"}
 
@@ -26,10 +28,14 @@ def said(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table; cells that say "late" are red, and words stand left of figures."""
-    top = "".join(f"<th>{escape(column)}</th>" for column in head)
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{body}</table>"
+    """A table: columns of figures to the right, columns of words to the left, what is late in red."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    words = [not any(row[at][:1] in _FIGURES for row in cells if row[at]) for at in range(len(head))]
+
+    def line(tag: str, row: Sequence[str]) -> str:
+        return "<tr>" + "".join(_cell(tag, text, word) for text, word in zip(row, words, strict=True)) + "</tr>"
+
+    return f"<table>{line('th', head)}{''.join(line('td', row) for row in cells)}</table>"
 
 
 def figure(caption: str, drawing: str) -> str:
@@ -49,7 +55,10 @@ def bars(rows: Sequence[tuple[str, float, str]]) -> str:
     return f'<svg viewBox="0 0 {wide} {len(rows) * high + 8}" font-size="12" role="img">{lines}</svg>'
 
 
-def _cell(value: object) -> str:
-    text = str(value)
-    kind = " class=late" if "late" in text else " class=text" if text[:1].isalpha() and " " in text else ""
-    return f"<td{kind}>{escape(text)}</td>"
+def _cell(tag: str, text: str, word: bool) -> str:
+    kinds = [kind for kind, so in (("text", word), ("late", tag == "td" and "late" in text)) if so]
+    return f"<{tag}{_class(kinds)}>{escape(text)}</{tag}>"
+
+
+def _class(kinds: Sequence[str]) -> str:
+    return f" class='{' '.join(kinds)}'" if kinds else ""

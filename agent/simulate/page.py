@@ -63,7 +63,7 @@ def _curve(points: Sequence[tuple[int, int, int]]) -> str:
     far, dear = max(p[0] for p in points), max(1, max(p[1] for p in points))
 
     def at(point: tuple[int, int, int]) -> tuple[float, float]:
-        return left + point[0] / far * (width - left - 20), height - low - point[1] / dear * (height - low - 20)
+        return left + point[0] / far * (width - left - 60), height - low - point[1] / dear * (height - low - 20)
 
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(at, points))
     dots = "".join(
@@ -71,10 +71,12 @@ def _curve(points: Sequence[tuple[int, int, int]]) -> str:
         f"<title>{show_ms(p[0])}: {show_usd(p[1])}{', missed' if p[2] else ''}</title></circle>"
         for p in points
     )
-    ticks = "".join(
-        f'<text x="{at(p)[0]:.1f}" y="{height - low + 18}" text-anchor="middle">{show_ms(p[0])}</text>'
-        for p in points[:: max(1, len(points) // 4)]
-    )
+    told, last = [], -1e9
+    for point in points:
+        if (x := at(point)[0]) - last > 100:
+            told.append(f'<text x="{x:.1f}" y="{height - low + 18}" text-anchor="middle">{show_ms(point[0])}</text>')
+            last = x
+    ticks = "".join(told)
     return (
         f'<svg viewBox="0 0 {width} {height}" font-size="12" role="img"><text x="4" y="24">{show_usd(dear)}</text>'
         f'<text x="4" y="{height - low}">$0</text><polyline points="{line}" fill="none" stroke="#57606a"/>{dots}{ticks}</svg>'

@@ -43,6 +43,8 @@ def simulate_workflow(
     for name in policies:
         if name not in POLICIES:
             raise SettingError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
+    # a pool that is only observed here is asked for workers there
+    supplies = [replace(s, pool=replace(s.pool, provider=s.pool.provider or "simulated")) for s in supplies]
     starts = [s.pool.startup_ms for s in supplies if s.pool.market == "on-demand"]
     if not starts:
         raise SettingError("no pool is on demand; without one no deadline can be promised")
