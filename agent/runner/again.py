@@ -54,6 +54,8 @@ class Again:
         self._ready, self._restore, self._send = ready, restore, send
         self._sent: dict[str, _Sent] = {}
         self._lock = threading.RLock()
+        #: times that all was sent again
+        self.recovered = 0
 
     def note(self, prepared: Prepared, says: Mapping[str, Any], future: GovernedFuture) -> None:
         """A task run was sent."""
@@ -68,6 +70,15 @@ class Again:
         entry = self._sent.get(key)
         if entry is not None and len(entry.prepared.call) > SMALL:
             del self._sent[key]
+
+    def ends(self) -> dict[str, tuple[Prepared, Any]]:
+        """Task run → what it was made of and its final state, where the flow has it."""
+        found = {}
+        for entry in self._sent.values():
+            future = entry.future()
+            if future is not None and future._final_state is not None:
+                found[str(entry.prepared.born.id)] = entry.prepared, future._final_state
+        return found
 
     def cancel(self) -> None:
         """Cancel, in one message, what has not ended."""
@@ -114,6 +125,7 @@ class Again:
 
     def _all_again(self, why: BaseException) -> None:
         self._restore()
+        self.recovered += 1
         wanted: set[str] = set()
         stack = [entry.prepared.key for entry in self._open()]
         while stack:

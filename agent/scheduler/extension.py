@@ -103,6 +103,8 @@ class Extension(SchedulerPlugin):
         #: keys whose results want a copy
         self.uncopied: deque[Any] = deque()
         self.copies = 0
+        #: workers that were lost, and did not leave by themselves
+        self.broken = 0
         #: held tasks as a restart began, and whether one goes on
         self.restarting = 0, False
         #: what the governor shows on the dashboard
@@ -404,7 +406,9 @@ class Extension(SchedulerPlugin):
     def remove_worker(self, scheduler: Any, worker: str, stimulus_id: str = "", **_: Any) -> None:
         """A worker left; its tasks have come back already."""
         if self.counts.pop(worker, None) is not None:
-            self.tell((p.LEFT, worker, next((why for name, why in _WHY_LEFT if stimulus_id.startswith(name)), "")))
+            why = next((why for name, why in _WHY_LEFT if stimulus_id.startswith(name)), "")
+            self.broken += bool(why)
+            self.tell((p.LEFT, worker, why))
             self.inner.left(worker)
 
     def worker(self, address: str) -> dict[str, Any]:
@@ -543,6 +547,7 @@ class Extension(SchedulerPlugin):
             "waits_ms": list(self.waits_ms)[-most:],
             "tasks": len(self.tasks),
             "adaptive": self.adaptive,
+            "broken": self.broken,
             "waiting": waiting,
         }
 
