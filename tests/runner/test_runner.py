@@ -178,7 +178,7 @@ def test_a_state_that_a_lost_worker_did_not_deliver_is_told_at_the_end_of_the_fl
     monkeypatch.setattr(GovernedTaskRunner, "_lost_any", lambda self: lost)
     url = prefect.url
 
-    @flow(task_runner=runner)
+    @flow(task_runner=runner, persist_result=True)
     def work():
         bodies.mute.submit().result()
         number = str(flow_run.id)
