@@ -58,8 +58,10 @@ POOLS = """pools:
 """
 #: seconds the scheduler waits for a worker that is silent
 TTL = 6
-#: ends that are final; after each other one the task is placed again
-FINAL = ("done", "cached", "failed", "cancelled")
+#: ends that a task may have once
+FINAL = ("done", "failed", "cancelled")
+#: the last outcome of a task that ended well
+ENDED = ("done", "cached", "unknown")
 
 
 # ---------------------------------------------------------------------- the flow, in a process of its own
@@ -293,10 +295,10 @@ def ends(ledger: Ledger, names: int) -> tuple[int, int, Counter[str]]:
     for key, result in rows:
         of.setdefault(key, []).append("open" if result is None else t.RESULTS[result])
     counted = Counter(result for results in of.values() for result in results)
-    # a result that was lost from memory is read from storage by another placement: `cached` after `done` is no second end
-    wrong = [
-        k for k, r in of.items() if r[-1] not in ("done", "cached") or sum(x in FINAL and x != "cached" for x in r) > 1
-    ]
+    # a result that was lost from memory is read from storage by another placement: `cached` after `done` is no second end;
+    # what a scheduler that was killed did not tell any more is `unknown`, and is not placed again where the flow has its result
+    sent = {key: [x for x in results if x not in ("not sent", "withdrawn")] for key, results in of.items()}
+    wrong = [k for k, r in sent.items() if not r or r[-1] not in ENDED or sum(x in FINAL for x in r) > 1]
     return counted.pop("open", 0), len(wrong) + max(0, names - len(of)), counted
 
 

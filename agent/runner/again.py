@@ -32,6 +32,8 @@ class _Sent:
     upstream: tuple[str, ...]
     says: Mapping[str, Any]
     future: weakref.ref[GovernedFuture]
+    #: its final state, where that is small and its result stored: the flow may have dropped the future
+    state: Any = None
 
 
 class Again:
@@ -54,6 +56,8 @@ class Again:
         self._ready, self._restore, self._send = ready, restore, send
         self._sent: dict[str, _Sent] = {}
         self._lock = threading.RLock()
+        #: times that all was sent again
+        self.recovered = 0
 
     def note(self, prepared: Prepared, says: Mapping[str, Any], future: GovernedFuture) -> None:
         """A task run was sent."""
@@ -63,11 +67,21 @@ class Again:
             prepared=prepared.without_futures(), upstream=upstream, says=says, future=weakref.ref(future)
         )
 
-    def ended(self, key: str) -> None:
-        """Its final state is known."""
+    def ended(self, key: str, state: Any) -> None:
+        """Its final state is known; None where it is not worth keeping."""
         entry = self._sent.get(key)
-        if entry is not None and len(entry.prepared.call) > SMALL:
-            del self._sent[key]
+        if entry is not None:
+            entry.state = state
+            if len(entry.prepared.call) > SMALL:
+                del self._sent[key]
+
+    def ends(self) -> dict[str, tuple[Prepared, Any]]:
+        """Task run → what it was made of and its final state, where the flow has it."""
+        found = {}
+        for key, entry in list(self._sent.items()):
+            if (state := self._state(key)) is not None:
+                found[str(entry.prepared.born.id)] = entry.prepared, state
+        return found
 
     def waiting(self) -> list[str]:
         """Keys of what Dask has not ended, in the order they were sent."""
@@ -124,6 +138,7 @@ class Again:
 
     def _all_again(self, why: BaseException) -> None:
         self._restore()
+        self.recovered += 1
         wanted: set[str] = set()
         stack = [entry.prepared.key for entry in self._open()]
         while stack:
@@ -154,4 +169,5 @@ class Again:
         """The final state of a task run, where the flow has it."""
         entry = self._sent.get(key)
         future = entry.future() if entry is not None else None
-        return future._final_state if future is not None else None
+        known = future._final_state if future is not None else None
+        return known if known is not None or entry is None else entry.state

@@ -72,11 +72,14 @@ class Results:
         """
         found: list[tuple[GovernedFuture, Any]] = []
         asked: Counter[str] = Counter()
-        for ref in list(self._open.values()):
+        for key, ref in list(self._open.items()):
             if len(found) >= _MOST:
                 break
             future = ref()
-            if future is None or not future.stored or future._final_state is not None:
+            if future is None or future._final_state is not None:
+                self._open.pop(key, None)
+                continue
+            if not future.stored:
                 continue
             kind = future._prepared.common.digest
             count, size = self._sizes[kind]
@@ -151,7 +154,7 @@ class GovernedFuture(PrefectDaskFuture[Any]):
     def settle(self, state: State[Any]) -> None:
         """Its final state, when it was fetched with others."""
         self._final_state = state
-        self._again.ended(self._prepared.key)
+        self._again.ended(self._prepared.key, state if self.stored and _size(state) <= SMALL else None)
 
     def replace(self, future: Any) -> None:
         """The Dask future of the same task run in a new scheduler."""

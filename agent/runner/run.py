@@ -54,6 +54,19 @@ def mark(flow: Any, run: FlowRun, _: Any) -> None:
         _label(client, run, *_found(client, flow, run))
 
 
+def unended(flow_run: str) -> list[str]:
+    """Task runs of a flow run that the server has in no terminal state."""
+    open_states = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
+    body = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": open_states}}}}
+    found: list[str] = []
+    with get_client(sync_client=True) as client:
+        while True:
+            page = client.request("POST", "/task_runs/filter", json={**body, "limit": 200, "offset": len(found)}).json()
+            found += [run["id"] for run in page]
+            if len(page) < 200:
+                return found
+
+
 def _marked(client: SyncPrefectClient, flow: Any, run: FlowRun) -> tuple[str, int | None]:
     """Root and deadline: as the hook wrote them, else found and written now."""
     if mark in getattr(flow, "on_running_hooks", ()):

@@ -94,6 +94,8 @@ class GovernedTaskRunner(DaskTaskRunner):
         self._quick: dict[tuple[int, int], tuple[Any, dict[str, Any]]] = {}
         self._mode: str | None = None
         self._seceded = False
+        #: workers that the scheduler had lost when this runner began; None: it does not count them
+        self._broken: int | None = None
         #: equal runners are not the same one
         self._family: weakref.WeakValueDictionary[int, GovernedTaskRunner] = weakref.WeakValueDictionary()
         self._family[id(self)] = self
@@ -354,10 +356,35 @@ class GovernedTaskRunner(DaskTaskRunner):
     def __exit__(self, *arguments: Any) -> None:
         self._held.stop()
         self._results.close()
+        if self._run is not None and self._run.flow_run and self._client is not None:
+            self._tell_lost_ends(self._run.flow_run)
         if self._client is not None and self._client.status == "running":
             for name in self._sender.shipped:
                 self._client.set_metadata([PLACE, name], None)
         super().__exit__(*arguments)
+
+    def _tell_lost_ends(self, flow_run: str) -> None:
+        """A worker that is killed takes states along that it had not delivered. What the flow knows of them is told again.
+
+        Asked for only where workers, or the scheduler, were lost. The server takes a state that it has already for the same.
+        """
+        try:
+            if not self._lost_any():
+                return
+            ends = self._again.ends()
+            for number in runs.unended(flow_run):
+                if number in ends:
+                    self._ended(*ends[number])
+        except Exception as error:  # neither may keep the flow run from its own end
+            self.logger.warning("states that lost workers did not deliver are not told again: %s", error)
+
+    def _lost_any(self) -> bool:
+        """Whether a worker or the scheduler was lost while this runner ran."""
+        if self._broken is None:
+            return False
+        return (
+            bool(self._again.recovered) or self.client.sync(self.client.scheduler.orc_state)["broken"] != self._broken
+        )
 
     def _lend(self) -> None:
         """On a worker: leave the thread before waiting for nested tasks, which may need the same slot."""
@@ -393,6 +420,7 @@ class GovernedTaskRunner(DaskTaskRunner):
             return self._ungoverned(
                 f"the Dask scheduler at {self.client.scheduler.address} has no ORC extension ({error})", temporary
             )
+        self._broken = state.get("broken")
         if state["degraded"]:
             return self._ungoverned("; ".join(state["degraded"]), temporary)
         if self.adapt_kwargs:

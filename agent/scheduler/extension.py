@@ -113,6 +113,8 @@ class Extension(SchedulerPlugin):
         #: keys whose results want a copy
         self.uncopied: deque[Any] = deque()
         self.copies = 0
+        #: workers that were lost, and did not leave by themselves
+        self.broken = 0
         #: held tasks as a restart began, and whether one goes on
         self.restarting = 0, False
         #: what the governor shows on the dashboard
@@ -508,7 +510,9 @@ class Extension(SchedulerPlugin):
         self.states.pop(worker, None)
         self.blamed.pop(worker, None)
         if self.counts.pop(worker, None) is not None:
-            self.tell((p.LEFT, worker, next((why for name, why in _WHY_LEFT if stimulus_id.startswith(name)), "")))
+            why = next((why for name, why in _WHY_LEFT if stimulus_id.startswith(name)), "")
+            self.broken += bool(why)
+            self.tell((p.LEFT, worker, why))
             self.inner.left(worker)
 
     def worker(self, address: str) -> dict[str, Any]:
@@ -656,6 +660,7 @@ class Extension(SchedulerPlugin):
             "waits_ms": list(self.waits_ms)[-most:],
             "tasks": len(self.tasks),
             "adaptive": self.adaptive,
+            "broken": self.broken,
             "waiting": waiting,
             "held": self._why_held(keys) if keys else {},
             "runtimes_ms": (self.figures or {}).get("runtimes_ms", {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from prefect import get_run_logger, task
 from prefect_dask import get_async_dask_client, get_dask_client
 
 from agent import checkpoint
+from agent.worker import events
 
 
 @task
@@ -151,3 +153,13 @@ def endless() -> None:
 def blob(size: int) -> bytes:
     """So many bytes."""
     return bytes(size)
+
+
+@task
+def mute() -> int:
+    """Its worker tells nothing for a second, as if it were killed before it could."""
+    queue = events.events()
+    assert queue is not None
+    vars(queue)["tell"] = lambda event: None
+    threading.Timer(1.0, vars(queue).pop, ("tell",)).start()
+    return 1

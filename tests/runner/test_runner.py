@@ -9,6 +9,7 @@ from contextvars import copy_context
 from pathlib import Path
 
 import cloudpickle
+import httpx
 import pytest
 from distributed import Client
 from prefect import allow_failure, flow, unmapped
@@ -54,8 +55,6 @@ def test_each_task_run_is_pending_running_and_completed_on_the_server_with_its_l
         return str(flow_run.id)
 
     (run,) = prefect.terminal(work(), 1)
-    import httpx
-
     states = httpx.get(f"{prefect.url}/task_run_states/", params={"task_run_id": run["id"]}).json()
     assert [state["type"] for state in states] == ["PENDING", "RUNNING", "COMPLETED"]
     asked = {"logs": {"task_run_id": {"any_": [run["id"]]}}}
@@ -172,6 +171,26 @@ def test_stored_results_are_taken_in_before_anybody_asks_and_large_ones_are_left
 
     taken, right = work()
     assert (taken < 20, right) == (True, True)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_state_that_a_lost_worker_did_not_deliver_is_told_at_the_end_of_the_flow(runner, prefect, monkeypatch, lost):
+    monkeypatch.setattr(GovernedTaskRunner, "_lost_any", lambda self: lost)
+    url = prefect.url
+
+    @flow(task_runner=runner, persist_result=True)
+    def work():
+        bodies.mute.submit().result()
+        number = str(flow_run.id)
+        asked = {"flow_runs": {"id": {"any_": [number]}}}
+        until(
+            lambda: [r["state_type"] for r in httpx.post(f"{url}/task_runs/filter", json=asked).json()] == ["RUNNING"]
+        )
+        return number
+
+    (number,) = (r["id"] for r in prefect.terminal(work(), 1 if lost else 0))
+    found = prefect.ask("/task_runs/filter", {"task_runs": {"id": {"any_": [number]}}})
+    assert [r["state_type"] for r in found] == ["COMPLETED" if lost else "RUNNING"]
 
 
 # ---------------------------------------------------------------------- chunks
