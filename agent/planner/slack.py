@@ -111,8 +111,7 @@ def urgency(
         slack_ms=slack,
         hour_usd_micros=round(gap * scarce * width),
         stake_usd_micros=round(gap * scarce * behind / MS_PER_HOUR),
-        # what comes behind queues too: a task's part grows with the root of its part of the path
-        queue_ms=max(0, round((slack - lost_ms) * policy.queue_percent / 100 * math.sqrt(high_ms / path))),
+        queue_ms=max(0, (slack - lost_ms) * policy.queue_percent // 100),
         at_risk_ms=at_risk,
     )
 
