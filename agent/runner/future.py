@@ -39,6 +39,8 @@ class Results:
         self._bytes, self._fetched = 0, 0
         #: results of each kind of task that were taken in, and their bytes
         self._sizes: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        #: those to be taken in, also where the flow drops them before: nobody else could tell a state that was lost
+        self._kept: dict[str, GovernedFuture] = {}
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
@@ -48,6 +50,7 @@ class Results:
         if self._thread is not None:
             self._thread.join(LOOK + 5)
             self._thread = None
+        self._kept.clear()
 
     def _look(self) -> None:
         while not self._closed.wait(LOOK):
@@ -64,6 +67,12 @@ class Results:
             self._closed.clear()
             self._thread = threading.Thread(target=self._look, name="orc-results", daemon=True)
             self._thread.start()
+        if future.stored and self._thread is not None:
+            self._kept[future.wrapped_future.key] = future
+
+    def drop(self, key: str) -> None:
+        """Its end is known, or it is not to be taken in."""
+        self._kept.pop(key, None)
 
     def take_in(self) -> int:
         """Settle small stored results that are there, before anybody asks; how many.
@@ -78,14 +87,16 @@ class Results:
             future = ref()
             if future is None or future._final_state is not None:
                 self._open.pop(key, None)
+                self.drop(key)
                 continue
             if not future.stored:
                 continue
             kind = future._prepared.common.digest
             count, size = self._sizes[kind]
-            if (theirs := future.wrapped_future).status != "finished" or (
-                size > SMALL * count if count else asked[kind] >= 8
-            ):
+            if future.wrapped_future.status == "error" or (count and size > SMALL * count):
+                self.drop(key)
+                continue
+            if (theirs := future.wrapped_future).status != "finished" or (not count and asked[kind] >= 8):
                 continue
             asked[kind] += 1
             found.append((future, theirs))
@@ -100,6 +111,7 @@ class Results:
             if isinstance(state, State):
                 future.settle(state)
             self._open.pop(theirs.key, None)
+            self.drop(theirs.key)
         return len(found)
 
     def fetch(self, wanted: GovernedFuture) -> Any:
@@ -154,6 +166,7 @@ class GovernedFuture(PrefectDaskFuture[Any]):
     def settle(self, state: State[Any]) -> None:
         """Its final state, when it was fetched with others."""
         self._final_state = state
+        self._results.drop(self._prepared.key)
         self._again.ended(self._prepared.key, state if self.stored and _size(state) <= SMALL else None)
 
     def replace(self, future: Any) -> None:
