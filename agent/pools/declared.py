@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agent.errors import PoolError, PriceError
 from agent.model import units
-from agent.model.pools import DEFAULT, Pool, PriceStep, Selector
+from agent.model.pools import DEFAULT, Pool, PriceStep, Selector, pool_of
 from agent.model.snapshot import Budget
 from agent.pools import prices, weather
 from agent.pools.prices import KnownPrices, Prices
@@ -153,6 +153,7 @@ def read(path: Path, known: Prices = UNKNOWN) -> Declared:
     named = {name: said.price for name, said in file.pools.items() if isinstance(said.price, str)}
     found = {name: _look(path, name, price, known) for name, price in named.items()}
     pools = tuple(_pool(path, name, said, skies.get(name), found.get(name)) for name, said in file.pools.items())
+    _apart(path, pools)
     budgets = tuple(
         Budget(name=name, limit_usd_micros=b.usd, max_runtime_ms=b.max_runtime) for name, b in file.budgets.items()
     )
@@ -166,6 +167,27 @@ def _look(path: Path, pool: str, name: str, known: Prices) -> tuple[PriceStep, .
         return known.look([name])[name]
     except PriceError as error:
         raise PriceError(f"{path}: pool {pool!r}: price: {error}") from error
+
+
+def _apart(path: Path, pools: Sequence[Pool]) -> None:
+    """Raises PoolError when a worker that is launched for a pool would count to another, or two pools select the same."""
+    selectors = tuple((pool.name, pool.selector) for pool in pools)
+    for at, pool in enumerate(pools):
+        same = next((other.name for other in pools[:at] if other.selector == pool.selector != Selector()), None)
+        if same is not None:
+            raise PoolError(
+                f"{path}: pools {same!r} and {pool.name!r} select the same workers; make their selectors exclude each other"
+            )
+        if pool.provider is None:
+            continue
+        worker = f"{pool.name}-0"
+        resources = {name: amount / 1000 for name, amount in pool.resources}
+        found = pool_of(selectors, name=worker, host="localhost", resources=resources, nthreads=pool.slots)
+        if found not in (pool.name, DEFAULT):
+            raise PoolError(
+                f"{path}: the selectors of pools {found!r} and {pool.name!r} overlap: worker {worker!r} would count to {found!r}, "
+                f"which comes first; rename one, or give {found!r} a selector that leaves it out"
+            )
 
 
 def _say(path: Path, error: Any) -> str:

@@ -47,6 +47,17 @@ def test_a_wrong_pool_is_refused_with_file_pool_and_field(tmp_path, pool, says):
         read(tmp_path, f"pools:\n  p: {{{pool}}}\n")
 
 
+def test_pools_whose_workers_would_be_taken_for_another_pools_are_refused(tmp_path):
+    launched = GOOD + ", provider: local"
+    with pytest.raises(PoolError, match="pools 'a' and 'a-big' overlap: worker 'a-big-0' would count to 'a'"):
+        read(tmp_path, f"pools:\n  a: {{{launched}}}\n  a-big: {{{launched}}}\n")
+    # the other way round each counts to its own
+    assert len(read(tmp_path, f"pools:\n  a-big: {{{launched}}}\n  a: {{{launched}}}\n").pools) == 2
+    same = GOOD + ", selector: {name: 'w-*'}"
+    with pytest.raises(PoolError, match="pools 'a' and 'b' select the same workers"):
+        read(tmp_path, f"pools:\n  a: {{{same}}}\n  b: {{{same}}}\n")
+
+
 def test_a_file_that_is_not_yaml_is_refused_with_its_line(tmp_path):
     with pytest.raises(PoolError, match=r"pools.yaml:2: not YAML"):
         read(tmp_path, "pools: {\n  p: ]\n")
