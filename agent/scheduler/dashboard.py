@@ -25,6 +25,8 @@ th,td{text-align:left;padding:.35rem .7rem;border-bottom:1px solid var(--line)}t
 <script>
 const esc=s=>String(s).replace(/[&<>"]/g,c=>({"&":"&amp;","<":"&lt;",">":"&gt;",'"':"&quot;"}[c]));
 const row=(cells,tag="td")=>"<tr>"+cells.map(c=>{const n=typeof c==="number";return `<${tag} class="${n?"n":""}">${c&&c.html!==undefined?c.html:esc(n?c.toLocaleString():c)}</${tag}>`}).join("")+"</tr>";
+const head=(cells,figures)=>"<tr>"+cells.map(c=>`<th class="${figures.includes(c)?"n":""}">${esc(c)}</th>`).join("")+"</tr>";
+const usd=x=>({html:`<span style="float:right">${x.toFixed(2)}</span>`});
 const span=s=>s<60?s.toFixed(0)+" s":s<3600?(s/60).toFixed(0)+" min":(s/3600).toFixed(1)+" h";
 async function look(){try{const f=await (await fetch("figures")).json();const g=f.governor;
  const age=g?Date.now()/1000-g.at:1e9;
@@ -33,8 +35,8 @@ async function look(){try{const f=await (await fetch("figures")).json();const g=
  const held=g?g.held.reduce((a,h)=>a+h.tasks,0):"?";
  tiles.innerHTML=tile(f.bound.toLocaleString(),"bound in all")+tile(g?g.running:"?","running")+tile(held,"held")+tile(g?g.moves:"?","moved after a loss")+tile(g?"$"+g.spent_usd.toFixed(4):"?","spent on leases")+(g&&g.spooled?tile(g.spooled,"records wait for the database"):"");
  if(!g)return;
- pools.innerHTML=row(["pool","kind","$ an hour","workers","","bound","placed","taken away"],"th")+g.pools.map(p=>row([p.pool,p.kind,p.usd_per_hour,{html:`${p.workers}${p.starting?" +"+p.starting+" starting":""} of ${p.max}`},{html:`<div class="bar" style="width:${100*Math.min(1,p.workers/Math.max(1,p.max))}%"></div>`},p.bound,p.placed,p.taken])).join("");
- document.getElementById("held").innerHTML=g.held.length?row(["task","tasks","reason","since","why","released by"],"th")+g.held.map(h=>row([h.task,h.tasks,h.reason,span(h.seconds),h.why,h.release])).join(""):"<tr><td>nothing waits</td></tr>";
+ pools.innerHTML=head(["pool","kind","$ an hour","workers","in use","bound","placed","taken away"],["$ an hour","bound","placed","taken away"])+g.pools.map(p=>row([p.pool,p.kind,usd(p.usd_per_hour),{html:`${p.workers}${p.starting?" +"+p.starting+" starting":""} of ${p.max}`},{html:`<div style="min-width:8rem"><div class="bar" style="width:${100*Math.min(1,p.workers/Math.max(1,p.max))}%"></div></div>`},p.bound,p.placed,p.taken])).join("");
+ document.getElementById("held").innerHTML=g.held.length?head(["task","tasks","reason","since","why","released by"],["tasks"])+g.held.map(h=>row([h.task,h.tasks,h.reason,span(h.seconds),h.why,h.release])).join(""):"<tr><td>nothing waits</td></tr>";
 }catch(e){mode.textContent="the scheduler does not answer"}}
 const mode=document.getElementById("mode"),tiles=document.getElementById("tiles"),pools=document.getElementById("pools");
 look();setInterval(look,1000);
