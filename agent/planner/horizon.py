@@ -48,29 +48,28 @@ class Table:
     #: [steps left + 1, modes from Z to 3Z, slack + 1, 2^Z] when it goes on for a start-up
     launch: Floats
 
-    def usd(self, after: Literal["step", "launch"], mode: int, left: float, slack: float, given: Floats) -> float:
-        """Expected cost to go with so many steps left and of slack, bilinear in work and slack.
+    def usd(self, after: Literal["step", "launch"], mode: int, left: float, slack: float) -> Floats:
+        """[2^Z] expected cost to go by joint state now, with so many steps left and of slack, bilinear in both.
 
         Args:
             after: which of the two arrays.
             mode: index into its modes.
-            given: [2^Z] probabilities of the joint states now.
         """
         part, work, late_usd = self.step if after == "step" else self.launch, left - slack, 0.0
         if work <= 0:
-            return 0.0
+            return np.zeros(part.shape[-1])
         if slack < 0:
             late_usd, slack = -slack * self.market.late_usd_h * self.market.step_h, 0.0
         most, b = part.shape[0] - 1, min(int(slack), part.shape[2] - 2)
         w = max(0, min(int(work), most - 2 - b))
         down, right, t = min(work - w, 1.0), min(slack - b, 1.0), w + b
-        mixed = (
+        mixed: Floats = (
             part[t, mode, b] * ((1 - right) * (1 - down))
             + part[t + 1, mode, b + 1] * (right * (1 - down))
             + part[t + 1, mode, b] * ((1 - right) * down)
             + part[t + 2, mode, b + 1] * (right * down)
         )
-        return float(mixed @ given) + late_usd
+        return mixed + late_usd
 
 
 def kernels(loss_per_h: Floats, return_per_h: Floats, hours: float) -> Floats:

@@ -22,12 +22,9 @@ EPSILON_H = 1e-9
 class Setting:
     """One for every cloud, zone and deadline."""
 
-    #: what is believed of a zone that was never seen
-    prior: Prior = field(default_factory=lambda: Prior(up_h=6.0, up_worth=6.0, down_h=2.0, down_worth=8.0))
-    #: logarithm by which all loss rates may be lower or higher than believed: planned for both, half and half
-    spread_loss: float = 1.2
-    #: the same of the return rates
-    spread_return: float = 0.7
+    #: what is believed of a zone that was never seen: many hours of watching, so that a few short spells, which come in
+    #: bursts, do not outweigh it
+    prior: Prior = field(default_factory=lambda: Prior(up_h=3.3, up_worth=24.0, down_h=1.25, down_worth=20.0))
     #: cells of a table, at most; it sets how many zones are planned with at once
     cells: float = 6e6
     #: steps to the deadline, at least and at most; a start-up is a whole number of them
@@ -71,6 +68,9 @@ class State:
 class Placement:
     """Decides by the expected cost to go of each choice, under the beliefs of now.
 
+    It plans with the posterior means of the rates alone. To plan for rates far better and far worse besides, whatever
+    was seen, makes slack dear to the last: the job then goes on demand, or stays in a dear zone, with hours unspent.
+
     Args:
         startup_h: hours billed without progress at each launch.
         tick_h: hours between decisions.
@@ -90,7 +90,7 @@ class Placement:
         self.zones = len(self.egress_usd)
         self.beliefs = Beliefs(self.zones, tick_h, setting.prior)
         self._keep: list[int] = []
-        self._tables: list[Table] = []
+        self._table: Table | None = None
         self._planned: Floats = np.zeros(0)
         self._planned_h = 0.0
         self._step_h, self._startup = 0.0, 0
@@ -115,21 +115,23 @@ class Placement:
             return self._cheapest_finish(state), "on_demand"
         self._plan(state, now_h)
         up = [float(self.beliefs.up[z]) for z in self._keep]
+        stay = self._stay_usd(state)
         best, most = None, 0.0
         if self._safe(state, self.tick_h - self.startup_h):
             for i, zone in enumerate(self._keep):
                 if zone in asked or (state.mode, state.zone) == ("spot", zone) or up[i] <= 0:
                     continue
-                given = joint([*up[:i], 1.0, *up[i + 1 :]])
-                stay, go = self._stay_usd(state, given), self._go_usd(state, i, "spot", given)
-                if stay - go > most:
-                    best, most = zone, stay - go
+                saves = float((stay - self._go_usd(state, i, "spot")) @ joint([*up[:i], 1.0, *up[i + 1 :]]))
+                if saves > most:
+                    best, most = zone, saves
         if best is not None:
             return best, "spot"
         if state.mode != "on_demand":
             given = joint(up)
-            usd, zone = min((self._go_usd(state, i, "on_demand", given), zone) for i, zone in enumerate(self._keep))
-            if usd < self._stay_usd(state, given):
+            usd, zone = min(
+                (float(self._go_usd(state, i, "on_demand") @ given), zone) for i, zone in enumerate(self._keep)
+            )
+            if usd < float(stay @ given):
                 return zone, "on_demand"
         return None
 
@@ -141,7 +143,8 @@ class Placement:
         self._plan(state, now_h)
         given = joint([float(self.beliefs.up[z]) for z in self._keep])
         hour = min(1.0, max(state.left_h - state.work_h - self.startup_h, self.tick_h))
-        return (self._stay_usd(replace(state, left_h=state.left_h - hour), given) - self._stay_usd(state, given)) / hour
+        less = self._stay_usd(replace(state, left_h=state.left_h - hour))
+        return float((less - self._stay_usd(state)) @ given) / hour
 
     def _safe(self, state: State, made_h: float) -> bool:
         """A tick from now, with so much work made, a start-up on demand still meets the deadline."""
@@ -158,7 +161,7 @@ class Placement:
         setting = self.setting
         loss, back = self.beliefs.loss_per_h, self.beliefs.return_per_h
         rates = np.log(np.concatenate([loss, back]))
-        if self._tables and (state.place is None or state.place in self._keep):
+        if self._table and (state.place is None or state.place in self._keep):
             age_h = now_h - self._planned_h
             moved = bool(np.abs(rates - self._planned).max() >= setting.moved)
             if age_h < setting.least_h or (age_h < setting.most_h and not moved):
@@ -176,23 +179,20 @@ class Placement:
             most += 1
         keep = self._keep = self._choose(state, most, loss, back)
         dear = np.array(state.on_demand_usd_h)[keep]
-        self._tables = [
-            solve(
-                Market(
-                    step_h=step_h,
-                    startup=startup,
-                    spot_usd_h=np.array(state.spot_usd_h)[keep],
-                    on_demand_usd_h=dear,
-                    egress_usd=self.egress_usd[np.ix_(keep, keep)],
-                    loss_per_h=loss[keep] * math.exp(sign * setting.spread_loss),
-                    return_per_h=back[keep] * math.exp(-sign * setting.spread_return),
-                    late_usd_h=setting.late * float(dear.max()),
-                ),
-                time,
-                slack,
-            )
-            for sign in (-1, 1)
-        ]
+        self._table = solve(
+            Market(
+                step_h=step_h,
+                startup=startup,
+                spot_usd_h=np.array(state.spot_usd_h)[keep],
+                on_demand_usd_h=dear,
+                egress_usd=self.egress_usd[np.ix_(keep, keep)],
+                loss_per_h=loss[keep],
+                return_per_h=back[keep],
+                late_usd_h=setting.late * float(dear.max()),
+            ),
+            time,
+            slack,
+        )
 
     def _choose(self, state: State, most: int, loss: Floats, back: Floats) -> list[int]:
         """The zones to plan with: the job's own, and those in which an hour saves most against on demand."""
@@ -208,32 +208,26 @@ class Placement:
                 keep.append(zone)
         return sorted(keep)
 
-    def _stay_usd(self, state: State, given: Floats) -> float:
-        """Expected cost to go when nothing changes in this step."""
-        zones, out = len(self._keep), 0.0
-        for table in self._tables:
-            m = table.market
-            left, slack = state.left_h / m.step_h, (state.left_h - state.work_h) / m.step_h
-            if state.mode == "idle" or state.zone is None:
-                mode = 3 * zones if state.home is None else self._keep.index(state.home)
-                out += table.usd("step", mode, left - 1, slack - 1, given)
-                continue
-            z, starting = self._keep.index(state.zone), state.startup_left_h / m.step_h
-            price = (m.spot_usd_h if state.mode == "spot" else m.on_demand_usd_h)[z]
-            mode = (1 if state.mode == "spot" else 2) * zones + z
-            out += float(price) * m.step_h * (1 + starting)
-            out += table.usd("step", mode, left - 1 - starting, slack - starting, given)
-        return out / len(self._tables)
+    def _stay_usd(self, state: State) -> Floats:
+        """[2^Z] expected cost to go when nothing changes in this step, by joint state now."""
+        assert self._table is not None
+        zones, table, m = len(self._keep), self._table, self._table.market
+        left, slack = state.left_h / m.step_h, (state.left_h - state.work_h) / m.step_h
+        if state.mode == "idle" or state.zone is None:
+            mode = 3 * zones if state.home is None else self._keep.index(state.home)
+            return table.usd("step", mode, left - 1, slack - 1)
+        z, starting = self._keep.index(state.zone), state.startup_left_h / m.step_h
+        price = (m.spot_usd_h if state.mode == "spot" else m.on_demand_usd_h)[z]
+        mode = (1 if state.mode == "spot" else 2) * zones + z
+        usd = table.usd("step", mode, left - 1 - starting, slack - starting)
+        return usd + float(price) * m.step_h * (1 + starting)
 
-    def _go_usd(self, state: State, z: int, kind: Literal["spot", "on_demand"], given: Floats) -> float:
-        """Expected cost to go of a launch that is granted, in the z-th of the zones planned with."""
-        zones = len(self._keep)
-        out = 0.0 if state.home is None else float(self.egress_usd[state.home, self._keep[z]])
-        for table in self._tables:
-            m = table.market
-            left, slack = state.left_h / m.step_h - m.startup, (state.left_h - state.work_h) / m.step_h - m.startup
-            price = (m.spot_usd_h if kind == "spot" else m.on_demand_usd_h)[z]
-            mode = z if kind == "spot" else zones + z
-            usd = float(price) * m.startup * m.step_h + table.usd("launch", mode, left, slack, given)
-            out += usd / len(self._tables)
-        return out
+    def _go_usd(self, state: State, z: int, kind: Literal["spot", "on_demand"]) -> Floats:
+        """[2^Z] expected cost to go of a launch that is granted, in the z-th of the zones planned with."""
+        assert self._table is not None
+        zones, table, m = len(self._keep), self._table, self._table.market
+        left, slack = state.left_h / m.step_h - m.startup, (state.left_h - state.work_h) / m.step_h - m.startup
+        price = (m.spot_usd_h if kind == "spot" else m.on_demand_usd_h)[z]
+        move = 0.0 if state.home is None else float(self.egress_usd[state.home, self._keep[z]])
+        usd = table.usd("launch", z if kind == "spot" else zones + z, left, slack)
+        return usd + move + float(price) * m.startup * m.step_h

@@ -110,6 +110,20 @@ def test_spot_that_stays_is_taken_at_once_and_kept():
     assert out.cost_usd == pytest.approx(optimum(zones, job))
 
 
+def test_with_slack_it_goes_back_to_the_cheaper_zone_from_one_that_never_failed():
+    ticks = 320
+    comes_back = np.ones(ticks, bool)
+    comes_back[8:42] = False
+    zones = [
+        Trace(zone=f"{region}-a", region=region, tick_s=600.0, available=up, spot_usd_h=np.full(ticks, usd), on_demand_usd_h=90.0)
+        for region, up, usd in (("europe-west1", comes_back, 15.0), ("asia-southeast1", np.ones(ticks, bool), 19.3))
+    ]  # fmt: skip
+    job = job_of(zones, work_s=42 * 3600.0, deadline_s=52 * 3600.0)
+    out = run(policy(), zones, job)
+    assert (out.moves, out.on_demand_h) == (2, 0.0)
+    assert out.cost_usd <= 1.1 * optimum(zones, job)
+
+
 def test_slack_is_worth_more_the_less_there_is_of_it():
     zones = world(3, 400)
     prices = []
