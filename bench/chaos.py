@@ -341,9 +341,20 @@ def unfinished(home: Home, tasks: int) -> tuple[int, int, int]:
 
 
 def run(
-    folder: Path, tasks: int, every: float, seconds: float, seed: int, rounds: int = 1, patience: float = 1500
+    folder: Path,
+    tasks: int,
+    every: float,
+    seconds: float,
+    seed: int,
+    rounds: int = 1,
+    patience: float = 1500,
+    lease_percent: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """One seed: its rows, `what`, `floor`, `measured`, `good`."""
+    """One seed: its rows, `what`, `floor`, `measured`, `good`.
+
+    A worker that dies while the governor is away ends its lease when the next one looks, a few seconds late; in a short run
+    that is more than one hundredth of all, and `lease_percent` says how much may be.
+    """
     home = Home(folder)
     tasks -= tasks % LAYERS
     with home.up():
@@ -400,7 +411,7 @@ def run(
         row("flow runs in no terminal state there", "0", open_flows, not open_flows),
         row("leases by cause of their end", "", ", ".join(f"{count} {cause}" for cause, count in causes.most_common())),
         row("leases left open", "0", open_leases, not open_leases),
-        row(f"leases against workers' lives ({lived:.0f} s, {len(lives.seen)} workers)", "≤ 1 %", f"{100 * off:.2f} %", off <= 0.01),
+        row(f"leases against workers' lives ({lived:.0f} s, {len(lives.seen)} workers)", f"≤ {lease_percent:g} %", f"{100 * off:.2f} %", 100 * off <= lease_percent),
         row("processes left", "0", len(home.left()), not home.left()),
     ]  # fmt: skip
 
