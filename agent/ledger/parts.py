@@ -36,6 +36,14 @@ def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
     return head, parts
 
 
+def manifest(before: Mapping[str, str], said: Mapping[str, Any] | None) -> Mapping[str, str]:
+    """Name → digest of the parts after a record that says this of them (None: nothing), from those before it."""
+    if said is None:
+        return before
+    named = said["set"] if said["whole"] else {**before, **said["set"]}
+    return {name: digest for name, digest in named.items() if name not in said["gone"]}
+
+
 def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
     """The snapshot of a head and its parts; parts keep the order they were split in."""
     groups = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger, chain_hash
-from agent.ledger.parts import join
+from agent.ledger.parts import join, manifest
 from agent.ledger.rows import decision_line, outcome_line, placement_line, rows_digest
 from agent.model import codec
 from agent.planner.plan import VERSION, plan
@@ -37,7 +37,8 @@ class Report:
 
 def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fault]:
     """Every fault of the chain, oldest first: a changed, missing or reordered record, a changed row, a plan that differs."""
-    previous, expected, manifest = b"", 1, dict[str, str]()
+    previous, expected = b"", 1
+    named: Mapping[str, str] = {}
     with ledger.reading() as db:
         last = int(db.execute(select(t.chain.c.last_seq).where(t.chain.c.id == ledger.chain)).scalar_one())
         for row in db.execute(select(t.record).where(t.record.c.chain == ledger.chain).order_by(t.record.c.seq)):
@@ -69,20 +70,13 @@ def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fau
                 yield Fault(
                     seq=row.seq, what="a decision, placement or outcome of the record was changed, added or removed"
                 )
-            if "parts" in body:
-                manifest = (
-                    dict(body["parts"]["set"])
-                    if body["parts"]["whole"]
-                    else {
-                        k: v for k, v in {**manifest, **body["parts"]["set"]}.items() if k not in body["parts"]["gone"]
-                    }
-                )
+            named = manifest(named, body.get("parts"))
             if replay and "plan" in body:
                 if body["head"]["planner"] != VERSION:
                     report.other_version += 1
                     continue
                 report.replayed += 1
-                parts = {name: ledger.decision_body(bytes.fromhex(digest)) for name, digest in manifest.items()}
+                parts = {name: ledger.decision_body(bytes.fromhex(digest)) for name, digest in named.items()}
                 if codec.digest(codec.encode(plan(join(body["head"], parts)))) != body["plan"]:
                     yield Fault(seq=row.seq, what="the plan made from the recorded snapshot is not the recorded plan")
     if expected <= last:

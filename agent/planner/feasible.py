@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from agent.model.pools import Pool
 from agent.model.snapshot import Group, PoolState
 from agent.model.units import show_mib
+from agent.model.verdicts import Verdict
 
 Test = Callable[[Group, PoolState], str]
 
@@ -22,15 +23,22 @@ def _override(group: Group, state: PoolState) -> str:
     return ""
 
 
-def _rules(group: Group, state: PoolState) -> str:
-    for verdict in group.verdicts:
+def against(verdicts: Iterable[Verdict], pool: Pool) -> Verdict | None:
+    """The first verdict that keeps tasks out of the pool."""
+    for verdict in verdicts:
         verb = verdict.verb
         if verb == "forbid":
-            if verdict.selects(state.pool):
-                return f"rule {verdict.rule} forbids it: {verdict.reason}"
-        elif verb == "require" and not verdict.selects(state.pool):
-            return f"rule {verdict.rule} requires another: {verdict.reason}"
-    return ""
+            if verdict.selects(pool):
+                return verdict
+        elif verb == "require" and not verdict.selects(pool):
+            return verdict
+    return None
+
+
+def _rules(group: Group, state: PoolState) -> str:
+    if not group.verdicts or (verdict := against(group.verdicts, state.pool)) is None:
+        return ""
+    return f"rule {verdict.rule} {'forbids it' if verdict.verb == 'forbid' else 'requires another'}: {verdict.reason}"
 
 
 def _market(group: Group, state: PoolState) -> str:

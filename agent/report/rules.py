@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
-from agent.ledger.parts import join
+from agent.ledger.parts import join, manifest
 from agent.ledger.records import Record
 from agent.model import codec
 from agent.model.plans import Decision
@@ -143,16 +143,14 @@ def _snapshots(ledger: Ledger, wanted: Mapping[int, object]) -> Iterable[tuple[S
     """The snapshots of some records, put together from their parts in one pass."""
     if not wanted:
         return
-    manifest: dict[str, str] = {}
+    named: Mapping[str, str] = {}
     for record in _records(ledger, _whole_before(ledger, min(wanted)) - 1, max(wanted)):
         said = record.body.get("parts")
         if said is None:
             continue
-        manifest = {**({} if said["whole"] else manifest), **said["set"]}
-        for name in said["gone"]:
-            manifest.pop(name, None)
+        named = manifest(named, said)
         if record.seq in wanted and "head" in record.body:
-            parts = {name: ledger.decision_body(bytes.fromhex(digest)) for name, digest in manifest.items()}
+            parts = {name: ledger.decision_body(bytes.fromhex(digest)) for name, digest in named.items()}
             yield join(record.body["head"], parts), record.seq
 
 

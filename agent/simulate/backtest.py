@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from random import Random
 from statistics import median
 
@@ -21,13 +21,14 @@ from agent.governor.specs import Facts, Spec
 from agent.governor.view import Judge
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
+from agent.ledger.parts import manifest
 from agent.ledger.records import Run
 from agent.model import codec
 from agent.model.pools import Pool
 from agent.model.snapshot import Group, PoolState
 from agent.model.units import cost_micros
 from agent.model.verdicts import Verdict
-from agent.planner.feasible import why_not
+from agent.planner.feasible import against, why_not
 from agent.planner.room import share
 from agent.report.run import declared_pools
 
@@ -102,14 +103,14 @@ def backtest(ledger: Ledger, judge: Judge, reads: frozenset[str], since_ms: int)
     for x in found:
         verdicts = judge(_facts(x))
         pool = pools.get(x.pool)
-        against = None if pool is None else _against(verdicts, pool)
+        by = None if pool is None else against(verdicts, pool)
         for verdict in verdicts:
             if verdict.verb == "escalate" and (pool is None or verdict.selects(pool)):
                 asked[verdict.rule] += verdict.above_usd_micros is None or x.usd_micros > verdict.above_usd_micros
-        if against is None:
+        if by is None:
             continue
         instead = _cheapest(x.group, verdicts, pools)
-        forbidden[against.rule, against.reason, x.group.task_class, x.pool, instead.name if instead else ""] += 1
+        forbidden[by.rule, by.reason, x.group.task_class, x.pool, instead.name if instead else ""] += 1
         if instead is None:
             refused += 1
             continue
@@ -143,33 +144,15 @@ def interval(values: Sequence[float], seed: int = 0) -> Interval:
     return Interval(value=sum(values), low=sums[RESAMPLES // 20], high=sums[-RESAMPLES // 20])
 
 
-def _against(verdicts: Sequence[Verdict], pool: Pool) -> Verdict | None:
-    """The first verdict that keeps the group out of the pool."""
-    for verdict in verdicts:
-        if (verdict.verb == "forbid" and verdict.selects(pool)) or (
-            verdict.verb == "require" and not verdict.selects(pool)
-        ):
-            return verdict
-    return None
-
-
 def _cheapest(group: Group, verdicts: Sequence[Verdict], pools: Mapping[str, Pool]) -> Pool | None:
     """The cheapest pool that the rules leave and that can run the group, a slot's price an hour."""
+    free = replace(group, verdicts=(), override=None)
     left = [
         pool
         for pool in pools.values()
-        if _against(verdicts, pool) is None
-        and not why_not(_without_rules(group), PoolState(pool=pool, usd_micros_per_hour=0))
+        if against(verdicts, pool) is None and not why_not(free, PoolState(pool=pool, usd_micros_per_hour=0))
     ]
     return min(left, key=lambda pool: (pool.price[-1].usd_micros_per_hour / pool.slots, pool.name), default=None)
-
-
-def _without_rules(group: Group) -> Group:
-    return codec.decode(Group, codec.encode({**_plain(group), "verdicts": [], "override": None}))
-
-
-def _plain(group: Group) -> dict[str, object]:
-    return codec.decode(dict, codec.encode(group))
 
 
 def _ratios(found: Sequence[_Execution]) -> dict[tuple[str, str], float]:
@@ -191,32 +174,17 @@ def _facts(x: _Execution) -> Facts:
     return specs.facts(spec, 0, group.preemptions, group.losses, x.at_ms)
 
 
-@dataclass(slots=True)
-class _Reading:
-    """Parts by name as records set and drop them."""
-
-    names: dict[str, str] = field(default_factory=dict)
-
-    def take(self, said: Mapping[str, object] | None) -> None:
-        if not said:
-            return
-        if said.get("whole"):
-            self.names = {}
-        self.names.update(said.get("set") or {})  # type: ignore[call-overload]
-        for name in said.get("gone") or ():  # type: ignore[attr-defined]
-            self.names.pop(name, None)
-
-
 def _executions(ledger: Ledger, since_ms: int, mode: str) -> list[_Execution]:
     """Executions that ended well, each with its group as it was planned."""
     runs = {run.flow_run: run for run in ledger.runs()}
     ended = _ended(ledger)
-    reading, groups = _Reading(), dict[str, Group]()
+    named: Mapping[str, str] = {}
+    groups: dict[str, Group] = {}
     out, after = [], 0
     while records := ledger.records(after=after, limit=500):
         after = records[-1].seq
         for record in records:
-            reading.take(record.body.get("parts"))
+            named = manifest(named, record.body.get("parts"))
             if record.at_ms < since_ms or record.mode != mode or record.kind != "round":
                 continue
             placed, _ = ledger.rows(record.seq)
@@ -224,7 +192,7 @@ def _executions(ledger: Ledger, since_ms: int, mode: str) -> list[_Execution]:
                 if row.id not in ended:
                     continue
                 decision, start, run_ms, usd = ended[row.id]
-                digest = reading.names.get(f"group/{decision}")
+                digest = named.get(f"group/{decision}")
                 if digest is None:
                     continue
                 if digest not in groups:

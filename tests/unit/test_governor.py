@@ -48,6 +48,17 @@ class Rig:
         run = {"flow_run": "f", "root_run": "r"}
         self.say(p.SPECIFIED, 0, {"prefix": "work", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}})
 
+    async def run_out(self, mib):
+        """A task is bound with so much memory, runs out of it, and is decided anew."""
+        await self.governor.take()
+        self.spec(memory_mib=mib)
+        self.join("on-demand")
+        self.say(p.READY, "work-1", 0, 0, self.now)
+        await self.round()
+        self.say(p.ENDED, "work-1", p.STARVED, "tcp://on-demand", 0, 0, 0, ())
+        self.say(p.READY, "work-1", 0, 0, self.now)
+        await self.round(1)
+
     async def round(self, seconds=0.0):
         self.now += round(1000 * seconds)
         await self.governor._round()
@@ -107,14 +118,7 @@ def test_a_task_that_takes_too_long_is_moved_at_its_checkpoint_once_a_cheaper_wo
 
 def test_a_class_that_ran_out_of_memory_is_given_more_also_by_the_next_governor(rig, tmp_path):
     async def story():
-        await rig.governor.take()
-        rig.spec(memory_mib=512)
-        rig.join("on-demand")
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
-        await rig.round()
-        rig.say(p.ENDED, "work-1", p.STARVED, "tcp://on-demand", 0, 0, 0, ())
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
-        await rig.round(1)
+        await rig.run_out(512)
         binds = [bind for said in rig.told for bind in said.get("binds", ())]
         assert [bind["memory_mib"] for bind in binds] == [512, 1024]
         assert "ran out of 512 MiB, is given 1 GiB" in rig.history()[-1][1]
@@ -135,14 +139,7 @@ def test_a_class_that_ran_out_of_memory_is_given_more_also_by_the_next_governor(
 
 def test_needs_that_outgrow_every_worker_are_refused_with_what_was_tried(rig):
     async def story():
-        await rig.governor.take()
-        rig.spec(memory_mib=4096)
-        rig.join("on-demand")
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
-        await rig.round()
-        rig.say(p.ENDED, "work-1", p.STARVED, "tcp://on-demand", 0, 0, 0, ())
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
-        await rig.round(1)
+        await rig.run_out(4096)
         (refused,) = [said["refuse"] for said in rig.told if said.get("refuse")]
         assert refused[0][:2] == ("work-1", "NeedUnmetError")
         assert "needs 8 GiB and its workers have 4 GiB" in refused[0][2]
