@@ -234,7 +234,7 @@ class Governor:
         for lease in await self._write(self.ledger.open_leases):
             self.view.leases[lease.id] = lease
         self.view.begin(state, now)
-        self._reconcile_leases(alive, now)
+        self._reconcile_leases(alive, dict(state.get("departed", ())), now)
         entry = self._entry(now, "start")
         entry.says.update(
             scheduler=self.scheduler,
@@ -294,14 +294,16 @@ class Governor:
         )
         self.view.sent(Bound(task, placement, group, pool, address, now, expected, self._price(pool, now), load))
 
-    def _reconcile_leases(self, alive: Mapping[str, frozenset[str]], now: int) -> None:
+    def _reconcile_leases(self, alive: Mapping[str, frozenset[str]], departed: Mapping[str, int], now: int) -> None:
+        """End the leases of workers that are gone; `departed`: worker → when the scheduler lost it."""
         joined = {live.counts.name for live in self.view.live.values()}
         for lease in list(self.view.leases.values()):
             view = self.view.pools.get(lease.pool)
             provider = view.pool.provider if view is not None else None
             running = lease.worker in joined or (provider is not None and lease.worker in alive.get(provider, ()))
             if not running:
-                self.view.end_lease(lease.id, now, "gone while no governor watched")
+                gone = max(lease.granted_ms or lease.asked_ms, departed.get(lease.worker, now))
+                self.view.end_lease(lease.id, min(gone, now), "gone while no governor watched")
             elif lease.worker not in joined and view is not None:
                 view.starting[lease.worker] = lease.granted_ms or lease.asked_ms
                 self._job(self._end_left(lease, "it did not find the scheduler", RETURN))

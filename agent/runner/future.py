@@ -14,6 +14,7 @@ from typing import Any, cast
 import distributed
 from dask.sizeof import sizeof
 from distributed.client import FutureCancelledError
+from prefect._internal.result_records import ResultRecord
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Crashed, Failed
 from prefect_dask.task_runners import PrefectDaskFuture
@@ -26,6 +27,8 @@ logger = logging.getLogger("orc.runner")
 
 #: seconds between two looks for results that are there
 LOOK = 0.5
+#: seconds between two fetches while many are awaited, so that what ends meanwhile comes along
+PAUSE, _MANY = 0.03, 16
 #: fetched at once, at most
 _MOST, _BYTES = 256, 16 * 2**20
 
@@ -36,7 +39,7 @@ class Results:
     def __init__(self) -> None:
         #: in the order they were made
         self._open: dict[str, weakref.ref[GovernedFuture]] = {}
-        self._bytes, self._fetched = 0, 0
+        self._bytes, self._fetched, self._fetched_at = 0, 0, 0.0
         #: results of each kind of task that were taken in, and their bytes
         self._sizes: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
         #: those to be taken in, also where the flow drops them before: nobody else could tell a state that was lost
@@ -116,6 +119,9 @@ class Results:
 
     def fetch(self, wanted: GovernedFuture) -> Any:
         """The result of a finished future, and with it those of the finished ones that follow, while they are small."""
+        if len(self._open) > _MANY and (early := self._fetched_at + PAUSE - time.monotonic()) > 0:
+            time.sleep(early)
+        self._fetched_at = time.monotonic()
         most = _MOST if not self._fetched else max(1, min(_MOST, _BYTES * self._fetched // max(1, self._bytes)))
         some = [wanted]
         if not self._fetched:
@@ -208,7 +214,11 @@ class GovernedFuture(PrefectDaskFuture[Any]):
             if not isinstance(result, State):
                 return result
             self.settle(result)
-        return cast(Any, self._final_state).result(raise_on_failure=raise_on_failure, _sync=True)
+        state = self._final_state
+        if state.is_completed() and isinstance(state.data, ResultRecord):
+            # what Prefect finds as well, by way of its event loop
+            return state.data.result
+        return cast(Any, state).result(raise_on_failure=raise_on_failure, _sync=True)
 
     def _resolved(self, timeout: float | None) -> Any:
         """The body's result. A task run that was lost with its scheduler is waited for in the new one."""

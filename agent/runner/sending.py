@@ -36,9 +36,7 @@ from prefect.utilities.engine import collect_task_run_inputs_sync, get_state_for
 from agent.errors import TaskError
 from agent.worker import events
 from agent.worker.carried import RunInfo, carried
-from agent.worker.shipped import Born, Known, Shipment, digest, pack
-
-_PLAIN = (int, float, str, bytes, bool, type(None))
+from agent.worker.shipped import PLAIN, Born, Known, Shipment, digest, pack, packed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +106,7 @@ class Sender:
             id=number, dynamic_key=dynamic_key, inputs=inputs, pending=pending, at=at, told=told, assets=_assets(task, number, inputs)
         )  # fmt: skip
         try:
-            call, found = pack((born, dict(parameters), wait_for))
+            call, found = pack(born, dict(parameters), wait_for)
         except Exception as error:  # whatever a user's object raises while it is pickled
             raise _unpicklable(task, parameters, error) from error
         return Prepared(key=f"{task.name}-{number.hex}", common=common, born=born, call=call, found=found)
@@ -266,7 +264,7 @@ def _inputs(
     out: dict[str, set[Any]] = {}
     parents = set(common.shipment.template.task_inputs.get("__parents__", ()))
     for name, value in parameters.items():
-        if type(value) in _PLAIN and not tracked:
+        if type(value) in PLAIN and not tracked:
             out[name] = set()
             continue
         out[name] = set(collect_task_run_inputs_sync(value))
@@ -308,7 +306,7 @@ def _unpicklable(task: Task[Any, Any], parameters: Mapping[str, Any], error: Exc
     """Names the parameter."""
     for name, value in parameters.items():
         try:
-            pack(value)
+            packed(value)
         except Exception:  # the one that is looked for
             return TaskError(
                 f"task {task.name!r} cannot be sent to a worker: parameter {name!r} ({type(value).__name__}) cannot be pickled ({error})"

@@ -115,6 +115,8 @@ class Extension(SchedulerPlugin):
         self.copies = 0
         #: workers that were lost, and did not leave by themselves
         self.broken = 0
+        #: names of the workers that left, and when, wall ms
+        self.departed: deque[tuple[str, int]] = deque(maxlen=1000)
         #: held tasks as a restart began, and whether one goes on
         self.restarting = 0, False
         #: what the governor shows on the dashboard
@@ -509,7 +511,8 @@ class Extension(SchedulerPlugin):
         """A worker left; its tasks have come back already."""
         self.states.pop(worker, None)
         self.blamed.pop(worker, None)
-        if self.counts.pop(worker, None) is not None:
+        if (counts := self.counts.pop(worker, None)) is not None:
+            self.departed.append((counts.name, round(time.time() * 1000)))
             why = next((why for name, why in _WHY_LEFT if stimulus_id.startswith(name)), "")
             self.broken += bool(why)
             self.tell((p.LEFT, worker, why))
@@ -624,6 +627,7 @@ class Extension(SchedulerPlugin):
             ),
             "bound": bound,
             "ended": [delta for delta in self.deltas if delta[0] == p.ENDED],
+            "departed": list(self.departed),
         }
 
     def _unended(self, key: Any) -> bool:

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from agent.scheduler import protocol as p
 from agent.worker import leaving, lineage
 from agent.worker.engine import run_async, run_sync
-from agent.worker.shipped import Born, at_home, shipment, unpack
+from agent.worker.shipped import at_home, shipment, unpack
 
 
 def run_task(shipped: str, call: bytes, found: Sequence[Any]) -> Any:
@@ -67,7 +67,6 @@ def _starved(data: Any) -> bool:
 
 def _run(worker: Any, key: Any, name: str, call: bytes, found: Sequence[Any], moves: bool) -> Any:
     shipped = shipment(worker, name)
-    born: Born
     born, parameters, wait_for = unpack(call, found)
     run = born.run(shipped.template)
     with at_home(name, shipped, born.assets), dask.annotate(**{p.ANNOTATION: {p.INNER: key}}):

@@ -50,6 +50,8 @@ logger = logging.getLogger("orc.shipped")
 PLACE = "orc-shipped"
 #: kept in a worker process, and hydrated in each of its threads
 KEPT = 64
+#: types whose values hold no future
+PLAIN = (int, float, str, bytes, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,11 +168,23 @@ class _Unpacker(pickle.Unpickler):
         return item(self.found[pid[0]], pid[1]) if isinstance(pid, tuple) else self.found[pid]
 
 
-def pack(call: Any) -> tuple[bytes, list[Future | Known]]:
+def pack(born: Born, parameters: Mapping[str, Any], wait_for: Any) -> tuple[bytes, list[Future | Known]]:
     """A call as bytes, and the Dask futures in it. Raises what pickling raises."""
-    file, found = io.BytesIO(), list[Future | Known]()
-    _Packer(file, found).dump(call)
+    file, found = io.BytesIO(pickle.dumps(born, protocol=5)), list[Future | Known]()
+    file.seek(0, io.SEEK_END)
+    if wait_for is None and all(type(value) in PLAIN for value in parameters.values()):
+        # looking for futures costs more than all the rest of a submit
+        pickle.dump((parameters, None), file, protocol=5)
+    else:
+        _Packer(file, found).dump((parameters, wait_for))
     return file.getvalue(), found
+
+
+def packed(value: Any) -> bytes:
+    """One parameter as bytes, as in a call. Raises what pickling raises."""
+    file = io.BytesIO()
+    _Packer(file, []).dump(value)
+    return file.getvalue()
 
 
 def digest(data: bytes) -> str:
@@ -180,6 +194,8 @@ def digest(data: bytes) -> str:
 
 # ---------------------------------------------------------------------- unpacking, on the worker
 _shipments: OrderedDict[str, Shipment] = OrderedDict()
+#: what was said, and the settings it made
+_last_settings: list[Any] = []
 _lock = threading.Lock()
 
 
@@ -194,9 +210,12 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-def unpack(call: bytes, found: Sequence[Any]) -> Any:
-    """The call, with results in place of futures."""
-    return _Unpacker(io.BytesIO(call), found).load()
+def unpack(call: bytes, found: Sequence[Any]) -> tuple[Born, dict[str, Any], Any]:
+    """The task run, its parameters and `wait_for`, with results in place of futures."""
+    file = io.BytesIO(call)
+    born: Born = pickle.load(file)
+    parameters, wait_for = _Unpacker(file, found).load()
+    return born, parameters, wait_for
 
 
 def shipment(worker: Any, name: str) -> Shipment:
@@ -236,7 +255,7 @@ def _enter(shipped: Shipment) -> None:
     with hydrated_context(None):
         ensure_logging_setup()
     if said.get("settings_context"):
-        SettingsContext.__var__.set(SettingsContext(**said["settings_context"]))
+        SettingsContext.__var__.set(_settings(said["settings_context"]))
     url = PREFECT_API_URL.value() or ""
     if (client := _thread.clients.get(url)) is None:
         client = _thread.clients[url] = SyncClientContext()
@@ -253,6 +272,17 @@ def _enter(shipped: Shipment) -> None:
         _deployment_id.set(UUID(deployment))
     if parameters := said.get("deployment_parameters"):
         _deployment_parameters.set(parameters)
+
+
+def _settings(said: Mapping[str, Any]) -> SettingsContext:
+    """Of that content. Reading settings takes hundreds of ms, and most flow runs have those of the last."""
+    with _lock:
+        if _last_settings and _last_settings[0] == said:
+            return _last_settings[1]
+    made = SettingsContext(**said)
+    with _lock:
+        _last_settings[:] = [said, made]
+    return made
 
 
 def _open(client: SyncClientContext) -> None:

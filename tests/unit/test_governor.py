@@ -147,3 +147,17 @@ def test_needs_that_outgrow_every_worker_are_refused_with_what_was_tried(rig):
         assert "ran out of 4 GiB" in rig.history()[-1][1]
 
     asyncio.run(story())
+
+
+def test_a_lease_of_a_worker_that_nobody_watched_ends_when_the_scheduler_lost_it(rig):
+    async def story():
+        await rig.governor.take()
+        leases = [rig.governor.view.new_lease(SPOT, f"spot-{n}", rig.now, "test") for n in range(2)]
+        for lease in leases:
+            rig.governor.view.granted(lease.id, rig.now)
+        lost, rig.now = rig.now + MINUTE, rig.now + 10 * MINUTE
+        rig.governor._reconcile_leases({}, {"spot-0": lost}, rig.now)
+        ended = [rig.governor.view.leases[lease.id].ended_ms for lease in leases]
+        assert ended == [lost, rig.now]
+
+    asyncio.run(story())
