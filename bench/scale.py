@@ -19,6 +19,7 @@ import dask
 import psutil
 from distributed import Client
 
+from agent.runner.releases import Releases
 from bench import table
 from bench.extension import cluster, noop
 
@@ -116,6 +117,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, cluster(Path(name), RULES) as client:
         address = client.scheduler.address  # type: ignore[union-attr]
         with Client(address, set_as_default=False) as flow:
+            Releases(flow)  # as the task runner's client
             kept = submit(client, 2000)
             before, start = memory(client), held(client)
             client.run_on_scheduler(watch)

@@ -85,7 +85,7 @@ def needs() -> str:
     meaning = {
         "cpus": "cores kept busy, at least 1", "memory": '`"16 GiB"` or MiB', "gpu": "`required`, `helps` or `no`", "gpus": "how many, where there are some",
         "runtime": "usual runtime; history replaces it", "max_runtime": "longest runtime; what a budget reserves for", "checkpoint_interval": "work lost at most by an interruption",
-        "deadline": "on a flow: of the root run, from its expected start", "budget": "a budget of pools.yaml", "interruptible": "may be stopped and run again; not said means no",
+        "deadline": "on a flow: of the root run, from its expected start; a tag `deadline:2 h` of the run or its deployment says it in its place", "budget": "a budget of pools.yaml", "interruptible": "may be stopped and run again; not said means no",
         "priority": "`critical`, `normal` or `batch`", "task_class": "the class whose history it shares", "region": "for rules: where its data must stay", "team": "for rules", "labels": "for rules, as `label.NAME`",
     }  # fmt: skip
     text = "`@needs(…)` above `@task` or `@flow`, `with needs(…):` around a submit, `dask.annotate(orc={…})` for plain Dask. The call wins over the task, the task over the flow. `dask.annotate(resources=…)` is honoured beside them."

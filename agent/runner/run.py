@@ -12,15 +12,16 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.logging import get_logger
 
-from agent.model.units import show_ms
+from agent.errors import SettingError, UnitError
+from agent.model.units import duration_ms, show_ms
 from agent.runner.said import said_by
 from agent.worker.carried import RunInfo, carried
 
 _ROOT, _DEADLINE = "orc.root", "orc.deadline_ms"
 
 
-#: a tag of a flow run or its deployment that says whose it is
-TEAM = "team:"
+#: tags of a flow run or its deployment that say whose it is, and when it is to have ended, in place of what its flow says
+TEAM, DEADLINE = "team:", "deadline:"
 
 
 def current() -> RunInfo:
@@ -41,7 +42,7 @@ def current() -> RunInfo:
         root_run=root,
         flow=context.flow.name if context.flow is not None else "",
         deployment=deployment,
-        team=said.get("team") or next((tag[len(TEAM) :] for tag in sorted(run.tags) if tag.startswith(TEAM)), ""),
+        team=said.get("team") or _tagged(run, TEAM) or "",
         expected_start_ms=_ms(run.expected_start_time),
         deadline_ms=deadline,
         defaults=said,
@@ -80,7 +81,17 @@ def _marked(client: SyncPrefectClient, flow: Any, run: FlowRun) -> tuple[str, in
 
 def _found(client: SyncPrefectClient, flow: Any, run: FlowRun) -> tuple[str, int | None]:
     root, above = _above(client, run)
+    if (tagged := _tagged(run, DEADLINE)) is not None:
+        try:
+            return root, _own(run, duration_ms(tagged), above)
+        except UnitError as error:
+            raise SettingError(f"flow run {run.name!r}: tag {DEADLINE}{tagged}: {error}") from error
     return root, _own(run, said_by(flow).get("deadline_ms") if flow is not None else None, above)
+
+
+def _tagged(run: FlowRun, kind: str) -> str | None:
+    """What the first tag of that kind says."""
+    return next((tag.removeprefix(kind).strip() for tag in sorted(run.tags) if tag.startswith(kind)), None)
 
 
 def _label(client: SyncPrefectClient, run: FlowRun, root: str, deadline: int | None) -> None:

@@ -26,6 +26,7 @@ from agent.runner.again import Again
 from agent.runner.batch import Expanded
 from agent.runner.future import GovernedFuture, Results
 from agent.runner.held import Held
+from agent.runner.releases import Releases
 from agent.runner.said import batch_size, overrides, said_by
 from agent.runner.sending import Prepared, Sender
 from agent.scheduler import protocol as p
@@ -115,7 +116,10 @@ class GovernedTaskRunner(DaskTaskRunner):
             if self.adapt_kwargs:
                 raise SettingError(_ADAPT)
             self.address = self._settings.scheduler
+        known = self._client
         client: PrefectDaskClient = DaskTaskRunner.client.fget(self)
+        if client is not known and not client.asynchronous:
+            Releases(client)
         return client
 
     def duplicate(self) -> GovernedTaskRunner:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from datetime import UTC, datetime
+from uuid import uuid4
 
+import pytest
+from prefect import flow
+from prefect.client.schemas.objects import FlowRun
+
+from agent import needs
 from agent.errors import SettingError
 from agent.governor.learning import Learning
 from agent.model.pools import Selector
 from agent.report.pack import OnDemand, packed
+from agent.runner import run as runs
 from agent.scheduler.counts import Counts, Size
 from agent.scheduler.unrunnable import Unrunnable
 from agent.settings import load
@@ -128,3 +135,22 @@ def test_env_example_names_every_setting():
 
     said = (ROOT / ".env.example").read_text()
     assert [name for name in Settings.model_fields if f"ORC_{name.upper()}=" not in said] == []
+
+
+def test_a_tag_says_the_deadline_in_place_of_the_flow():
+    @needs(deadline="30 min")
+    @flow
+    def nightly():
+        pass
+
+    def deadline(*tags):
+        at = datetime(2030, 1, 1, tzinfo=UTC)
+        run = FlowRun(flow_id=uuid4(), name="one", tags=list(tags), expected_start_time=at)
+        root, found = runs._found(None, nightly, run)
+        assert root == str(run.id)
+        return found - round(at.timestamp() * 1000)
+
+    assert deadline() == 30 * 60_000
+    assert deadline("team:ml", "deadline: 3 min") == 3 * 60_000
+    with pytest.raises(SettingError, match="flow run 'one': tag deadline:soon: duration 'soon' cannot be read"):
+        deadline("deadline:soon")
