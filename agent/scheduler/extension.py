@@ -13,13 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import SchedulerPlugin, Status
+from distributed import SchedulerPlugin
 
 from agent.model.pools import pool_of
 from agent.scheduler import dashboard, probe
 from agent.scheduler import protocol as p
+from agent.scheduler.copies import Copies
 from agent.scheduler.counts import Counts, Size
 from agent.scheduler.inner import Inner
+from agent.scheduler.leaving import Leaving
 from agent.scheduler.slices import Slices
 from agent.scheduler.unrunnable import Unrunnable
 
@@ -29,14 +31,6 @@ logger = logging.getLogger("orc.extension")
 KEPT = 500_000
 #: a slice of work in the scheduler's loop, seconds
 SLICE = 0.005
-#: a worker that died with so much of its memory taken died of that; Dask pauses it at 0.8 and kills at 0.95
-FULL = 0.75
-#: results of up to so many bytes get a copy on another worker, where theirs may be taken away
-COPIED = 64 * 1024
-#: seconds they wait for company
-COPY_AFTER = 0.5
-#: copies that are asked for in one stretch of the loop
-COPIES = 1000
 #: what to do about Adaptive
 ADAPTIVE = "give its limits to a pool instead (workers.min and workers.max in pools.yaml), and end the Adaptive"
 #: dependencies of a task that are told
@@ -95,9 +89,6 @@ class Extension(SchedulerPlugin):
         self.epoch = 0
         self.tasks: dict[Any, Task] = {}
         self.counts: dict[str, Counts] = {}
-        #: Dask's own states of the workers, to look at when one is gone; address → tasks that are to blame for its end
-        self.states: dict[str, Any] = {}
-        self.blamed: dict[str, frozenset[Any]] = {}
         self.sizes: dict[str, Size] = {}
         self.specs: dict[str, int] = {}
         self.spec_says: list[dict[str, Any]] = []
@@ -110,9 +101,7 @@ class Extension(SchedulerPlugin):
         #: ready → bound of the newest tasks, ms
         self.waits_ms: deque[float] = deque(maxlen=10_000)
         self.withdrawals = 0
-        #: keys whose results want a copy
-        self.uncopied: deque[Any] = deque()
-        self.copies = 0
+        self.copies, self.leaving = Copies(self), Leaving(self)
         #: workers that were lost, and did not leave by themselves
         self.broken = 0
         #: names of the workers that left, and when, wall ms
@@ -277,7 +266,7 @@ class Extension(SchedulerPlugin):
         elif start == "memory" and finish == "released":
             # its result was lost with a worker: its last bind names that worker, so it is held again
             ts = self.scheduler.tasks.get(key)
-            if ts is not None and self._governs(task):
+            if ts is not None and self.governs(task):
                 self._hold(ts, task.asked)
         elif finish in ("forgotten", "erred") and task.ready:
             task.ready = False
@@ -285,7 +274,8 @@ class Extension(SchedulerPlugin):
         if finish == "forgotten":
             self.tasks.pop(key, None)
 
-    def _governs(self, task: Task) -> bool:
+    def governs(self, task: Task) -> bool:
+        """Whether a governor decides where it runs."""
         return self.mode != "off" and self._mode_of(self.spec_says[task.spec]["says"]) == "govern"
 
     def _ready(self, task: Task) -> None:
@@ -304,7 +294,7 @@ class Extension(SchedulerPlugin):
     def _ran_unheld(self, task: Task) -> None:
         ts = self.scheduler.tasks[task.key]
         task.on = ts.processing_on.address
-        if not self._governs(task):
+        if not self.governs(task):
             self.tell(
                 (p.BOUND_ELSEWHERE, task.key, task.spec, self._input_bytes(ts), round(time.time() * 1000), task.on)
             )
@@ -327,14 +317,14 @@ class Extension(SchedulerPlugin):
         """The task is no longer processing: done, failed, lost, withdrawn or cancelled."""
         where, task.on = task.on, None
         counts = self.counts.get(where or "")
-        starved = finish == "released" and where not in self.scheduler.workers and self._starved(counts, task.key)
+        lost = where not in self.scheduler.workers
+        starved = finish == "released" and lost and counts is not None and self.leaving.starved(counts, task.key)
         if counts is not None:
             counts.bound.pop(task.key, None)
             counts.lent.discard(task.key)
         result = {"memory": "done", "erred": "failed"}.get(finish, "cancelled")
         ts = self.scheduler.tasks.get(task.key)
         if finish == "released":
-            lost = where not in self.scheduler.workers
             # somebody still wants it: its body asked to run elsewhere
             again = ts is not None and bool(ts.who_wants or ts.waiters)
             result = "lost" if lost else "withdrawn" if task.withdrawing else "rescheduled" if again else "cancelled"
@@ -348,7 +338,7 @@ class Extension(SchedulerPlugin):
                 if lost:
                     # the governor counts losses; a death under queued work is not the task's failure
                     ts.suspicious = 0
-                if self._governs(task):
+                if self.governs(task):
                     pinned = ts.worker_restrictions if not lost and ts.worker_restrictions is not task.ours else None
                     self._hold(ts, task.asked)
                     # an output partition of a shuffle, pinned to the worker that has it: it is let through when it is ready
@@ -375,84 +365,12 @@ class Extension(SchedulerPlugin):
                 kept or (),
             )
         )
-        if finish == "memory" and where is not None and not self._safe(where):
-            self.uncopied.append(task.key)
-            if len(self.uncopied) == 1:
-                asyncio.get_running_loop().call_later(COPY_AFTER, self._copy)
-
-    def _starved(self, counts: Counts | None, key: Any) -> bool:
-        """Whether a worker that died had too little memory for this task: it was paused for that, or nearly full when last seen.
-
-        Only the tasks on its threads are to blame, the first of those it was sent.
-        """
-        if counts is None:
-            return False
-        if counts.address not in self.blamed:
-            ws = self.states[counts.address]
-            full = ws.status == Status.paused or (
-                ws.memory_limit and ws.metrics.get("memory", 0) > FULL * ws.memory_limit
-            )
-            self.blamed[counts.address] = (
-                frozenset(itertools.islice(counts.bound, counts.slots)) if full else frozenset()
-            )
-        return key in self.blamed[counts.address]
+        if finish == "memory" and where is not None:
+            self.copies.stored(task.key, where)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """What bodies and workers say of themselves."""
-        if topic == p.MOVED_TOPIC:
-            if (task := self.tasks.get(msg["key"])) is not None:
-                task.left = msg["result"]
-        elif topic == p.CHECKPOINT_TOPIC:
-            if (task := self.tasks.get(msg["key"])) is not None and task.on is not None:
-                task.checkpoint = (msg["at_ms"] or (task.checkpoint or (0, 0))[0], msg["bytes"])
-                self.tell((p.SAVED, task.key, *task.checkpoint))
-                if (counts := self.counts.get(task.on)) is not None and counts.draining:
-                    self._leave(task, f"{counts.name} is going away")
-        elif topic == p.NOTICE_TOPIC and (counts := self.counts.get(msg["worker"])) is not None and not counts.draining:
-            self._drain(counts)
-            self.tell((p.NOTICE, counts.address, msg["left_ms"], msg["why"]))
-
-    def _drain(self, counts: Counts) -> None:
-        """Nothing new to it; what has not started comes back, and what has checkpoints leaves at the next."""
-        counts.draining = True
-        self._withdraw(counts)
-        for key in counts.bound:
-            if (task := self.tasks.get(key)) is not None:
-                self._leave(task, f"{counts.name} is going away")
-
-    def _leave(self, task: Task, why: str) -> None:
-        """Ask a body that has checkpoints to leave at the next."""
-        if task.checkpoint is None:
-            return
-        if task.on is not None and task.on in self.scheduler.stream_comms and self._governs(task):
-            self.scheduler.stream_comms[task.on].send({"op": p.LEAVE, "key": task.key, "why": why})
-
-    def _safe(self, address: str) -> bool:
-        counts = self.counts.get(address)
-        size = self.sizes.get(counts.pool) if counts is not None else None
-        return size is None or size.safe
-
-    def _copy(self) -> None:
-        """Small results that a spot worker alone has get a copy elsewhere: lost, each costs a run that finds it stored, or all of its work."""
-        begin = time.thread_time()
-        going = [
-            c for c in self.counts.values() if not (c.draining or c.paused) and c.address in self.scheduler.workers
-        ]
-        some = [c.address for c in going if self._safe(c.address)] or [c.address for c in going]
-        asked: dict[str, list[Any]] = {}
-        for _ in range(min(COPIES, len(self.uncopied))):
-            ts = self.scheduler.tasks.get(self.uncopied.popleft())
-            if ts is None or ts.state != "memory" or len(ts.who_has) != 1 or ts.nbytes > COPIED:
-                continue
-            (holder,) = (ws.address for ws in ts.who_has)
-            if others := [address for address in some if address != holder]:
-                self.copies += 1
-                asked.setdefault(others[self.copies % len(others)], []).append(ts.key)
-        for address, keys in asked.items():
-            self.scheduler.request_acquire_replicas(address, keys, stimulus_id="orc-copy")
-        if self.uncopied:
-            asyncio.get_running_loop().call_later(COPY_AFTER, self._copy)
-        self.took("copy", begin)
+        """Dask's hook for what bodies and workers say of themselves."""
+        self.leaving.said(topic, msg)
 
     def _let_through(self, key: Any) -> None:
         task, ts = self.tasks.get(key), self.scheduler.tasks.get(key)
@@ -476,7 +394,8 @@ class Extension(SchedulerPlugin):
             self.inner.pump()
 
     def _joined(self, address: str) -> None:
-        ws = self.states[address] = self.scheduler.workers[address]
+        ws = self.scheduler.workers[address]
+        self.leaving.joined(address, ws)
         pools = tuple((size.name, size.selector) for size in self.sizes.values())
         pool = pool_of(pools, name=str(ws.name), host=ws.host, resources=ws.resources, nthreads=ws.nthreads)
         size = self.sizes.get(pool)
@@ -509,8 +428,7 @@ class Extension(SchedulerPlugin):
 
     def remove_worker(self, scheduler: Any, worker: str, stimulus_id: str = "", **_: Any) -> None:
         """A worker left; its tasks have come back already."""
-        self.states.pop(worker, None)
-        self.blamed.pop(worker, None)
+        self.leaving.left(worker)
         if (counts := self.counts.pop(worker, None)) is not None:
             self.departed.append((counts.name, round(time.time() * 1000)))
             why = next((why for name, why in _WHY_LEFT if stimulus_id.startswith(name)), "")
@@ -536,7 +454,7 @@ class Extension(SchedulerPlugin):
     def restart(self, scheduler: Any) -> None:
         """`client.restart`: Dask has forgotten every task."""
         self.tasks.clear()
-        self.uncopied.clear()
+        self.copies.wanted.clear()
         self.inner.clear()
         for counts in self.counts.values():
             counts.bound.clear()
@@ -711,16 +629,16 @@ class Extension(SchedulerPlugin):
             self.figures = figures
         for address in drain:
             if (counts := self.counts.get(address)) is not None:
-                self._drain(counts)
+                self.leaving.drain(counts)
         for address in withdraw:
             if (counts := self.counts.get(address)) is not None:
-                self._withdraw(counts)
+                self.withdraw(counts)
         for address in undrain:
             if (counts := self.counts.get(address)) is not None:
                 counts.draining = False
         for key, why in leave:
             if (task := self.tasks.get(key)) is not None:
-                self._leave(task, why)
+                self.leaving.ask(task, why)
         for key, kind, why in refuse:
             self._refuse(key, kind, why)
         return {"bound": await self._bind(epoch, binds)}
@@ -804,7 +722,7 @@ class Extension(SchedulerPlugin):
         self.counts[address].bound[key] = load
         return address
 
-    def _withdraw(self, counts: Counts) -> None:
+    def withdraw(self, counts: Counts) -> None:
         """Ask the worker for what it has not started, by Dask's own steal request."""
         for key in counts.bound:
             self.withdrawals += 1

@@ -1,0 +1,84 @@
+"""Workers that go away and tasks that leave them: by a notice, a drain, a checkpoint, or for more memory."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from distributed import Status
+
+from agent.scheduler import protocol as p
+from agent.scheduler.counts import Counts
+
+if TYPE_CHECKING:
+    from agent.scheduler.extension import Extension, Task
+
+#: a worker that died with so much of its memory taken died of that; Dask pauses it at 0.8 and kills at 0.95
+FULL = 0.75
+
+
+class Leaving:
+    """Hears what workers and bodies say of their going, and asks bodies to go."""
+
+    def __init__(self, extension: Extension) -> None:
+        self.extension = extension
+        #: address → Dask's own state of the worker, to look at when it is gone
+        self._states: dict[str, Any] = {}
+        #: address → tasks that are to blame for its end
+        self._blamed: dict[str, frozenset[Any]] = {}
+
+    def joined(self, address: str, state: Any) -> None:
+        """A worker is there."""
+        self._states[address] = state
+
+    def left(self, address: str) -> None:
+        """It is gone, and its tasks have come back."""
+        self._states.pop(address, None)
+        self._blamed.pop(address, None)
+
+    def starved(self, counts: Counts, key: Any) -> bool:
+        """Whether a worker that died had too little memory for this task: it was paused for that, or nearly full when last seen.
+
+        Only the tasks on its threads are to blame, the first of those it was sent.
+        """
+        if counts.address not in self._blamed:
+            ws = self._states[counts.address]
+            full = ws.status == Status.paused or (
+                ws.memory_limit and ws.metrics.get("memory", 0) > FULL * ws.memory_limit
+            )
+            self._blamed[counts.address] = (
+                frozenset(itertools.islice(counts.bound, counts.slots)) if full else frozenset()
+            )
+        return key in self._blamed[counts.address]
+
+    def said(self, topic: str, said: Any) -> None:
+        """What bodies and workers say of themselves."""
+        extension = self.extension
+        if topic == p.MOVED_TOPIC:
+            if (task := extension.tasks.get(said["key"])) is not None:
+                task.left = said["result"]
+        elif topic == p.CHECKPOINT_TOPIC:
+            if (task := extension.tasks.get(said["key"])) is not None and task.on is not None:
+                task.checkpoint = (said["at_ms"] or (task.checkpoint or (0, 0))[0], said["bytes"])
+                extension.tell((p.SAVED, task.key, *task.checkpoint))
+                if (counts := extension.counts.get(task.on)) is not None and counts.draining:
+                    self.ask(task, f"{counts.name} is going away")
+        elif topic == p.NOTICE_TOPIC:
+            counts = extension.counts.get(said["worker"])
+            if counts is not None and not counts.draining:
+                self.drain(counts)
+                extension.tell((p.NOTICE, counts.address, said["left_ms"], said["why"]))
+
+    def drain(self, counts: Counts) -> None:
+        """Nothing new to it; what has not started comes back, and what has checkpoints leaves at the next."""
+        counts.draining = True
+        self.extension.withdraw(counts)
+        for key in counts.bound:
+            if (task := self.extension.tasks.get(key)) is not None:
+                self.ask(task, f"{counts.name} is going away")
+
+    def ask(self, task: Task, why: str) -> None:
+        """Ask a body that has checkpoints to leave at the next."""
+        comms = self.extension.scheduler.stream_comms
+        if task.checkpoint is not None and task.on is not None and task.on in comms and self.extension.governs(task):
+            comms[task.on].send({"op": p.LEAVE, "key": task.key, "why": why})
