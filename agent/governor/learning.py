@@ -24,15 +24,20 @@ class _Runtimes:
     n: float = 0.0
     mean: float = 0.0
     m2: float = 0.0
+    #: of a class: what its pools' own squares add up to
+    within: float = 0.0
 
-    def add(self, value: float) -> None:
-        """Welford's update, with all weights faded once the memory is full."""
+    def add(self, value: float) -> float:
+        """Welford's update, with all weights faded once the memory is full. What it added to the squares."""
         if self.n >= MEMORY:
-            self.n, self.m2 = MEMORY - 1.0, self.m2 * (MEMORY - 1) / MEMORY
+            faded = (MEMORY - 1) / MEMORY
+            self.n, self.m2, self.within = MEMORY - 1.0, self.m2 * faded, self.within * faded
         self.n += 1
         between = value - self.mean
         self.mean += between / self.n
-        self.m2 += between * (value - self.mean)
+        squares = between * (value - self.mean)
+        self.m2 += squares
+        return squares
 
 
 @dataclass(slots=True)
@@ -57,8 +62,10 @@ class Learning:
     def ran(self, task_class: str, pool: str, stop_ms: int, run_ms: int, root_run: str) -> None:
         """A task ended well."""
         value = math.log(max(1, run_ms))
-        self.runtimes[task_class, pool].add(value)
-        self.runtimes[task_class, ""].add(value)
+        squares = self.runtimes[task_class, pool].add(value)
+        overall = self.runtimes[task_class, ""]
+        overall.add(value)
+        overall.within += squares
         if root_run:
             seen = self.ends.setdefault(root_run, {})
             seen[task_class] = max(seen.get(task_class, 0), stop_ms)
@@ -115,5 +122,6 @@ class Learning:
         """Statistics of some classes, in a fixed order."""
         found = sorted(((key, r) for key, r in self.runtimes.items() if key[0] in classes), key=lambda item: item[0])
         return tuple(
-            Statistic(task_class=c, pool=pool, n=round(r.n), log_mean=r.mean, log_m2=r.m2) for (c, pool), r in found
+            Statistic(task_class=c, pool=pool, n=round(r.n), log_mean=r.mean, log_m2=r.m2, within_m2=r.within)
+            for (c, pool), r in found
         )

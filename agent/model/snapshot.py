@@ -106,6 +106,8 @@ class Statistic:
     n: int
     log_mean: float
     log_m2: float
+    #: of the class over all pools: the part of `log_m2` that is within pools
+    within_m2: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from agent.model.snapshot import Group, Statistic
 PRIOR_LOG_MS, PRIOR_SIGMA = math.log(60_000), 1.5
 #: an author's word is worth so many executions, and is right within a factor of two in two of three cases
 AUTHOR_WEIGHT, AUTHOR_SIGMA = 2.0, 0.7
-#: another pool's history is worth so many executions of this one's
-CLASS_WEIGHT, CLASS_SIGMA = 1.0, 0.5
+#: pools differ in speed by so much (logarithm), and the other pools' history is worth so many executions here, at least and at most
+CLASS_SIGMA, CLASS_LEAST, CLASS_MOST = 0.5, 0.5, 20.0
 #: the spread never counts as less, nor as more
 SIGMA_LEAST, SIGMA_MOST = 0.05, 2.0
 
@@ -25,7 +25,9 @@ def estimate(group: Group, pool: str, statistics: Statistics, sigmas: float) -> 
 
     The logarithm of the runtime is taken as normal. Its mean is the average of n observed logarithms and of a prior
     mean with the weight of k executions, (n·m + k·m0) / (n + k); its variance pools the observed squares with the
-    prior's in the same way (the posterior mean of a normal-inverse-gamma prior; Murphy 2007, section 6.3).
+    prior's in the same way (the posterior mean of a normal-inverse-gamma prior; Murphy 2007, section 6.3). The class over
+    all pools is the prior of a pool, with k = the variance within pools over that between them (the shrinkage of a
+    random-effects model; Gelman and Hill 2006, section 12.2).
 
     Args:
         sigmas: the quantile reported as `high_ms`, in standard deviations.
@@ -38,7 +40,9 @@ def estimate(group: Group, pool: str, statistics: Statistics, sigmas: float) -> 
     if overall is not None and overall.n and (here is None or here.n < overall.n):
         mean = (overall.n * overall.log_mean + weight * mean) / (overall.n + weight)
         sigma = math.sqrt((overall.log_m2 + weight * sigma * sigma + CLASS_SIGMA * CLASS_SIGMA) / (overall.n + weight))
-        weight, source = CLASS_WEIGHT, "class history"
+        # where runtimes scatter within a pool, a few of them say little of the pool: they may be the long tasks
+        scatter = (overall.within_m2 + CLASS_SIGMA * CLASS_SIGMA) / (overall.n + 1)
+        weight, source = min(CLASS_MOST, max(CLASS_LEAST, scatter / (CLASS_SIGMA * CLASS_SIGMA))), "class history"
     n = 0
     if here is not None and here.n:
         n, between = here.n, here.log_mean - mean

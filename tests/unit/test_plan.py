@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from agent.governor.learning import Learning
 from agent.model.needs import Needs
 from agent.model.snapshot import Budget, Policy, Starting, Statistic
 from agent.model.verdicts import Verdict
@@ -261,6 +262,22 @@ def test_history_narrows_an_estimate_and_an_author_beats_the_prior():
     assert [e.source for e in (unknown, author, history, elsewhere)] == ["prior", "author", "history", "class history"]
     assert abs(history.median_ms - 5_000) < 300
     assert history.high_ms / history.median_ms < author.high_ms / author.median_ms < unknown.high_ms / unknown.median_ms
+
+
+def test_long_tasks_of_a_class_that_scatters_do_not_make_a_slow_pool_of_theirs_and_a_fast_pool_shows_at_once():
+    learned = Learning()
+    for ms in (400, 1_000, 3_000, 9_000) * 5:
+        learned.ran("mixed", "spot", 0, ms, "")
+        learned.ran("even", "spot", 0, 9_000 + ms // 100, "")
+    learned.ran("mixed", "safe", 0, 9_000, "")
+    learned.ran("even", "safe", 0, 900, "")
+    known = {(s.task_class, s.pool): s for s in learned.statistics({"mixed", "even"})}
+
+    def median(name, at):
+        return estimate(group(task_class=name, needs=Needs()), at, known, 1.282).median_ms
+
+    assert median("mixed", "safe") < 1.5 * median("mixed", "spot")
+    assert median("even", "safe") < 0.25 * median("even", "spot")
 
 
 def test_interruption_stretches_by_the_restart_formula():
