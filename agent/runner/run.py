@@ -55,15 +55,15 @@ def mark(flow: Any, run: FlowRun, _: Any) -> None:
         _label(client, run, *_found(client, flow, run))
 
 
-def unended(flow_run: str) -> list[str]:
-    """Task runs of a flow run that the server has in no terminal state."""
+def unended(flow_run: str) -> dict[str, datetime]:
+    """Task runs of a flow run that the server has in no terminal state, and since when they are in theirs."""
     open_states = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
     body = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": open_states}}}}
-    found: list[str] = []
+    found: dict[str, datetime] = {}
     with get_client(sync_client=True) as client:
         while True:
             page = client.request("POST", "/task_runs/filter", json={**body, "limit": 200, "offset": len(found)}).json()
-            found += [run["id"] for run in page]
+            found |= {run["id"]: datetime.fromisoformat(run["state"]["timestamp"]) for run in page}
             if len(page) < 200:
                 return found
 

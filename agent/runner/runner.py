@@ -5,11 +5,13 @@ from __future__ import annotations
 import pkgutil
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, cast, get_args
 
 import dask
 import distributed
+from prefect._internal.uuid7 import uuid7
 from prefect.futures import PrefectFutureList
 from prefect.states import Pending
 from prefect.task_runners import TaskRunner
@@ -376,9 +378,13 @@ class GovernedTaskRunner(DaskTaskRunner):
             if not self._lost_any():
                 return
             ends = self._again.ends()
-            for number in runs.unended(flow_run):
+            for number, since in runs.unended(flow_run).items():
                 if number in ends:
-                    self._ended(*ends[number])
+                    prepared, state = ends[number]
+                    if since > state.timestamp:
+                        # it ran once more for its result, and the server keeps the newest
+                        state = state.model_copy(update={"id": uuid7(), "timestamp": datetime.now(UTC)})
+                    self._ended(prepared, state)
         except Exception as error:  # neither may keep the flow run from its own end
             self.logger.warning("states that lost workers did not deliver are not told again: %s", error)
 
