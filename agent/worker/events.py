@@ -29,8 +29,8 @@ from prefect.utilities.engine import emit_task_run_state_change_event
 
 logger = logging.getLogger("orc.events")
 
-#: seconds a state change waits for company
-GATHER = 0.05
+#: seconds a state change waits for company, and at most while more keep coming: a request costs the server as much as several
+GATHER, LONGEST = 0.05, 0.25
 #: events in one request
 MOST = 400
 #: events kept while the server is away; the oldest are dropped first
@@ -104,10 +104,9 @@ class Events:
     def _deliver(self) -> None:
         while True:
             self._some.wait()
-            if not self._closing:
-                time.sleep(GATHER)
             self._some.clear()
             while self._queue:
+                self._gather()
                 batch = [self._queue[at] for at in range(min(MOST, len(self._queue)))]
                 if not self._send(batch):
                     time.sleep(0.2 if self._closing else PATIENCE)
@@ -116,6 +115,12 @@ class Events:
                     self._queue.popleft()
             with self._sent:
                 self._sent.notify_all()
+
+    def _gather(self) -> None:
+        until, had = time.monotonic() + LONGEST, -1
+        while not self._closing and had < len(self._queue) < MOST and time.monotonic() < until:
+            had = len(self._queue)
+            time.sleep(GATHER)
 
     def _send(self, batch: Sequence[bytes]) -> bool:
         """False when it must be sent again."""
