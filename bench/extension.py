@@ -7,10 +7,7 @@ pools and every plan committed durably before its instructions; no-op tasks on t
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +17,10 @@ from typing import Any
 
 import dask
 import httpx
-import psutil
 from distributed import Client, wait
 
-from agent.services.state import _any
 from bench import table
+from bench.cluster import ROOT, environment, up
 
 POOLS = "pools:\n" + "".join(
     f"  {name}: {{market: {market}, worker: {{cpus: 1, memory: 1 GiB}}, price: {usd}, workers: {{max: 1}}, selector: {{name: '{name}-*'}}}}\n"
@@ -46,66 +42,13 @@ def noop(x: int) -> int:
 @contextmanager
 def cluster(folder: Path, rules: str = "") -> Iterator[Client]:
     """Scheduler with the extension, governor with these rules more, two workers; all ended by their process ids."""
-    (folder / "pools.yaml").write_text(POOLS)
-    root = str(Path(__file__).parent.parent)
-    env = {
-        **os.environ,
-        "PYTHONPATH": root,
-        "ORC_HOME": str(folder),
-        "ORC_POOLS": str(folder / "pools.yaml"),
-        "ORC_RULES": str(folder / "rules"),
-        "ORC_MODE": "govern",
-    }
     (folder / "rules").mkdir()
-    (folder / "rules/default.yaml").write_text(Path(root, "rules/default.yaml").read_text())
+    (folder / "rules/default.yaml").write_text((ROOT / "rules/default.yaml").read_text())
     (folder / "rules/more.yaml").write_text(rules or "rules: []\n")
-    port = _any("127.0.0.1", set())
-    address = f"tcp://127.0.0.1:{port}"
-    started = []
-
-    def start(name: str, *arguments: str) -> None:
-        with (folder / f"{name}.log").open("ab") as log:
-            started.append(
-                subprocess.Popen([sys.executable, "-m", *arguments], env=env, cwd=root, stdout=log, stderr=log)
-            )
-
-    try:
-        start(
-            "scheduler",
-            "distributed.cli.dask_scheduler",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--no-dashboard",
-            "--preload",
-            "agent.scheduler.preload",
-        )
-        for name in ("small-0", "large-0"):
-            start(
-                name,
-                "distributed.cli.dask_worker",
-                address,
-                "--name",
-                name,
-                "--nthreads",
-                "1",
-                "--no-nanny",
-                "--no-dashboard",
-                "--memory-limit",
-                "1GiB",
-            )
-        with Client(address, timeout=60) as client:
-            client.wait_for_workers(2)
-            start("governor", "agent.governor.process", address)
-            while not client.sync(client.scheduler.orc_state)["epoch"]:
-                time.sleep(0.2)
-            yield client
-    finally:
-        for process in reversed(started):
-            for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-                child.kill()
-            process.wait()
+    env = environment(folder, POOLS, folder / "rules")
+    each = ("--no-nanny", "--memory-limit", "1GiB")
+    with up(folder, env, {"small-0": each, "large-0": each}) as (client, _):
+        yield client
 
 
 def timed(client: Client, tasks: int, submit: Callable[[], Any]) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,8 +21,8 @@ import pandas as pd
 import psutil
 from distributed import Client, get_worker
 
-from agent.services.state import _any
 from bench import table
+from bench.cluster import ROOT, environment, up
 from flows.steps.tables import build
 
 SPEC = {
@@ -71,63 +70,11 @@ def run(spec: dict[str, Any], sources: dict[str, str], folder: str) -> str:
 @contextmanager
 def workers(folder: Path, limit_mib: int) -> Iterator[tuple[Client, list[subprocess.Popen[bytes]]]]:
     """A governed scheduler and two one-thread workers under nannies, which kill at 95 % of the limit."""
-    root = str(Path(__file__).parent.parent)
     text = f"pools:\n  two: {{market: on-demand, worker: {{cpus: 1, memory: {limit_mib} MiB}}, price: 0.1, workers: {{max: 2}}, selector: {{name: 'two-*'}}}}\n"
-    (folder / "pools.yaml").write_text(text)
-    env = {
-        **os.environ,
-        "PYTHONPATH": root,
-        "ORC_HOME": str(folder),
-        "ORC_POOLS": str(folder / "pools.yaml"),
-        "ORC_RULES": f"{root}/rules",
-        "ORC_MODE": "govern",
-        "MALLOC_TRIM_THRESHOLD_": "65536",
-    }
-    port = _any("127.0.0.1", set())
-    address, started = f"tcp://127.0.0.1:{port}", []
-
-    def start(name: str, *arguments: str) -> None:
-        with (folder / f"{name}.log").open("ab") as log:
-            started.append(
-                subprocess.Popen([sys.executable, "-m", *arguments], env=env, cwd=root, stdout=log, stderr=log)
-            )
-
-    try:
-        start(
-            "scheduler",
-            "distributed.cli.dask_scheduler",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--no-dashboard",
-            "--preload",
-            "agent.scheduler.preload",
-        )
-        for n in range(2):
-            start(
-                f"two-{n}",
-                "distributed.cli.dask_worker",
-                address,
-                "--name",
-                f"two-{n}",
-                "--nthreads",
-                "1",
-                "--no-dashboard",
-                "--memory-limit",
-                f"{limit_mib}MiB",
-                "--local-directory",
-                str(folder),
-            )
-        with Client(address, timeout=60, set_as_default=False) as client:
-            client.wait_for_workers(2)
-            start("governor", "agent.governor.process", address)
-            yield client, started[1:3]
-    finally:
-        for process in reversed(started):
-            for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-                child.kill()
-            process.wait()
+    env = {**environment(folder, text, ROOT / "rules"), "MALLOC_TRIM_THRESHOLD_": "65536"}
+    each = ("--memory-limit", f"{limit_mib}MiB", "--local-directory", str(folder))
+    with up(folder, env, {"two-0": each, "two-1": each}) as (client, processes):
+        yield client, [processes.started["two-0"], processes.started["two-1"]]
 
 
 def measure(folder: Path, limit_mib: int, factor: int, partition_mib: int) -> dict[str, Any]:

@@ -20,16 +20,13 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from agent.services.state import _any
 from bench import table
+from bench.cluster import GOVERNED, ROOT, Processes, environment, free_port
 
-ROOT = Path(__file__).parent.parent
 POOLS = """pools:
   small: {market: on-demand, worker: {cpus: 1, memory: 1 GiB}, price: 0.10, workers: {max: 2}, selector: {name: 'small-*'}}
 """
@@ -102,69 +99,38 @@ def _flow(way: str, kind: str, tasks: int, seconds: float) -> tuple[float, float
 @contextmanager
 def services(folder: Path, database: str | None) -> Iterator[dict[str, str]]:
     """Server, two schedulers, a governor and four workers; their environment. Ended by their process ids."""
-    api, plain, governed = (_any("127.0.0.1", set()) for _ in range(3))
-    (folder / "pools.yaml").write_text(POOLS)
+    api, plain, ours = free_port(), free_port(), free_port()
     env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("ORC_", "PREFECT_"))},
-        "PYTHONPATH": str(ROOT),
-        "ORC_HOME": str(folder),
-        "ORC_POOLS": str(folder / "pools.yaml"),
-        "ORC_RULES": f"{ROOT}/rules",
-        "ORC_MODE": "govern",
+        **environment(folder, POOLS, ROOT / "rules"),
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{api}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "BENCH_PLAIN": f"tcp://127.0.0.1:{plain}",
-        "BENCH_GOVERNED": f"tcp://127.0.0.1:{governed}",
+        "BENCH_GOVERNED": f"tcp://127.0.0.1:{ours}",
     }
     if database:
         env["PREFECT_API_DATABASE_CONNECTION_URL"] = database
-    with ExitStack() as stack:
-
-        def start(name: str, *arguments: str) -> None:
-            with (folder / f"{name}.log").open("ab") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", *arguments], env=env, cwd=ROOT, stdout=log, stderr=log
-                )
-            stack.callback(_end, process)
-
-        start("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(api))
-        for name, port, more in (
-            ("plain", plain, ()),
-            ("governed", governed, ("--preload", "agent.scheduler.preload")),
-        ):
-            start(
-                name,
-                "distributed.cli.dask_scheduler",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-                "--no-dashboard",
-                *more,
-            )
+    processes = Processes(folder, env)
+    try:
+        processes.run("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(api))
+        processes.scheduler("plain", plain)
+        processes.scheduler("governed", ours, *GOVERNED)
         _until(lambda: _answers(f"{env['PREFECT_API_URL']}/health"), 120)
-        for name, port in (("large", plain), ("small", governed)):
+        each = ("--no-nanny", "--memory-limit", "1GiB", "--preload", "agent.worker.preload")
+        for name, address in (("large", env["BENCH_PLAIN"]), ("small", env["BENCH_GOVERNED"])):
             for number in range(2):
-                start(
-                    f"{name}-{number}", "distributed.cli.dask_worker", f"tcp://127.0.0.1:{port}", "--name", f"{name}-{number}",
-                    "--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "1GiB", "--preload", "agent.worker.preload",
-                )  # fmt: skip
-        start("governor", "agent.governor.process", env["BENCH_GOVERNED"])
+                processes.worker(f"{name}-{number}", address, *each)
+        processes.run("governor", "agent.governor.process", env["BENCH_GOVERNED"])
         from distributed import Client
 
-        for port in (plain, governed):
-            with Client(f"tcp://127.0.0.1:{port}", timeout=60) as client:
+        for address in (env["BENCH_PLAIN"], env["BENCH_GOVERNED"]):
+            with Client(address, timeout=60) as client:
                 client.wait_for_workers(2, timeout=120)
         _until(lambda: (folder / "governor.json").exists(), 60)
         yield env
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-        child.kill()
-    process.wait()
+    finally:
+        processes.end()
 
 
 def _until(condition: Any, seconds: float, every: float = 0.25) -> None:
