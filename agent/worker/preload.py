@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from typing import Any
 
 import prefect.main
@@ -12,6 +14,9 @@ from prefect.logging.handlers import PrefectConsoleHandler
 
 import agent.worker.body  # noqa: F401
 from agent.worker import leaving
+
+#: seconds that the process of a closing worker may take to end: Dask gives bodies 30, last states take 10; what a body left behind may hold it for ever
+LAST = 45.0
 
 
 def dask_setup(worker: Any) -> None:
@@ -27,6 +32,14 @@ def dask_setup(worker: Any) -> None:
             ):
                 # without a terminal Rich writes the same text, and takes a millisecond for each line
                 handler.__class__ = _Written
+
+
+def dask_teardown(worker: Any) -> None:
+    """Dask's hook for a worker that has closed: its process, where it is one that a pool pays for, ends in any case."""
+    if "ORC_WORKER_POOL" in os.environ:
+        end = threading.Timer(LAST, os._exit, (0,))
+        end.daemon = True
+        end.start()
 
 
 class _Written(PrefectConsoleHandler):

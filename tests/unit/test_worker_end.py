@@ -1,0 +1,20 @@
+"""A worker's process that something holds when the worker has closed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+HELD = """
+import threading
+from agent.worker import preload
+preload.LAST = 0.5
+preload.dask_teardown(None)
+threading.Thread(target=threading.Event().wait).start()
+"""
+
+
+def test_a_closed_worker_of_a_pool_ends_though_a_body_left_a_thread():
+    env = {**os.environ, "ORC_WORKER_POOL": "spot"}
+    assert subprocess.run([sys.executable, "-c", HELD], env=env, timeout=60, check=False).returncode == 0
