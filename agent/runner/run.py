@@ -20,7 +20,7 @@ from agent.worker.carried import RunInfo, carried
 _ROOT, _DEADLINE = "orc.root", "orc.deadline_ms"
 
 
-#: tags of a flow run or its deployment that say whose it is, and when it is to have ended, in place of what its flow says
+#: tags of a flow run or its deployment: whose it is, where its flow does not say; its deadline, whatever its flow says
 TEAM, DEADLINE = "team:", "deadline:"
 
 
@@ -81,12 +81,17 @@ def _marked(client: SyncPrefectClient, flow: Any, run: FlowRun) -> tuple[str, in
 
 def _found(client: SyncPrefectClient, flow: Any, run: FlowRun) -> tuple[str, int | None]:
     root, above = _above(client, run)
-    if (tagged := _tagged(run, DEADLINE)) is not None:
-        try:
-            return root, _own(run, duration_ms(tagged), above)
-        except UnitError as error:
-            raise SettingError(f"flow run {run.name!r}: tag {DEADLINE}{tagged}: {error}") from error
-    return root, _own(run, said_by(flow).get("deadline_ms") if flow is not None else None, above)
+    return root, _own(run, _relative(flow, run), above)
+
+
+def _relative(flow: Any, run: FlowRun) -> int | None:
+    """The deadline that a tag says, else the flow, ms from the expected start."""
+    if (tagged := _tagged(run, DEADLINE)) is None:
+        return said_by(flow).get("deadline_ms") if flow is not None else None
+    try:
+        return duration_ms(tagged)
+    except UnitError as error:
+        raise SettingError(f"flow run {run.name!r}: tag {DEADLINE}{tagged}: {error}") from error
 
 
 def _tagged(run: FlowRun, kind: str) -> str | None:

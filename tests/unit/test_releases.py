@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 from distributed import Client, LocalCluster
 
 from agent.runner.releases import Releases
+from tests.conftest import until
 
 
 def test_dropped_futures_go_in_one_message_and_what_is_asked_next_comes_after_it():
@@ -23,9 +22,7 @@ def test_dropped_futures_go_in_one_message_and_what_is_asked_next_comes_after_it
         del futures
         # the same key again, while its release is still on the way
         again = client.submit(abs, 1, key="one-1")
-        until = time.monotonic() + 10
-        while len(cluster.scheduler.tasks) != 2 and time.monotonic() < until:
-            time.sleep(0.02)
+        until(lambda: len(cluster.scheduler.tasks) == 2, 10)
         assert set(cluster.scheduler.tasks) == {kept.key, again.key}
         released = [message for message in sent if message["op"] == "client-releases-keys"]
         assert sum(len(message["keys"]) for message in released) in (498, 499)
