@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,6 +71,15 @@ def environment(folder: Path, pools: str, rules: Path) -> dict[str, str]:
     }
 
 
+def until(condition: Callable[[], object], seconds: float, every: float = 0.25) -> None:
+    """Wait for it. Raises TimeoutError."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds} s: {condition}")
+        time.sleep(every)
+
+
 @contextmanager
 def up(
     folder: Path, env: Mapping[str, str], workers: Mapping[str, Sequence[str]]
@@ -85,8 +94,7 @@ def up(
         with Client(address, timeout=60) as client:
             client.wait_for_workers(len(workers))
             processes.run("governor", "agent.governor.process", address)
-            while not client.sync(client.scheduler.orc_state)["epoch"]:
-                time.sleep(0.2)
+            until(lambda: client.sync(client.scheduler.orc_state)["epoch"], 60)
             yield client, processes
     finally:
         processes.end()

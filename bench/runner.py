@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import table
-from bench.cluster import GOVERNED, ROOT, Processes, environment, free_port
+from bench.cluster import GOVERNED, ROOT, Processes, environment, free_port, until
 
 POOLS = """pools:
   small: {market: on-demand, worker: {cpus: 1, memory: 1 GiB}, price: 0.10, workers: {max: 2}, selector: {name: 'small-*'}}
@@ -116,7 +116,7 @@ def services(folder: Path, database: str | None) -> Iterator[dict[str, str]]:
         processes.run("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(api))
         processes.scheduler("plain", plain)
         processes.scheduler("governed", ours, *GOVERNED)
-        _until(lambda: _answers(f"{env['PREFECT_API_URL']}/health"), 120)
+        until(lambda: _answers(f"{env['PREFECT_API_URL']}/health"), 120)
         each = ("--no-nanny", "--memory-limit", "1GiB", "--preload", "agent.worker.preload")
         for name, address in (("large", env["BENCH_PLAIN"]), ("small", env["BENCH_GOVERNED"])):
             for number in range(2):
@@ -127,18 +127,10 @@ def services(folder: Path, database: str | None) -> Iterator[dict[str, str]]:
         for address in (env["BENCH_PLAIN"], env["BENCH_GOVERNED"]):
             with Client(address, timeout=60) as client:
                 client.wait_for_workers(2, timeout=120)
-        _until(lambda: (folder / "governor.json").exists(), 60)
+        until(lambda: (folder / "governor.json").exists(), 60)
         yield env
     finally:
         processes.end()
-
-
-def _until(condition: Any, seconds: float, every: float = 0.25) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"not within {seconds} s: {condition}")
-        time.sleep(every)
 
 
 def _answers(url: str) -> bool:
@@ -179,7 +171,7 @@ def measure(
     if said["flow_run"]:
         # the process ends when its events are sent, which takes some ways seconds; the server may still be writing then
         wanted = tasks if runs is None else runs
-        _until(lambda: _terminal(env, said["flow_run"]) >= wanted, 600)
+        until(lambda: _terminal(env, said["flow_run"]) >= wanted, 600)
         out["records"] = time.time() - said["began"]
     return out
 
