@@ -1,6 +1,6 @@
 """The task runner against prefect-dask's own, Prefect's thread pool and bare Dask, in one run.
 
-`python -m bench.runner [--tasks N] [--stock N] [--pairs N] [--tiny N] [--rounds N] [--ways LIST] [--database URL] [--json FILE]`
+`python -m bench.runner [--tasks N] [--stock N] [--pairs N] [--tiny N] [--rounds N] [--ways LIST] [--database URL] [--recording] [--json FILE]`
 
 One Prefect server (SQLite, or the database named), a plain Dask scheduler for prefect-dask and bare Dask, a governed one with
 the real governor process, and two one-thread workers on each, all idle but the one that is measured. Every measurement is a
@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from agent.services.state import RECORDING
 from bench import table
 from bench.cluster import GOVERNED, ROOT, Processes, environment, free_port, until
 
@@ -97,7 +98,7 @@ def _flow(way: str, kind: str, tasks: int, seconds: float) -> tuple[float, float
 
 # ---------------------------------------------------------------------- the services
 @contextmanager
-def services(folder: Path, database: str | None) -> Iterator[dict[str, str]]:
+def services(folder: Path, database: str | None, recording: bool = False) -> Iterator[dict[str, str]]:
     """Server, two schedulers, a governor and four workers; their environment. Ended by their process ids."""
     api, plain, ours = free_port(), free_port(), free_port()
     env = {
@@ -109,6 +110,8 @@ def services(folder: Path, database: str | None) -> Iterator[dict[str, str]]:
         "BENCH_PLAIN": f"tcp://127.0.0.1:{plain}",
         "BENCH_GOVERNED": f"tcp://127.0.0.1:{ours}",
     }
+    if recording:
+        env |= RECORDING
     if database:
         env["PREFECT_API_DATABASE_CONNECTION_URL"] = database
     processes = Processes(folder, env)
@@ -238,10 +241,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--ways", default="stock,ours,threads,bare")
     parser.add_argument("--database", help="SQLAlchemy URL of the server's database; by default SQLite in a new folder")
+    parser.add_argument("--recording", action="store_true", help="the server records in batches, as that of `orc up`")
     parser.add_argument("--keep", type=Path, help="folder for the logs, kept")
     parser.add_argument("--json", type=Path)
     said = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, services(said.keep or Path(name), said.database) as env:
+    with tempfile.TemporaryDirectory() as name, services(said.keep or Path(name), said.database, said.recording) as env:
         for way in said.ways.split(","):
             measure(env, way, "map", 8)
         rows: list[dict[str, Any]] = []

@@ -107,6 +107,16 @@ def _owner(port: int) -> str:
     return ""
 
 
+#: Prefect's server records each state change in a transaction of its own; many in one are several times as many a second,
+#: and what it cannot record in time it drops
+RECORDING = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.25",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+}
+
+
 def environment(settings: Settings, state: State) -> dict[str, str]:
     """Variables by which flows, workers and people reach this ORC."""
     home, root = settings.home.absolute(), str(Path.cwd())
@@ -133,6 +143,7 @@ def environment(settings: Settings, state: State) -> dict[str, str]:
         "PREFECT_UI_API_URL": api,
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        **RECORDING,
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
         "PREFECT_LOCAL_STORAGE_PATH": str(home / "results"),
         "PREFECT_WORKER_QUERY_SECONDS": "2",
