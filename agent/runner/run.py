@@ -57,15 +57,25 @@ def mark(flow: Any, run: FlowRun, _: Any) -> None:
 
 def unended(flow_run: str) -> dict[str, datetime]:
     """Task runs of a flow run that the server has in no terminal state, and since when they are in theirs."""
-    open_states = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
-    body = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": open_states}}}}
     found: dict[str, datetime] = {}
     with get_client(sync_client=True) as client:
         while True:
-            page = client.request("POST", "/task_runs/filter", json={**body, "limit": 200, "offset": len(found)}).json()
+            body = {**_open(flow_run), "sort": "ID_DESC", "limit": 200, "offset": len(found)}
+            page = client.request("POST", "/task_runs/filter", json=body).json()
             found |= {run["id"]: datetime.fromisoformat(run["state"]["timestamp"]) for run in page}
             if len(page) < 200:
                 return found
+
+
+def open_task_runs(flow_run: str) -> int:
+    """How many task runs of a flow run the server has in no terminal state."""
+    with get_client(sync_client=True) as client:
+        return int(client.request("POST", "/task_runs/count", json=_open(flow_run)).json())
+
+
+def _open(flow_run: str) -> dict[str, Any]:
+    states = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
+    return {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": states}}}}
 
 
 def _marked(client: SyncPrefectClient, flow: Any, run: FlowRun) -> tuple[str, int | None]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import pkgutil
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, cast, get_args
 
 import dask
 import distributed
-from prefect._internal.uuid7 import uuid7
 from prefect.futures import PrefectFutureList
 from prefect.states import Pending
 from prefect.task_runners import TaskRunner
@@ -22,7 +20,7 @@ from prefect_dask.client import PrefectDaskClient
 
 from agent.errors import OrcError, SchedulerError, SettingError
 from agent.model.needs import merged
-from agent.runner import batch
+from agent.runner import batch, ends
 from agent.runner import run as runs
 from agent.runner.again import Again
 from agent.runner.batch import Expanded
@@ -36,6 +34,7 @@ from agent.settings import Mode, Settings, load
 from agent.worker.body import run_task
 from agent.worker.carried import RunInfo
 from agent.worker.chunk import chunked
+from agent.worker.events import events
 from agent.worker.shipped import PLACE, Known
 
 #: hosts a governor in this process; by its name, since only a run with a cluster of its own needs the planner here
@@ -372,19 +371,13 @@ class GovernedTaskRunner(DaskTaskRunner):
     def _tell_lost_ends(self, flow_run: str) -> None:
         """A worker that is killed takes states along that it had not delivered. What the flow knows of them is told again.
 
-        Asked for only where workers, or the scheduler, were lost. The server takes a state that it has already for the same.
+        Asked for only where workers, or the scheduler, were lost, or where there were many. The server takes a state that
+        it has already for the same.
         """
         try:
-            if not self._lost_any():
-                return
-            ends = self._again.ends()
-            for number, since in runs.unended(flow_run).items():
-                if number in ends:
-                    prepared, state = ends[number]
-                    if since > state.timestamp:
-                        # it ran once more for its result, and the server keeps the newest
-                        state = state.model_copy(update={"id": uuid7(), "timestamp": datetime.now(UTC)})
-                    self._ended(prepared, state)
+            queue = events()
+            if ends.many(queue) or self._lost_any():
+                ends.tell_again(flow_run, self._again.ends, self._ended, queue, self.logger)
         except Exception as error:  # neither may keep the flow run from its own end
             self.logger.warning("states that lost workers did not deliver are not told again: %s", error)
 

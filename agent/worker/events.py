@@ -27,6 +27,8 @@ from prefect.results import should_persist_result
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.engine import emit_task_run_state_change_event
 
+from agent.worker.receipts import Receipts
+
 logger = logging.getLogger("orc.events")
 
 #: seconds a state change waits for company, and at most while more keep coming: a request costs the server as much as several
@@ -39,6 +41,14 @@ KEPT = 200_000
 PATIENCE = 2.0
 #: seconds to deliver what is left when the process ends
 LAST_WORDS = 10.0
+#: state changes of one process that the server may have taken and not recorded: its queue takes 10,000, of all processes together
+UNSURE = 2_000
+#: seconds between two looks at what it has recorded
+LOOK = 0.5
+#: seconds of quiet after which the last ones are looked after too
+QUIET = 5.0
+#: seconds without progress until what is not recorded is sent again, twice as many each time; and how often it is
+LOST, TRIES = 15.0, 5
 _MESSAGE = 100_000
 
 
@@ -69,10 +79,18 @@ class Kept:
 
 
 class Events:
-    """One for a process and server: a queue, and a thread that empties it in the order it was filled."""
+    """One for a process and server: a queue, and a thread that empties it in the order it was filled.
+
+    The server answers when it has queued an event, in memory; what does not fit, or is there when its process is killed, it
+    loses without a word. So no more than it can queue is sent ahead of what it has recorded, and what it lost is sent again.
+    """
 
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client
+        self._receipts = Receipts(self._ask)
+        #: events told in all
+        self.told = 0
+        self._doubt = self._wanted = False
         self._queue: deque[bytes] = deque(maxlen=KEPT)
         self._some, self._sent = threading.Event(), threading.Condition()
         self._away = False
@@ -86,8 +104,21 @@ class Events:
         """Queue one event; never waits."""
         if len(self._queue) == KEPT:
             logger.warning("the Prefect server has been away for too long: the oldest of %s events is dropped", KEPT)
+        self.told += 1
         self._queue.append(orjson.dumps(event, default=str))
         self._some.set()
+
+    @property
+    def left(self) -> int:
+        """Events that the server is not known to have recorded."""
+        return len(self._queue) + len(self._receipts)
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until everything told so far is recorded; False when the time is up."""
+        self._wanted = True
+        self._some.set()
+        with self._sent:
+            return self._sent.wait_for(lambda: not self.left, seconds)
 
     def flush(self, seconds: float) -> bool:
         """Wait until everything told so far is with the server; False when the time is up."""
@@ -103,7 +134,7 @@ class Events:
 
     def _deliver(self) -> None:
         while True:
-            self._some.wait()
+            self._wanted |= not self._some.wait(QUIET if self._receipts else None)
             self._some.clear()
             while self._queue:
                 self._gather()
@@ -113,8 +144,56 @@ class Events:
                     continue
                 for _ in batch:
                     self._queue.popleft()
+                self._receipts.add(batch)
+                if self._doubt:
+                    self._doubt = False
+                    self._settle(len(batch), 0.0)
+                elif len(self._receipts) >= UNSURE:
+                    self._settle(UNSURE // 2)
+            if self._wanted:
+                self._wanted = False
+                self._settle(0)
             with self._sent:
                 self._sent.notify_all()
+
+    def _settle(self, rest: int, patience: float = LOST) -> None:
+        """Wait until all but the last `rest` of what the server took is recorded; send again what it has lost."""
+        number = len(self._receipts) - rest
+        changes = self._receipts.oldest(number)
+        best, since, tries = -1, time.monotonic(), 0
+        while changes and not self._closing:
+            try:
+                done, of = self._receipts.recorded(changes)
+                if done >= of:
+                    break
+                if done > best:
+                    best, since = done, time.monotonic()
+                elif time.monotonic() - since > patience:
+                    missing = self._receipts.missing(changes)
+                    if not missing:
+                        break
+                    if tries == TRIES:
+                        logger.error("%s state changes do not get recorded by the Prefect server", len(missing))
+                        break
+                    logger.info("%s state changes are not recorded; they are sent again", len(missing))
+                    for at in range(0, len(missing), MOST):
+                        self._send(missing[at : at + MOST])
+                    tries, since = tries + 1, time.monotonic()
+                    patience = LOST * 2**tries
+            except httpx.HTTPStatusError as error:
+                if not _passes(error):
+                    logger.warning("the Prefect server does not say what it has recorded: %s", error)
+                    break
+                self._waits(error)
+            except (httpx.HTTPError, OSError, RuntimeError) as error:
+                self._waits(error)
+                # a new process begins with an empty queue
+                patience = 0.0
+            time.sleep(LOOK)
+        self._receipts.forget(number)
+
+    def _ask(self, path: str, body: dict[str, Any]) -> Any:
+        return self._client._client.post(path, json=body).json()
 
     def _gather(self) -> None:
         until, had = time.monotonic() + LONGEST, -1
@@ -129,7 +208,7 @@ class Events:
                 "/events", content=b"[" + b",".join(batch) + b"]", headers={"Content-Type": "application/json"}
             )
         except httpx.HTTPStatusError as error:
-            if error.response.status_code not in (401, 403, 408, 429) and error.response.status_code < 500:
+            if not _passes(error):
                 if len(batch) == 1:
                     logger.error("the Prefect server refuses a state change: %s", error.response.text[:500])
                     return True
@@ -142,7 +221,7 @@ class Events:
             self._waits(error)
             return False
         if self._away:
-            self._away = False
+            self._away, self._doubt = False, True
             logger.warning("the Prefect server is back; state changes are delivered")
         return True
 
@@ -150,6 +229,11 @@ class Events:
         if not self._away:
             self._away = True
             logger.warning("the Prefect server does not take state changes (%s); they are kept and sent again", error)
+
+
+def _passes(error: httpx.HTTPStatusError) -> bool:
+    """Whether the same request may be answered later."""
+    return error.response.status_code in (401, 403, 408, 429) or error.response.status_code >= 500
 
 
 _all: dict[tuple[str, int], Events] = {}

@@ -1,0 +1,81 @@
+"""The end of a flow run: its server gets every final state that the flow knows, also what lost workers took along."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect._internal.uuid7 import uuid7
+
+from agent.runner import run as runs
+from agent.runner.sending import Prepared
+from agent.worker.events import UNSURE, Events
+
+Logger = logging.Logger | logging.LoggerAdapter[Any]
+
+#: seconds without progress until the server is not waited for any longer, and between two lines that say so
+STUCK, SAID = 120.0, 30.0
+#: seconds in which a state change comes from a worker to the server, where both keep up
+ON_ITS_WAY = 3.0
+#: times that what the server does not have is told
+TRIES = 3
+
+
+def many(queue: Events | None) -> bool:
+    """Whether this process told so many state changes that a server which is slower may have dropped some."""
+    return queue is not None and queue.told > UNSURE
+
+
+def tell_again(
+    flow_run: str,
+    ends: Callable[[], Mapping[str, tuple[Prepared, Any]]],
+    tell: Callable[[Prepared, Any], None],
+    queue: Events | None,
+    logger: Logger,
+) -> None:
+    """Wait until the server has recorded what it was told, then tell the final states that it lacks.
+
+    Args:
+        ends: task run → what it was made of and its final state, where the flow has it.
+        tell: tells one.
+        queue: of this process, where it delivers state changes itself.
+    """
+    for _ in range(TRIES):
+        if queue is not None:
+            _settled(queue, logger)
+        _wait(lambda: runs.open_task_runs(flow_run), ON_ITS_WAY, logger)
+        known, again = ends(), 0
+        for number, since in runs.unended(flow_run).items():
+            if number in known:
+                prepared, state = known[number]
+                if since > state.timestamp:
+                    # it ran once more for its result, and the server keeps the newest
+                    state = state.model_copy(update={"id": uuid7(), "timestamp": datetime.now(UTC)})
+                tell(prepared, state)
+                again += 1
+        if not again:
+            return
+        if queue is None:
+            return
+
+
+def _settled(queue: Events, logger: Logger) -> None:
+    def left() -> int:
+        return 0 if queue.settle(1.0) else queue.left
+
+    _wait(left, STUCK, logger)
+
+
+def _wait(left: Callable[[], int], stuck: float, logger: Logger) -> None:
+    """Until nothing is left, or for so many seconds nothing became less."""
+    least, since, said = left(), time.monotonic(), time.monotonic()
+    while least and time.monotonic() - since < stuck:
+        time.sleep(0.5)
+        if (now := left()) < least:
+            least, since = now, time.monotonic()
+        if time.monotonic() - said > SAID:
+            said = time.monotonic()
+            logger.info("the Prefect server has still to record the ends of task runs; %s are left", now)
