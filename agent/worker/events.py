@@ -134,7 +134,8 @@ class Events:
 
     def _deliver(self) -> None:
         while True:
-            self._wanted |= not self._some.wait(QUIET if self._receipts else None)
+            if not self._some.wait(QUIET if self._receipts else None):
+                self._wanted = True
             self._some.clear()
             while self._queue:
                 self._gather()
@@ -156,11 +157,12 @@ class Events:
             with self._sent:
                 self._sent.notify_all()
 
-    def _settle(self, rest: int, patience: float = LOST) -> None:
+    def _settle(self, rest: int, patience: float | None = None) -> None:
         """Wait until all but the last `rest` of what the server took is recorded; send again what it has lost."""
         number = len(self._receipts) - rest
         changes = self._receipts.oldest(number)
         best, since, tries = -1, time.monotonic(), 0
+        patience = LOST if patience is None else patience
         while changes and not self._closing:
             try:
                 done, of = self._receipts.recorded(changes)
