@@ -230,11 +230,11 @@ class Governor:
         )
         state = await self._ask("orc_snapshot")
         self.ack = state["ack"]
-        alive = {name: await provider.adopt(self._observed) for name, provider in self.providers.items()}
+        known = {name: await provider.adopt(self._observed) for name, provider in self.providers.items()}
         for lease in await self._write(self.ledger.open_leases):
             self.view.leases[lease.id] = lease
         self.view.begin(state, now)
-        self._reconcile_leases(alive, dict(state.get("departed", ())), now)
+        self._reconcile_leases(known, dict(state.get("departed", ())), now)
         entry = self._entry(now, "start")
         entry.says.update(
             scheduler=self.scheduler,
@@ -294,15 +294,22 @@ class Governor:
         )
         self.view.sent(Bound(task, placement, group, pool, address, now, expected, self._price(pool, now), load))
 
-    def _reconcile_leases(self, alive: Mapping[str, frozenset[str]], departed: Mapping[str, int], now: int) -> None:
-        """End the leases of workers that are gone; `departed`: worker → when the scheduler lost it."""
+    def _reconcile_leases(
+        self, known: Mapping[str, Mapping[str, int | None]], departed: Mapping[str, int], now: int
+    ) -> None:
+        """End the leases of workers that are gone.
+
+        Args:
+            known: what each provider knows of workers of before.
+            departed: worker → when the scheduler lost it.
+        """
         joined = {live.counts.name for live in self.view.live.values()}
         for lease in list(self.view.leases.values()):
             view = self.view.pools.get(lease.pool)
-            provider = view.pool.provider if view is not None else None
-            running = lease.worker in joined or (provider is not None and lease.worker in alive.get(provider, ()))
-            if not running:
-                gone = max(lease.granted_ms or lease.asked_ms, departed.get(lease.worker, now))
+            theirs = known.get(view.pool.provider or "", {}) if view is not None else {}
+            ended = theirs.get(lease.worker, departed.get(lease.worker, now))
+            if lease.worker not in joined and ended is not None:
+                gone = max(lease.granted_ms or lease.asked_ms, ended)
                 self.view.end_lease(lease.id, min(gone, now), "gone while no governor watched")
             elif lease.worker not in joined and view is not None:
                 view.starting[lease.worker] = lease.granted_ms or lease.asked_ms

@@ -58,9 +58,10 @@ class LocalProvider:
         self._prices: dict[str, int] = {}
 
     # ------------------------------------------------------------------ the port
-    async def adopt(self, report: Report) -> frozenset[str]:
+    async def adopt(self, report: Report) -> dict[str, int | None]:
         """See `Provider`."""
         self.report = report
+        found: dict[str, int | None] = {}
         for file in self.records.glob("*.json"):
             said = json.loads(file.read_text())
             if file.stem == "weather":
@@ -68,11 +69,15 @@ class LocalProvider:
                 continue
             process = _Process(said["pool"], said["pid"], said["created"])
             if _alive(process):
-                self.processes[file.stem] = process
-            else:
-                file.unlink()
+                self.processes[file.stem], found[file.stem] = process, None
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                ended = self._ended(file.stem).stat().st_mtime
+                if ended >= process.created - 1:
+                    found[file.stem] = round(ended * 1000)
+            self._forget(file.stem)
         self._watcher = asyncio.create_task(self._watch())
-        return frozenset(self.processes)
+        return found
 
     async def launch(self, pool: Pool, worker: str) -> None:
         """See `Provider`."""
@@ -110,6 +115,7 @@ class LocalProvider:
             **self.environment,
             "OMP_NUM_THREADS": str(pool.cpus),
             "ORC_WORKER_POOL": pool.name,
+            "ORC_WORKER_ENDED": str(self._ended(worker)),
             "ORC_WORKER_GPUS": str(0 if pool.emulated else pool.gpus),
         }
         if not pool.gpus or pool.emulated:
@@ -153,6 +159,14 @@ class LocalProvider:
                 await self._watcher
 
     # ------------------------------------------------------------------ weather and processes
+    def _ended(self, worker: str) -> Path:
+        """What a worker touches when it ends; a governor that was away then learns it from here."""
+        return self.records / f"{worker}.ended"
+
+    def _forget(self, worker: str) -> None:
+        (self.records / f"{worker}.json").unlink(missing_ok=True)
+        self._ended(worker).unlink(missing_ok=True)
+
     def _sky(self, pool: str, sky: Weather) -> tuple[bool, int]:
         """Capacity and price now; the trace begins at the first launch after the pool was empty for a while."""
         now = time.time()
@@ -170,7 +184,7 @@ class LocalProvider:
             for worker, process in list(self.processes.items()):
                 if not _alive(process):
                     del self.processes[worker]
-                    (self.records / f"{worker}.json").unlink(missing_ok=True)
+                    self._forget(worker)
                     self.report(Gone(worker=worker, cause=process.ending or "died"))
             for name, sky in self.weather.items():
                 self._play(name, sky)

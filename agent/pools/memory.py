@@ -26,7 +26,7 @@ class MemoryProvider:
         if self.workers.pop(worker, None) is not None:
             self.report(Gone(worker=worker, cause="ended"))
 
-    async def adopt(self, report: Report) -> frozenset[str]:
+    async def adopt(self, report: Report) -> dict[str, int | None]:
         """See `Provider`."""
         self.report = report
-        return frozenset(self.workers)
+        return dict.fromkeys(self.workers)

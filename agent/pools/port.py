@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,5 +51,5 @@ class Provider(Protocol):
     async def end(self, worker: str) -> None:
         """End a worker that has been drained; unknown names are ignored."""
 
-    async def adopt(self, report: Report) -> frozenset[str]:
-        """Begin to observe; the names of workers that already run."""
+    async def adopt(self, report: Report) -> Mapping[str, int | None]:
+        """Begin to observe. Workers of before: None for one that runs, else when it ended, ms since 1970, where that is known."""

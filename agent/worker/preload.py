@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import prefect.main
@@ -22,6 +25,7 @@ LAST = 45.0
 def dask_setup(worker: Any) -> None:
     """Dask's hook for preloaded modules."""
     leaving.ready(worker)
+    atexit.register(_say_ended)
     ensure_logging_setup()
     for name in (None, *logging.root.manager.loggerDict):
         for handler in logging.getLogger(name).handlers:
@@ -36,10 +40,18 @@ def dask_setup(worker: Any) -> None:
 
 def dask_teardown(worker: Any) -> None:
     """Dask's hook for a worker that has closed: its process, where it is one that a pool pays for, ends in any case."""
+    _say_ended()
     if "ORC_WORKER_POOL" in os.environ:
         end = threading.Timer(LAST, os._exit, (0,))
         end.daemon = True
         end.start()
+
+
+def _say_ended() -> None:
+    """For who pays for the machine: a governor may be away now."""
+    if file := os.environ.get("ORC_WORKER_ENDED"):
+        with contextlib.suppress(OSError):
+            Path(file).touch()
 
 
 class _Written(PrefectConsoleHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import psutil
@@ -45,7 +46,7 @@ async def seen(news, kind, seconds=20):
 def test_a_worker_is_launched_refused_beyond_capacity_and_ended(provider):
     async def story():
         news, made = [], provider()
-        assert await made.adopt(news.append) == frozenset()
+        assert await made.adopt(news.append) == {}
         await made.launch(SPOT, "spot-0")
         with pytest.raises(Refused, match="capacity"):
             await made.launch(SPOT, "spot-1")
@@ -72,14 +73,22 @@ def test_workers_outlive_the_provider_and_are_found_again(tmp_path):
         await first.close()
         news = []
         second = local(tmp_path)
-        assert await second.adopt(news.append) == {"spot-0"}
+        assert await second.adopt(news.append) == {"spot-0": None}
         process = psutil.Process(second.processes["spot-0"].pid)
         process.kill()
         assert (await seen(news, Gone)).cause == "died"
         await second.close()
         third = local(tmp_path)
-        assert await third.adopt(news.append) == frozenset()
+        assert await third.adopt(news.append) == {}
+        await third.launch(SPOT, "spot-1")
         await third.close()
+        psutil.Process(third.processes["spot-1"].pid).kill()
+        third._ended("spot-1").touch()
+        fourth = local(tmp_path)
+        ended = (await fourth.adopt(news.append))["spot-1"]
+        assert abs(ended / 1000 - time.time()) < 10
+        await fourth.close()
+        assert not list(tmp_path.glob("workers/spot-1*"))
 
     asyncio.run(story())
 

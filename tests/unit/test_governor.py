@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -149,15 +150,19 @@ def test_needs_that_outgrow_every_worker_are_refused_with_what_was_tried(rig):
     asyncio.run(story())
 
 
-def test_a_lease_of_a_worker_that_nobody_watched_ends_when_the_scheduler_lost_it(rig):
+def test_a_lease_of_a_worker_that_nobody_watched_ends_when_its_provider_or_the_scheduler_lost_it(rig):
     async def story():
         await rig.governor.take()
-        leases = [rig.governor.view.new_lease(SPOT, f"spot-{n}", rig.now, "test") for n in range(2)]
+        leases = [rig.governor.view.new_lease(SPOT, f"spot-{n}", rig.now, "test") for n in range(4)]
         for lease in leases:
             rig.governor.view.granted(lease.id, rig.now)
         lost, rig.now = rig.now + MINUTE, rig.now + 10 * MINUTE
-        rig.governor._reconcile_leases({}, {"spot-0": lost}, rig.now)
+        spot = rig.governor.view.pools["spot"]
+        spot.pool = replace(spot.pool, provider="theirs")
+        known = {"theirs": {"spot-2": lost + MINUTE, "spot-3": None}}
+        rig.governor._reconcile_leases(known, {"spot-0": lost, "spot-2": lost}, rig.now)
         ended = [rig.governor.view.leases[lease.id].ended_ms for lease in leases]
-        assert ended == [lost, rig.now]
+        # by the scheduler, by nobody, by the provider, and one that runs
+        assert ended == [lost, rig.now, lost + MINUTE, None]
 
     asyncio.run(story())

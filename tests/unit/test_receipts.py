@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -77,10 +76,9 @@ def _event(run: str, type: str, second: int) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LOOK": 0.005, "LOST": 0.05, "QUIET": 0.1, "PATIENCE": 0.01, "GATHER": 0.001}.items():
         monkeypatch.setattr(events, name, value)
-    yield
 
 
 def _tell(queue: Events, runs: list[str], types: tuple[str, ...] = ("PENDING", "RUNNING", "COMPLETED")) -> None:
@@ -103,7 +101,8 @@ def test_no_more_is_sent_ahead_than_a_slow_server_can_queue(monkeypatch: pytest.
     assert (server.dropped, server.received) == (0, 1500)
     assert 150 <= server.most <= 260
     assert _completed(server, runs)
-    assert queue.told == 1500 and queue.left == 0
+    assert queue.told == 1500
+    assert queue.left == 0
 
 
 def test_what_a_full_server_dropped_is_sent_again() -> None:
