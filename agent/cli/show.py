@@ -65,17 +65,19 @@ def status(said: dict[str, Any]) -> None:
         more = [f"starting {', '.join(pool['starting'])}"] if pool["starting"] else []
         more += [f"no capacity for {show_ms(pool['refused_ms'])}"] if pool["refused_ms"] is not None else []
         price = f"{show_usd(pool['usd_micros_per_hour'])}/h" if pool["priced"] else "not priced"
+        losses = pool["losses_a_day"]
         rows.append(
             [
                 pool["pool"],
                 pool["kind"],
                 pool["size"],
                 price,
+                f"{losses[0]:.1f} ({losses[1]} to {losses[2]})" if losses else "",
                 f"{len(pool['workers'])} of {pool['max']}",
                 "; ".join([workers, *more] if workers else more),
             ]
         )
-    table("worker pools", ["pool", "kind", "worker", "price", "workers", "now"], rows, {"price", "workers"})
+    table("worker pools", ["pool", "kind", "worker", "price", "taken back a day", "workers", "now"], rows, {"price", "taken back a day", "workers"})  # fmt: skip
 
 
 def why(said: dict[str, Any]) -> None:

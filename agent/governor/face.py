@@ -13,6 +13,7 @@ import tornado.web
 
 from agent.governor.governor import Governor
 from agent.governor.metrics import page
+from agent.model.snapshot import PoolState
 from agent.model.units import show_ms
 
 TOKEN = "X-Orc-Token"
@@ -77,6 +78,7 @@ class _Status(_Handler):
                         for w in state.workers
                     ],
                     "starting": [s.name for s in state.starting],
+                    "losses_a_day": _losses(g, state) if pool.market == "spot" else None,
                     "refused_ms": now - state.refused_since_ms if state.refused_since_ms is not None else None,
                 }
             )
@@ -102,6 +104,13 @@ class _Status(_Handler):
                 "commit_ms": _quantiles(g.commit_ms),
             }
         )
+
+
+def _losses(governor: Governor, state: PoolState) -> tuple[float, int, int]:
+    """Of a worker that runs for a day: interruptions expected, and the 90 % interval."""
+    pool = state.pool
+    low, high = governor.view.learning.losses(pool.name, pool.interruptions_per_1000_hours, 24, 0.9)
+    return 24 * state.hazard_per_hour, low, high
 
 
 class _Metrics(_Handler):

@@ -12,11 +12,16 @@ from agent.model.snapshot import Statistic
 MEMORY = 200
 #: the declared hazard counts as much as so many hours of watching
 PRIOR_HOURS = 2.0
+#: losses come in bursts: their counts vary so many times as much as single events would, which counts as so many lives seen
+PRIOR_BURSTS, PRIOR_LIVES = 3.0, 4.0
 #: capacity that was refused is thought to come back after so many hours, which counts as one return seen
 PRIOR_AWAY_HOURS = 1.0
 #: classes that are told to flows, to size chunks by: short, ms, and seen so often
 SHORT_MS = 5_000
 SEEN = 3
+
+
+_NOT_WATCHED = (0.0,) * 4
 
 
 @dataclass(slots=True)
@@ -45,8 +50,8 @@ class Learning:
     """Statistics of one scheduler."""
 
     runtimes: dict[tuple[str, str], _Runtimes] = field(default_factory=lambda: defaultdict(_Runtimes))
-    #: pool → hours watched, interruptions seen
-    watched: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
+    #: pool → hours watched, interruptions seen, and of the lives that these ended the sums of hours and of their squares
+    watched: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0] * 4))
     #: pool → hours refused, returns seen
     away: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
     startups: dict[str, float] = field(default_factory=dict)
@@ -94,9 +99,12 @@ class Learning:
 
     def lived(self, pool: str, ms: int, interrupted: bool) -> None:
         """A worker's life ended."""
-        seen = self.watched[pool]
-        seen[0] += ms / 3_600_000
-        seen[1] += interrupted
+        seen, hours = self.watched[pool], ms / 3_600_000
+        seen[0] += hours
+        if interrupted:
+            seen[1] += 1
+            seen[2] += hours
+            seen[3] += hours * hours
 
     def refused(self, pool: str, ms: int, came_back: bool) -> None:
         """Launches were refused for so long; then one was granted, or nobody asked any more (a censored observation)."""
@@ -113,10 +121,34 @@ class Learning:
         """A worker became ready so long after it was granted."""
         self.startups[pool] = 0.7 * self.startups.get(pool, ms) + 0.3 * ms
 
-    def hazard(self, pool: str, declared_per_1000_hours: int) -> float:
-        """Interruptions per hour: the declared rate and what was seen, a gamma prior's mean."""
-        hours, count = self.watched.get(pool, (0.0, 0.0))
-        return (declared_per_1000_hours / 1000 * PRIOR_HOURS + count) / (PRIOR_HOURS + hours)
+    def hazard(self, pool: str, declared_per_1000_hours: int, running_hours: float = 0.0) -> float:
+        """Interruptions per hour: the declared rate and what was seen, a gamma prior's mean.
+
+        Args:
+            running_hours: of all workers that run now together: lives that have not ended are watched too.
+        """
+        hours, count, *_ = self.watched.get(pool, _NOT_WATCHED)
+        return (declared_per_1000_hours / 1000 * PRIOR_HOURS + count) / (PRIOR_HOURS + hours + running_hours)
+
+    def losses(self, pool: str, declared_per_1000_hours: int, hours: float, level: float) -> tuple[int, int]:
+        """The interval, of this level, of the interruptions in so many worker hours to come.
+
+        Negative binomial: the mean is the hazard's; the variance is that of a renewal process, the squared coefficient of
+        variation of its lives times the mean (Cox 1962, section 4.2), and that of the hazard itself, a gamma posterior's.
+        """
+        # takes half a second, and only who looks at intervals needs it
+        from scipy.stats import nbinom, poisson
+
+        watched, count, lived, squares = self.watched.get(pool, _NOT_WATCHED)
+        mean = self.hazard(pool, declared_per_1000_hours) * hours
+        varied = squares * count / (lived * lived) - 1 if count >= 2 and lived > 0 else PRIOR_BURSTS
+        bursts = max(1.0, (PRIOR_BURSTS * PRIOR_LIVES + varied * count) / (PRIOR_LIVES + count))
+        times = bursts * (1 + hours / (PRIOR_HOURS + watched))
+        if mean <= 0 or times <= 1:
+            low, high = poisson.interval(level, max(mean, 0.0))
+        else:
+            low, high = nbinom.interval(level, mean / (times - 1), 1 / times)
+        return int(low), int(high)
 
     def statistics(self, classes: set[str]) -> tuple[Statistic, ...]:
         """Statistics of some classes, in a fixed order."""

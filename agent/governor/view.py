@@ -767,7 +767,11 @@ class View:
                     starting=tuple(Starting(name=n, asked_ms=at) for n, at in sorted(view.starting.items())),
                     refused_since_ms=view.refused_since_ms,
                     retry_ms=view.retry_ms,
-                    hazard_per_hour=self.learning.hazard(name, pool.interruptions_per_1000_hours)
+                    hazard_per_hour=self.learning.hazard(
+                        name,
+                        pool.interruptions_per_1000_hours,
+                        sum(now_ms - w.launched_ms for w in workers.get(name, ())) / 3_600_000,
+                    )
                     if pool.market == "spot"
                     else 0.0,
                     startup_ms=round(self.learning.startups.get(name, pool.startup_ms)),

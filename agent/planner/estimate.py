@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from agent.model.plans import Estimate, Source
 from agent.model.snapshot import Group, Statistic
 
-#: a task nobody knows anything of: median a minute, between five seconds and twelve minutes in nine of ten cases
+#: a task nobody knows anything of: median a minute, between five seconds and twelve minutes in nine of ten cases; one
+#: execution is worth more than that
 PRIOR_LOG_MS, PRIOR_SIGMA = math.log(60_000), 1.5
+#: executions of a class scatter by so much (logarithm) as far as one execution's worth of belief goes
+SCATTER = 0.5
 #: an author's word is worth so many executions, and is right within a factor of two in two of three cases
 AUTHOR_WEIGHT, AUTHOR_SIGMA = 2.0, 0.7
 #: pools differ in speed by so much (logarithm), and the other pools' history is worth so many executions here, at least and at most
@@ -24,34 +27,33 @@ def estimate(group: Group, pool: str, statistics: Statistics, sigmas: float) -> 
     """Runtime of one task without interruption.
 
     The logarithm of the runtime is taken as normal. Its mean is the average of n observed logarithms and of a prior
-    mean with the weight of k executions, (n·m + k·m0) / (n + k); its variance pools the observed squares with the
-    prior's in the same way (the posterior mean of a normal-inverse-gamma prior; Murphy 2007, section 6.3). The class over
-    all pools is the prior of a pool, with k = the variance within pools over that between them (the shrinkage of a
-    random-effects model; Gelman and Hill 2006, section 12.2).
+    mean with the weight of k executions, (n·m + k·m0) / (n + k); its variance pools the observed squares, the prior's and
+    n·k/(n + k)·(m - m0)² (the posterior means of a normal-inverse-gamma prior; Murphy 2007, section 6.3), and what is
+    reported is the next execution's, 1 + 1/(n + k) times as large. The class over all pools is the prior of a pool, with
+    k = the variance within pools over that between them (the shrinkage of a random-effects model; Gelman and Hill 2006,
+    section 12.2). What is supposed of a task that nobody knows weighs nothing beside history.
 
     Args:
         sigmas: the quantile reported as `high_ms`, in standard deviations.
     """
-    weight, mean, sigma, source = 0.5, PRIOR_LOG_MS, PRIOR_SIGMA, "prior"
+    weight, mean, sigma, source = 0.0, PRIOR_LOG_MS, PRIOR_SIGMA, "prior"
     if group.needs.runtime_ms:
         weight, mean, sigma, source = AUTHOR_WEIGHT, math.log(group.needs.runtime_ms), AUTHOR_SIGMA, "author"
+    #: executions that the scatter is believed like
+    worth, scatter = 1.0, SCATTER * SCATTER
     overall = statistics.get((group.task_class, ""))
     here = statistics.get((group.task_class, pool))
     if overall is not None and overall.n and (here is None or here.n < overall.n):
-        mean = (overall.n * overall.log_mean + weight * mean) / (overall.n + weight)
-        sigma = math.sqrt((overall.log_m2 + weight * sigma * sigma + CLASS_SIGMA * CLASS_SIGMA) / (overall.n + weight))
+        mean, variance = _with(overall.n, overall.log_mean, overall.log_m2 + CLASS_SIGMA * CLASS_SIGMA, weight, mean, worth, scatter)  # fmt: skip
         # where runtimes scatter within a pool, a few of them say little of the pool: they may be the long tasks
-        scatter = (overall.within_m2 + CLASS_SIGMA * CLASS_SIGMA) / (overall.n + 1)
-        weight, source = min(CLASS_MOST, max(CLASS_LEAST, scatter / (CLASS_SIGMA * CLASS_SIGMA))), "class history"
+        within = (overall.within_m2 + CLASS_SIGMA * CLASS_SIGMA) / (overall.n + 1)
+        weight, source = min(CLASS_MOST, max(CLASS_LEAST, within / (CLASS_SIGMA * CLASS_SIGMA))), "class history"
+        sigma, worth, scatter = math.sqrt(variance * (1 + 1 / overall.n)), weight, variance
     n = 0
     if here is not None and here.n:
-        n, between = here.n, here.log_mean - mean
-        squares = here.log_m2 + weight * sigma * sigma + between * between * n * weight / (n + weight)
-        mean, sigma, source = (
-            (n * here.log_mean + weight * mean) / (n + weight),
-            math.sqrt(squares / (n + weight)),
-            "history",
-        )
+        n = here.n
+        mean, variance = _with(n, here.log_mean, here.log_m2, weight, mean, worth, scatter)
+        sigma, source = math.sqrt(variance * (1 + 1 / (n + weight))), "history"
     sigma = min(SIGMA_MOST, max(SIGMA_LEAST, sigma))
     return Estimate(
         median_ms=round(math.exp(mean)),
@@ -60,6 +62,15 @@ def estimate(group: Group, pool: str, statistics: Statistics, sigmas: float) -> 
         n=n if source == "history" else overall.n if overall is not None and source == "class history" else 0,
         source=_source(source),
     )
+
+
+def _with(
+    n: int, log_mean: float, log_m2: float, weight: float, mean: float, worth: float, variance: float
+) -> tuple[float, float]:
+    """Mean and variance of n observations, a mean believed like `weight` of them and a variance like `worth`."""
+    between = log_mean - mean
+    squares = log_m2 + worth * variance + between * between * n * weight / (n + weight)
+    return (n * log_mean + weight * mean) / (n + weight), squares / (n + worth)
 
 
 def _source(source: str) -> Source:

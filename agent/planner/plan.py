@@ -31,7 +31,7 @@ from agent.planner.slack import Market, Urgency, urgency
 from agent.planner.turns import Turns, rank
 
 #: raised whenever the same snapshot would give another plan
-VERSION = "5"
+VERSION = "6"
 #: turns in which free slots are given to teams and runs that wait side by side
 TURNS = 16
 
