@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -62,9 +63,15 @@ def unended(flow_run: str) -> dict[str, datetime]:
         while True:
             body = {**_open(flow_run), "sort": "ID_DESC", "limit": 200, "offset": len(found)}
             page = client.request("POST", "/task_runs/filter", json=body).json()
-            found |= {run["id"]: datetime.fromisoformat(run["state"]["timestamp"]) for run in page}
+            found |= {run["id"]: _since(run) for run in page}
             if len(page) < 200:
                 return found
+
+
+def _since(run: Mapping[str, Any]) -> datetime:
+    # a server that was killed may keep a task run and lose the row of its state
+    state = run.get("state")
+    return datetime.fromisoformat(state["timestamp"]) if state else datetime.now(UTC)
 
 
 def open_task_runs(flow_run: str) -> int:
