@@ -298,10 +298,11 @@ def ends(ledger: Ledger, names: int) -> tuple[int, int, Counter[str]]:
     # a result that was lost from memory is read from storage by another placement: `cached` after `done` is no second end;
     # what a scheduler that was killed did not tell any more is `unknown`, and is not placed again where the flow has its result
     sent = {key: [x for x in results if x not in ("not sent", "withdrawn")] for key, results in of.items()}
-    # and when the flow has ended, nobody wants a lost result back any more: `cancelled` after an end is none
+    # and when the flow has ended, nobody wants a lost result back any more: what reads it again may be cancelled, or taken away
+    # with its worker, for good
     for key, results in sent.items():
         first = next((at for at, result in enumerate(results) if result in ENDED), len(results))
-        sent[key] = [x for at, x in enumerate(results) if at <= first or x != "cancelled"]
+        sent[key] = [x for at, x in enumerate(results) if at <= first or x not in ("cancelled", "preempted")]
     wrong = [k for k, r in sent.items() if not r or r[-1] not in ENDED or sum(x in FINAL for x in r) > 1]
     return counted.pop("open", 0), len(wrong) + max(0, names - len(of)), counted
 

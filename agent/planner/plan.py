@@ -241,7 +241,7 @@ class _Draft:
         best = ranked[0]
         room, guess = self.rooms[best.pool], best.estimate
         ahead = tasks_ahead(group, room, guess.median_ms, guess.n, self.snapshot.policy) if guess else 0
-        room.take(group, ahead, count)
+        room.take(group, ahead, count, max(1, guess.mean_ms - group.done_ms) if guess else 0)
         if group.deadline_ms is not None and guess:
             room.claim(count, max(1, guess.mean_ms - group.done_ms), slots_of(group, room)[1], 0)
         decision = self._decide(group, ranked, "bind", in_short(group, ranked))

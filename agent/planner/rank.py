@@ -47,7 +47,8 @@ def option(
 ) -> Option:
     """One pool for the `remaining` tasks of a group: feasible or why not, and the arithmetic of one task.
 
-    Marginal dollars: the task's part of a warm worker for its expected time; a cold worker's start-up, idle tail and
+    Marginal dollars: the task's part of a warm worker for its expected time, or all of an on-demand worker that it keeps up
+    alone; a cold worker's start-up, idle tail and
     unused minimum billing, shared by the tasks it is launched for; the expected repetition after interruptions; moving
     its checkpoint; on demand after all, when spot does not come back in time; and what the wait and the runtime are
     worth: the shadow price of the deadline, or the policy's price of delay when there is none.
@@ -62,7 +63,6 @@ def option(
     stays = lasts is not None and now_ms + (0 if fits else state.startup_ms) + high <= lasts
     stretch = 1.0 if stays or not hazard else interrupted(mean, hazard, group.needs.checkpoint_ms)
     part, price = share(group, state), state.usd_micros_per_hour
-    work = cost_micros(price, mean * part)
     limit = None
     if group.deadline_ms is not None:
         limit = group.deadline_ms - now_ms - policy.margin_ms - group.tail_ms
@@ -77,6 +77,13 @@ def option(
         queue = _queue(group, room, policy, now_ms, remaining, mean)
     else:
         queue = _queue_in_time(group, room, urgent, now_ms, remaining, mean, limit)
+    alone = 0.0
+    if pool.market != "spot":
+        # a task that keeps a dear worker up by itself costs all of it, not its slot alone; spot is what the others come to
+        alone = room.occupied(group, ahead, mean, remaining) if fits else 0.0
+        if queue.launch:
+            alone = 1 / min(slots_of(group, room)[0], queue.served)
+    work = cost_micros(price, mean * max(part, alone))
     startup = idle = fallback = 0
     if queue.launch:
         startup = round(cost_micros(price, state.startup_ms) / queue.served)

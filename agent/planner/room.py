@@ -19,6 +19,8 @@ class Free:
     cpus: int
     memory_mib: int
     gpus: int
+    #: time until the last of its tasks ends, ms
+    busy_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -44,7 +46,13 @@ class Room:
         """The room of a pool at the start of a plan."""
         live = [worker for worker in state.workers if not worker.draining]
         # by position: every worker of every plan comes through here
-        free = [Free(w.slots - w.bound, w.slots, w.cpus_free, w.memory_free_mib, w.gpus_free) for w in live]
+        free = [
+            Free(
+                w.slots - w.bound, w.slots, w.cpus_free, w.memory_free_mib, w.gpus_free,
+                max(0, w.ends_ms[-1] - now_ms) if w.ends_ms else 0,
+            )
+            for w in live
+        ]  # fmt: skip
         frees = [worker.frees_ms for worker in live if worker.frees_ms is not None]
         return cls(state, free, now_ms=now_ms, frees_ms=min(frees) if frees else None)
 
@@ -83,8 +91,21 @@ class Room:
                 return limit
         return total
 
-    def take(self, group: Group, ahead: int, count: int) -> None:
-        """Count `count` tasks of the group as bound."""
+    def occupied(self, group: Group, ahead: int, run_ms: int, count: int) -> float:
+        """The part of a worker's price that a task of `run_ms` is the cause of, where `count` of them come at once.
+
+        A worker that is busy for longer anyway costs nothing more; one that would end without them is paid for by them alone.
+        """
+        least, size = 1.0, self._size(group, ahead)
+        for worker in self.free:
+            if worker.busy_ms < run_ms and (fits := _fits(worker, size)):
+                least = min(least, (run_ms - worker.busy_ms) / run_ms / min(fits, count))
+            elif worker.busy_ms >= run_ms and worker.slots > 0:
+                return 0.0
+        return least
+
+    def take(self, group: Group, ahead: int, count: int, run_ms: int = 0) -> None:
+        """Count `count` tasks of the group, of `run_ms` each, as bound."""
         size = self._size(group, ahead)
         _, cpus, memory, gpus = size
         for worker in self.free:
@@ -93,6 +114,8 @@ class Room:
             worker.cpus -= k * cpus
             worker.memory_mib -= k * memory
             worker.gpus -= k * gpus
+            if k:
+                worker.busy_ms = max(worker.busy_ms, run_ms)
             count -= k
             if not count:
                 return

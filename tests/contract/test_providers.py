@@ -82,7 +82,9 @@ def test_workers_outlive_the_provider_and_are_found_again(tmp_path):
         assert await third.adopt(news.append) == {}
         await third.launch(SPOT, "spot-1")
         await third.close()
-        psutil.Process(third.processes["spot-1"].pid).kill()
+        process = psutil.Process(third.processes["spot-1"].pid)
+        process.kill()
+        process.wait(10)
         third._ended("spot-1").touch()
         fourth = local(tmp_path)
         ended = (await fourth.adopt(news.append))["spot-1"]
