@@ -1,6 +1,6 @@
 """Workflows with deadlines on spot: the planner, its peers, the bound, and what could have been done.
 
-`python -m bench.placement_workflows --data ../shared/data [--quick] [--seeds 3,4,5] [--workflows NAME,…] [--json FILE] [--chart FILE]`
+`python -m bench.placement_workflows --data ../shared/data [--quick] [--seeds 3,4,5] [--workflows NAME,…] [--noisy] [--unscaled] [--gpu] [--json FILE] [--chart FILE]`
 
 Semantics. Runs of one real workflow (WfCommons) arrive at random instants over three days; each has `ratio` times the
 time that on-demand workers without limit need from nothing until its deadline. A worker is a p3.2xlarge as four slots;
@@ -9,13 +9,16 @@ are taken, without notice); on demand is always granted at $3.06. Start-up of 5 
 that is billed, a refused launch is answered after 30 s. Tasks keep a checkpoint each 15 min; nothing else survives a
 loss. Policies know prices, their own workers, answers and losses. Runtimes are the real ones times a factor, which is
 printed: the longest path is brought to four hours, or the work of a run to 60 worker-hours, whichever is less; unscaled
-with `--unscaled`. Exact: each runtime is told to within 5 %, rounded up; noisy: classes are told by three earlier runs,
+with `--unscaled`. With `--gpu` the class with the most work becomes an injected GPU stage: ResNet-50 (batch 128) as measured in
+Gavel, so many times faster on the V100 of these workers as there than on a K80, and p2.xlarge (K80, four slots) is on demand at
+$0.90 besides; a task of the stage takes a GPU for itself. Exact: each runtime is told to within 5 %, rounded up; noisy: classes are told by three earlier runs,
 and every execution is off by a log-normal factor of 15 %.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import time
 from collections.abc import Callable
@@ -32,12 +35,13 @@ from agent.simulate.clairvoyant import hindsight
 from agent.simulate.ensemble import arriving, checkpointed
 from agent.simulate.peers.every import WORKFLOW_PEERS
 from agent.simulate.run import Planner, Result, Setting, simulate
-from agent.simulate.workflow import Job, Workflow, read
+from agent.simulate.workflow import Job, Workflow, read, with_gpu_stage
 from agent.simulate.world import Supply
 from bench import table
 
 HOUR, MINUTE = 3_600_000, 60_000
 STARTUP_MS, SLOTS, WORKERS, ON_DEMAND_USD = 5 * MINUTE, 4, 8, 3.06
+GPU_STAGE, K80_USD = "('ResNet-50 (batch size 128)', 1)", 0.90
 #: zones by seed; what was tuned on comes first
 ZONES = (
     ("us-west-2a", "us-east-2b", "us-east-1c"),
@@ -60,35 +64,54 @@ class Cell:
     supplies: tuple[Supply, ...]
 
 
+def gpu_factor(data: Path) -> float:
+    """How many times faster a V100 trains ResNet-50 than a K80 (Narayanan et al., OSDI 2020)."""
+    said = json.loads(gzip.decompress((data / "gpu/gavel_throughputs.json.gz").read_bytes()))
+    v100, k80 = (float(said[model][GPU_STAGE]["null"]) for model in ("v100", "k80"))
+    return v100 / k80
+
+
+def staged(workflow: Workflow, factor: float) -> Workflow:
+    """The workflow with its largest class as a GPU stage."""
+    work: dict[str, int] = {}
+    for task in workflow.tasks:
+        work[task.task_class] = work.get(task.task_class, 0) + task.run_ms
+    return with_gpu_stage(workflow, max(work, key=lambda name: (work[name], name)), "v100", factor, 15 * MINUTE)
+
+
 def scaled(workflow: Workflow, unscaled: bool) -> tuple[Workflow, float]:
     """The workflow with the stated factor: a path of four hours or 60 worker-hours of work, whichever is less."""
     factor = 1.0 if unscaled else min(4 * HOUR / workflow.path_ms, 60 * HOUR * SLOTS / workflow.work_ms)
     return workflow.scaled(factor), factor
 
 
-def pools(data: Path, zones: tuple[str, ...], start_ms: int, length_ms: int) -> tuple[Supply, ...]:
+def pools(data: Path, zones: tuple[str, ...], start_ms: int, length_ms: int, gpu: bool) -> tuple[Supply, ...]:
     """Spot zones by their traces, and on demand."""
 
-    def pool(name: str, market: Any, usd_micros: int, most: int) -> Pool:
+    def pool(name: str, market: Any, usd_micros: int, most: int, model: str = "v100") -> Pool:
         return Pool(
             name=name, market=market, cpus=SLOTS, memory_mib=61 * 1024, slots=SLOTS, max_workers=most, startup_ms=STARTUP_MS,
             idle_ms=5 * MINUTE, min_billing_ms=MINUTE, interruptions_per_1000_hours=100 if market == "spot" else 0,
-            provider="simulated", price=(PriceStep(since_ms=0, usd_micros_per_hour=usd_micros),),
+            gpus=1 if gpu else 0, gpu_model=model if gpu else None, provider="simulated", price=(PriceStep(since_ms=0, usd_micros_per_hour=usd_micros),),
         )  # fmt: skip
 
     out = []
     for zone in zones:
         part = trace.read(data / f"spot/v100/{zone}_v100_1.json.gz", WORKERS).part(start_ms, length_ms)
         out.append(Supply(pool=pool(zone, "spot", part.usd_micros_per_hour[0], WORKERS), trace=part))
-    return (*out, Supply(pool=pool("on-demand", "on-demand", round(ON_DEMAND_USD * 1e6), 1000)))
+    out.append(Supply(pool=pool("on-demand", "on-demand", round(ON_DEMAND_USD * 1e6), 1000)))
+    if gpu:
+        out.append(Supply(pool=pool("on-demand-k80", "on-demand", round(K80_USD * 1e6), 1000, "k80")))
+    return tuple(out)
 
 
-def cell(data: Path, name: str, seed: int, ratio: float, unscaled: bool) -> Cell:
+def cell(data: Path, name: str, seed: int, ratio: float, unscaled: bool, gpu: bool = False) -> Cell:
     """An ensemble of a workflow under a seed."""
     workflow, factor = scaled(read(data / f"workflows/{name}.json.gz"), unscaled)
-    jobs = arriving(checkpointed(workflow, 15 * MINUTE), RUNS, DAYS * 24 * HOUR, ratio, STARTUP_MS, seed)
+    tasks = checkpointed(workflow, 15 * MINUTE)
+    jobs = arriving(staged(tasks, gpu_factor(data)) if gpu else tasks, RUNS, DAYS * 24 * HOUR, ratio, STARTUP_MS, seed)
     # the start in the trace moves with the seed, so that no two seeds see the same weather
-    supplies = pools(data, ZONES[seed % len(ZONES)], (20 + 83 * seed) * HOUR, (DAYS * 24 + 24) * HOUR)
+    supplies = pools(data, ZONES[seed % len(ZONES)], (20 + 83 * seed) * HOUR, (DAYS * 24 + 24) * HOUR, gpu)
     return Cell(workflow=name, seed=seed, factor=factor, jobs=tuple(jobs), supplies=supplies)
 
 
@@ -196,6 +219,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=1.5)
     parser.add_argument("--noisy", action="store_true")
     parser.add_argument("--unscaled", action="store_true")
+    parser.add_argument("--gpu", action="store_true", help="with an injected GPU stage")
     parser.add_argument("--most-tasks", type=int, default=400)
     parser.add_argument("--search", type=int, default=8, help="simulations spent on each schedule in hindsight")
     parser.add_argument("--json", type=Path)
@@ -215,7 +239,7 @@ def main() -> None:
         if len(read(said.data / f"workflows/{name}.json.gz").tasks) > (110 if said.quick else said.most_tasks):
             continue
         for seed in seeds:
-            one = cell(said.data, name, seed, said.ratio, said.unscaled)
+            one = cell(said.data, name, seed, said.ratio, said.unscaled, said.gpu)
             made = measured(one, policies, Setting(exact=not said.noisy), 3 if said.quick else said.search)
             rows += made
             short = {row["policy"]: f"{row['usd']:.2f}{'!' * row['missed']}" for row in made}
