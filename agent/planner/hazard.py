@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.planner.horizon import Floats, kernels
+from agent.planner.horizon import Floats, changes, kernels
+
+#: hours after which the first regime is forgotten
+LONG_H = 1e4
+#: what was thought impossible and is seen counts as so likely
+TINY = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,52 +28,89 @@ class Prior:
     down_worth: float
 
 
-class Beliefs:
-    """Of each zone: posterior rates, the spell it is in, and the probability that it has capacity now.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regimes:
+    """Times of a whole market, calm and tight: outages and losses of its zones come together."""
 
-    A zone is a two-state chain. Each tick in which it was seen up (or down), and in the tick before too, adds the tick
-    to its hours up (or down) and a change to its losses (or returns): the conjugate update of a Gamma prior with
-    Poisson counts, in which a spell that goes on is censored. Nothing is inferred from ticks in which it was not asked.
+    #: by regime: how many times as often as on average a zone loses its capacity
+    loss_times: tuple[float, ...]
+    #: and regains it
+    return_times: tuple[float, ...]
+    #: [from][to] changes per hour; the diagonal is not read
+    change_per_h: tuple[tuple[float, ...], ...]
+
+
+class Beliefs:
+    """Of the market: the regime it is in. Of each zone: posterior rates, and the probability that it has capacity now.
+
+    A zone is a two-state chain whose rates are its own times the regime's. Each tick in which it was seen up (or down), and
+    in the tick before too, adds the tick, times the regime's factor, to its hours up (or down) and a change to its losses
+    (or returns): the conjugate update of a Gamma prior with Poisson counts, in which a spell that goes on is censored.
+    Nothing is inferred from ticks in which it was not asked. The regime is filtered by what all zones show (a
+    Markov-modulated process; Fischer and Meier-Hellstern 1993), with the zones independent given the regime.
     """
 
-    def __init__(self, zones: int, tick_h: float, prior: Prior):
+    def __init__(self, zones: int, tick_h: float, prior: Prior, regimes: Regimes):
         self.zones, self.tick_h, self.prior = zones, tick_h, prior
         self.losses = np.full(zones, prior.up_worth)
         self.up_h = self.losses * prior.up_h
         self.returns = np.full(zones, prior.down_worth)
         self.down_h = self.returns * prior.down_h
-        #: [zones] probability of capacity now
-        self.up = self.return_per_h / (self.return_per_h + self.loss_per_h)
+        self._loss_times, self._return_times = np.array(regimes.loss_times), np.array(regimes.return_times)
+        #: [R, R] changes of the regime per hour
+        self.change_per_h: Floats = np.array(regimes.change_per_h, float)
+        #: [R] probability of each regime now, at first that of a long time
+        self.weight: Floats = changes(self.change_per_h, LONG_H)[0]
+        #: [R, zones] probability of capacity now, given the regime
+        self.up: Floats = self.return_per_h / (self.return_per_h + self.loss_per_h)
         self._now: list[bool | None] = [None] * zones
         self._last: list[bool | None] = [None] * zones
 
     @property
     def loss_per_h(self) -> Floats:
-        """[zones] losses per hour up, posterior means."""
-        return self.losses / self.up_h
+        """[R, zones] losses per hour up, posterior means."""
+        return np.outer(self._loss_times, self.losses / self.up_h)
 
     @property
     def return_per_h(self) -> Floats:
-        """[zones] returns per hour down, posterior means."""
-        return self.returns / self.down_h
+        """[R, zones] returns per hour down, posterior means."""
+        return np.outer(self._return_times, self.returns / self.down_h)
+
+    @property
+    def own(self) -> tuple[Floats, Floats]:
+        """[zones], [zones]: losses per hour up and returns per hour down in a regime as on average."""
+        return self.losses / self.up_h, self.returns / self.down_h
 
     def pass_ticks(self, ticks: int) -> None:
         """Time passes; what was seen now becomes the past."""
         if ticks <= 0:
             return
-        chain = kernels(self.loss_per_h, self.return_per_h, self.tick_h * ticks)
-        self.up = (1 - self.up) * chain[:, 0, 1] + self.up * chain[:, 1, 1]
+        hours = self.tick_h * ticks
+        moved = np.empty_like(self.up)
+        for r, (loss, back) in enumerate(zip(self.loss_per_h, self.return_per_h, strict=True)):
+            chain = kernels(loss, back, hours)
+            moved[r] = (1 - self.up[r]) * chain[:, 0, 1] + self.up[r] * chain[:, 1, 1]
+        joined = self.weight[:, None] * changes(self.change_per_h, hours)
+        self.weight = joined.sum(0)
+        self.up = joined.T @ moved / self.weight[:, None]
         self._last = self._now if ticks == 1 else [None] * self.zones
         self._now = [None] * self.zones
 
+    def given(self, zone: int, up: bool) -> tuple[Floats, Floats]:
+        """[R] and [R, zones] as `weight` and `up`, if the zone had capacity now, or had none."""
+        likely = self.up[:, zone] if up else 1 - self.up[:, zone]
+        weight, moved = self.weight * np.maximum(likely, TINY), self.up.copy()
+        moved[:, zone] = up
+        return weight / weight.sum(), moved
+
     def saw(self, zone: int, up: bool) -> None:
         """A zone had capacity now, or had none."""
+        self.weight, self.up = self.given(zone, up)
         if self._now[zone] is None and self._last[zone] is not None:
             if self._last[zone]:
-                self.up_h[zone] += self.tick_h
+                self.up_h[zone] += self.tick_h * float(self._loss_times @ self.weight)
                 self.losses[zone] += not up
             else:
-                self.down_h[zone] += self.tick_h
+                self.down_h[zone] += self.tick_h * float(self._return_times @ self.weight)
                 self.returns[zone] += up
         self._now[zone] = up
-        self.up[zone] = float(up)

@@ -8,8 +8,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import expm
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,30 +28,33 @@ class Market:
     on_demand_usd_h: Floats
     #: [Z, Z] USD to move the checkpoint
     egress_usd: Floats
-    #: [Z] losses per hour up
+    #: [R, Z] losses per hour up, by regime of the whole market
     loss_per_h: Floats
-    #: [Z] returns per hour down
+    #: [R, Z] returns per hour down
     return_per_h: Floats
+    #: [R, R] changes of the regime per hour, from, to; the diagonal is not read
+    change_per_h: Floats
     #: USD per hour of lateness
     late_usd_h: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Expected cost to go, by steps left, steps of slack, mode and joint state of the zones.
+    """Expected cost to go, by steps left, steps of slack, mode, regime of the market and joint state of the zones.
 
     A mode is to wait with the checkpoint in zone z (z), to run on spot there (Z + z), to run on demand there (2Z + z),
-    or to wait without a checkpoint (3Z). A joint state is a number whose bit z says that zone z has capacity now.
+    or to wait without a checkpoint (3Z). A state is a number whose bit z says that zone z has capacity now; above the Z
+    bits it says the regime. Values are of single precision: cents of thousands of dollars.
     """
 
     market: Market
-    #: [steps left + 1, modes, slack + 1, 2^Z] when the mode goes on for a step
-    step: Floats
-    #: [steps left + 1, modes from Z to 3Z, slack + 1, 2^Z] when it goes on for a start-up
-    launch: Floats
+    #: [steps left + 1, modes, slack + 1, R·2^Z] when the mode goes on for a step
+    step: Singles
+    #: [steps left + 1, modes from Z to 3Z, slack + 1, R·2^Z] when it goes on for a start-up
+    launch: Singles
 
     def usd(self, after: Literal["step", "launch"], mode: int, left: float, slack: float) -> Floats:
-        """[2^Z] expected cost to go by joint state now, with so many steps left and of slack, bilinear in both.
+        """[R·2^Z] expected cost to go by state now, with so many steps left and of slack, bilinear in both.
 
         Args:
             after: which of the two arrays.
@@ -63,13 +68,13 @@ class Table:
         most, b = part.shape[0] - 1, min(int(slack), part.shape[2] - 2)
         w = max(0, min(int(work), most - 2 - b))
         down, right, t = min(work - w, 1.0), min(slack - b, 1.0), w + b
-        mixed: Floats = (
+        mixed: Singles = (
             part[t, mode, b] * ((1 - right) * (1 - down))
             + part[t + 1, mode, b + 1] * (right * (1 - down))
             + part[t + 1, mode, b] * ((1 - right) * down)
             + part[t + 2, mode, b + 1] * (right * down)
         )
-        return mixed + late_usd
+        return mixed.astype(float) + late_usd
 
 
 def kernels(loss_per_h: Floats, return_per_h: Floats, hours: float) -> Floats:
@@ -81,6 +86,12 @@ def kernels(loss_per_h: Floats, return_per_h: Floats, hours: float) -> Floats:
     out[:, 1, 1] = up + (1 - up) * stay
     out[:, :, 0] = 1 - out[:, :, 1]
     return out
+
+
+def changes(per_h: Floats, hours: float) -> Floats:
+    """[from, to]: transition probabilities of the regime after some hours. `per_h`: [R, R] rates, the diagonal not read."""
+    rates = per_h - np.diag(np.diag(per_h))
+    return np.asarray(expm((rates - np.diag(rates.sum(1))) * hours))
 
 
 def joint(up: Sequence[float]) -> Floats:
@@ -103,18 +114,18 @@ def solve(market: Market, time: int, slack: int) -> Table:
     lateness costs `late_usd_h` an hour, so that the values stay finite and smooth at the edge.
     """
     zones, n, h = len(market.spot_usd_h), market.startup, market.step_h
-    states, modes = 1 << zones, 3 * zones + 1
-    once, over = (_joint_kernel(kernels(market.loss_per_h, market.return_per_h, h * k)) for k in (1, n))
+    states, modes = len(market.loss_per_h) << zones, 3 * zones + 1
+    once, over = (_Chain(market, h * k) for k in (1, n))
     up = (np.arange(states) >> np.arange(zones)[:, None]) & 1 > 0
-    closed = np.where(up, 0.0, np.inf)[:, None, :]
-    spot, dear = market.spot_usd_h[:, None, None] * h, market.on_demand_usd_h[:, None, None] * h
+    closed = np.where(up, 0.0, np.inf).astype(np.float32)[:, None, :]
+    spot, dear = ((usd[:, None, None] * h).astype(np.float32) for usd in (market.spot_usd_h, market.on_demand_usd_h))
     b = np.arange(slack + 1)
     late = min(n, slack + 1)
     missing = market.late_usd_h * h * (n - b[:late])[None, :, None]
-    step = np.zeros((time + 1, modes, slack + 1, states))
-    launch = np.zeros((time + 1, 2 * zones, slack + 1, states))
-    value = np.empty((modes, slack + 1, states))
-    starts = np.empty((zones, slack + 1, states))
+    step = np.zeros((time + 1, modes, slack + 1, states), np.float32)
+    launch = np.zeros((time + 1, 2 * zones, slack + 1, states), np.float32)
+    value = np.empty((modes, slack + 1, states), np.float32)
+    starts = np.empty((zones, slack + 1, states), np.float32)
     wait, on_spot, on_demand = value[:zones], value[zones : 2 * zones], value[2 * zones : 3 * zones]
     for t in range(1, time + 1):
         before = step[t - 1]
@@ -134,14 +145,30 @@ def solve(market: Market, time: int, slack: int) -> Table:
         np.minimum(before[zones : 2 * zones] + spot + closed, wait, out=on_spot)
         np.minimum(before[2 * zones : 3 * zones] + dear, wait, out=on_demand)
         value[:, t:] = 0.0
-        np.dot(value.reshape(-1, states), once, out=step[t].reshape(-1, states))
-        np.dot(value[zones : 3 * zones].reshape(-1, states), over, out=launch[t].reshape(-1, states))
+        once.expect(value, step[t])
+        over.expect(value[zones : 3 * zones], launch[t])
     return Table(market=market, step=step, launch=launch)
 
 
-def _joint_kernel(parts: Floats) -> Floats:
-    """[to, from] over joint states, to be multiplied from the right."""
-    out = np.ones((1, 1))
-    for part in parts:
-        out = np.kron(part, out)
-    return np.ascontiguousarray(out.T)
+class _Chain:
+    """What becomes of regime and zones in some hours: the regime changes at their end, given it the zones are independent."""
+
+    def __init__(self, market: Market, hours: float) -> None:
+        self.change: Singles = changes(market.change_per_h, hours).astype(np.float32)
+        #: [R][to, from] over joint states, to be multiplied from the right
+        self.kernels: list[Singles] = []
+        for loss, back in zip(market.loss_per_h, market.return_per_h, strict=True):
+            out = np.ones((1, 1))
+            for part in kernels(loss, back, hours):
+                out = np.kron(part, out)
+            self.kernels.append(np.ascontiguousarray(out.T, np.float32))
+
+    def expect(self, value: Singles, into: Singles) -> None:
+        """[..., R·2^Z] the expected value by state before. A multiplication a regime: one over all states would cost R times as much."""
+        regimes, states = len(self.kernels), len(self.kernels[0])
+        after, before = value.reshape(-1, regimes, states), into.reshape(-1, regimes, states)
+        for r, kernel in enumerate(self.kernels):
+            mixed = after[:, 0] * self.change[r, 0]
+            for k in range(1, regimes):
+                mixed += after[:, k] * self.change[r, k]
+            before[:, r] = mixed @ kernel

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from agent.planner.hazard import Beliefs, Prior
+from agent.planner.hazard import Beliefs, Prior, Regimes
 from agent.planner.horizon import Floats, Market, Table, joint, solve
 
 Mode = Literal["idle", "spot", "on_demand"]
@@ -24,16 +24,22 @@ class Setting:
 
     #: what is believed of a zone that was never seen: many hours of watching, so that a few short spells, which come in
     #: bursts, do not outweigh it
-    prior: Prior = field(default_factory=lambda: Prior(up_h=3.3, up_worth=24.0, down_h=1.25, down_worth=20.0))
+    prior: Prior = field(default_factory=lambda: Prior(up_h=4.4, up_worth=25.0, down_h=0.8, down_worth=24.0))
+    #: calm times, of two days, and tight ones of 18 hours
+    regimes: Regimes = field(
+        default_factory=lambda: Regimes(
+            loss_times=(0.8, 2.2), return_times=(2.2, 0.35), change_per_h=((0.0, 1 / 52), (1 / 18, 0.0))
+        )
+    )
     #: cells of a table, at most; it sets how many zones are planned with at once
-    cells: float = 6e6
+    cells: float = 2.5e7
     #: steps to the deadline, at least and at most; a start-up is a whole number of them
     steps: tuple[int, int] = (150, 600)
     #: a table is solved again when a rate has moved by this (logarithm) ...
-    moved: float = 0.25
+    moved: float = 0.15
     #: ... and so many hours have passed; or when so many have passed
-    least_h: float = 1.0
-    most_h: float = 12.0
+    least_h: float = 0.5
+    most_h: float = 6.0
     #: cost of an hour of lateness in the tables, in hours on demand
     late: float = 10.0
 
@@ -68,8 +74,9 @@ class State:
 class Placement:
     """Decides by the expected cost to go of each choice, under the beliefs of now.
 
-    It plans with the posterior means of the rates alone. To plan for rates far better and far worse besides, whatever
-    was seen, makes slack dear to the last: the job then goes on demand, or stays in a dear zone, with hours unspent.
+    It plans with the posterior means of the rates, and with the regime of the market as if it would be seen from the next
+    step on. With zones that are independent an outage of all of them looks as short as the shortest, and slack is spent
+    on waiting for its end. To plan for rates far better and far worse whatever was seen makes slack dear to the last.
 
     Args:
         startup_h: hours billed without progress at each launch.
@@ -88,7 +95,7 @@ class Placement:
         self.setting, self.startup_h, self.tick_h = setting, startup_h, tick_h
         self.egress_usd: Floats = np.array(egress_usd, float)
         self.zones = len(self.egress_usd)
-        self.beliefs = Beliefs(self.zones, tick_h, setting.prior)
+        self.beliefs = Beliefs(self.zones, tick_h, setting.prior, setting.regimes)
         self._keep: list[int] = []
         self._table: Table | None = None
         self._planned: Floats = np.zeros(0)
@@ -114,20 +121,19 @@ class Placement:
                 return None
             return self._cheapest_finish(state), "on_demand"
         self._plan(state, now_h)
-        up = [float(self.beliefs.up[z]) for z in self._keep]
-        stay = self._stay_usd(state)
+        beliefs, stay = self.beliefs, self._stay_usd(state)
         best, most = None, 0.0
         if self._safe(state, self.tick_h - self.startup_h):
             for i, zone in enumerate(self._keep):
-                if zone in asked or (state.mode, state.zone) == ("spot", zone) or up[i] <= 0:
+                if zone in asked or (state.mode, state.zone) == ("spot", zone) or not beliefs.up[:, zone].any():
                     continue
-                saves = float((stay - self._go_usd(state, i, "spot")) @ joint([*up[:i], 1.0, *up[i + 1 :]]))
+                saves = float((stay - self._go_usd(state, i, "spot")) @ self._states(*beliefs.given(zone, True)))
                 if saves > most:
                     best, most = zone, saves
         if best is not None:
             return best, "spot"
         if state.mode != "on_demand":
-            given = joint(up)
+            given = self._states(beliefs.weight, beliefs.up)
             usd, zone = min(
                 (float(self._go_usd(state, i, "on_demand") @ given), zone) for i, zone in enumerate(self._keep)
             )
@@ -141,10 +147,14 @@ class Placement:
         Where less than an hour of slack is left, that of the slack there is.
         """
         self._plan(state, now_h)
-        given = joint([float(self.beliefs.up[z]) for z in self._keep])
+        given = self._states(self.beliefs.weight, self.beliefs.up)
         hour = min(1.0, max(state.left_h - state.work_h - self.startup_h, self.tick_h))
         less = self._stay_usd(replace(state, left_h=state.left_h - hour))
         return float((less - self._stay_usd(state)) @ given) / hour
+
+    def _states(self, weight: Floats, up: Floats) -> Floats:
+        """[R·2^Z]: the distribution over the table's states of these beliefs."""
+        return np.concatenate([w * joint(row) for w, row in zip(weight, up[:, self._keep].tolist(), strict=True)])
 
     def _safe(self, state: State, made_h: float) -> bool:
         """A tick from now, with so much work made, a start-up on demand still meets the deadline."""
@@ -159,7 +169,7 @@ class Placement:
     def _plan(self, state: State, now_h: float) -> None:
         """Solve the tables again when they are stale."""
         setting = self.setting
-        loss, back = self.beliefs.loss_per_h, self.beliefs.return_per_h
+        loss, back = self.beliefs.own
         rates = np.log(np.concatenate([loss, back]))
         if self._table and (state.place is None or state.place in self._keep):
             age_h = now_h - self._planned_h
@@ -175,7 +185,8 @@ class Placement:
         time = math.ceil(state.left_h / step_h) + 1
         slack = math.ceil(max(state.left_h - state.work_h, step_h) / step_h) + 1
         most = 1
-        while most < self.zones and time * slack * (3 * most + 4) * 2 ** (most + 1) <= setting.cells:
+        regimes = len(setting.regimes.loss_times)
+        while most < self.zones and time * slack * (3 * most + 4) * regimes * 2 ** (most + 1) <= setting.cells:
             most += 1
         keep = self._keep = self._choose(state, most, loss, back)
         dear = np.array(state.on_demand_usd_h)[keep]
@@ -186,8 +197,9 @@ class Placement:
                 spot_usd_h=np.array(state.spot_usd_h)[keep],
                 on_demand_usd_h=dear,
                 egress_usd=self.egress_usd[np.ix_(keep, keep)],
-                loss_per_h=loss[keep],
-                return_per_h=back[keep],
+                loss_per_h=self.beliefs.loss_per_h[:, keep],
+                return_per_h=self.beliefs.return_per_h[:, keep],
+                change_per_h=self.beliefs.change_per_h,
                 late_usd_h=setting.late * float(dear.max()),
             ),
             time,
@@ -209,7 +221,7 @@ class Placement:
         return sorted(keep)
 
     def _stay_usd(self, state: State) -> Floats:
-        """[2^Z] expected cost to go when nothing changes in this step, by joint state now."""
+        """[R·2^Z] expected cost to go when nothing changes in this step, by state now."""
         assert self._table is not None
         zones, table, m = len(self._keep), self._table, self._table.market
         left, slack = state.left_h / m.step_h, (state.left_h - state.work_h) / m.step_h
@@ -223,7 +235,7 @@ class Placement:
         return usd + float(price) * m.step_h * (1 + starting)
 
     def _go_usd(self, state: State, z: int, kind: Literal["spot", "on_demand"]) -> Floats:
-        """[2^Z] expected cost to go of a launch that is granted, in the z-th of the zones planned with."""
+        """[R·2^Z] expected cost to go of a launch that is granted, in the z-th of the zones planned with."""
         assert self._table is not None
         zones, table, m = len(self._keep), self._table, self._table.market
         left, slack = state.left_h / m.step_h - m.startup, (state.left_h - state.work_h) / m.step_h - m.startup
