@@ -24,9 +24,9 @@ ON_ITS_WAY = 3.0
 TRIES = 3
 
 
-def many(queue: Events | None) -> bool:
-    """Whether this process told so many state changes that a server which is slower may have dropped some."""
-    return queue is not None and queue.told > UNSURE
+def many(told: int) -> bool:
+    """Whether so many state changes were told that a server which is slower may have dropped some."""
+    return told > UNSURE
 
 
 def tell_again(

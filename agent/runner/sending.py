@@ -87,6 +87,8 @@ class Sender:
         self._tasks: list[Task[Any, Any]] = []
         #: what was put into the scheduler
         self.shipped: dict[str, bytes] = {}
+        #: state changes told
+        self.told = 0
 
     def prepare(
         self,
@@ -102,6 +104,7 @@ class Sender:
         number, dynamic_key, at = uuid4(), str(uuid4()), datetime.now(UTC)
         pending = uuid7()
         told = self._tell(common, number, dynamic_key, inputs, pending, at)
+        self.told += 1
         born = Born(
             id=number, dynamic_key=dynamic_key, inputs=inputs, pending=pending, at=at, told=told, assets=_assets(task, number, inputs)
         )  # fmt: skip
@@ -122,6 +125,7 @@ class Sender:
                 run.end_time = cast(Any, state.timestamp)
             state.state_details.task_run_id, state.state_details.flow_run_id = run.id, run.flow_run_id
             events.tell(run, before, state, born.told)
+            self.told += 1
         finally:
             events.related.reset(token)
 

@@ -88,8 +88,6 @@ class Events:
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client
         self._receipts = Receipts(self._ask)
-        #: events told in all
-        self.told = 0
         self._doubt = self._wanted = False
         self._queue: deque[bytes] = deque(maxlen=KEPT)
         self._some, self._sent = threading.Event(), threading.Condition()
@@ -104,7 +102,6 @@ class Events:
         """Queue one event; never waits."""
         if len(self._queue) == KEPT:
             logger.warning("the Prefect server has been away for too long: the oldest of %s events is dropped", KEPT)
-        self.told += 1
         self._queue.append(orjson.dumps(event, default=str))
         self._some.set()
 

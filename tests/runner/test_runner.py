@@ -143,6 +143,28 @@ def test_a_server_that_was_away_gets_every_state(runner, prefect, tmp_path):
     assert {r["state_type"] for r in prefect.terminal(run, 10)} == {"COMPLETED"}
 
 
+def test_what_a_killed_server_had_only_queued_is_recorded_all_the_same(runner, prefect, tmp_path):
+    done, back = tmp_path / "done", tmp_path / "back"
+
+    @flow(task_runner=runner)
+    def work():
+        got = bodies.double.map(range(150)).result()
+        done.touch()
+        until(back.exists, 120)
+        return str(flow_run.id), got
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(copy_context().run, work)
+        until(done.exists, 120, 0.01)
+        # it records each of the 450 state changes by itself, and is some hundreds behind
+        prefect.stop()
+        prefect.start()
+        back.touch()
+        run, got = running.result(120)
+    assert got == [2 * n for n in range(150)]
+    assert {r["state_type"] for r in prefect.terminal(run, 150)} == {"COMPLETED"}
+
+
 def test_a_result_that_dask_has_lost_and_the_flow_has_is_handed_on_by_value(runner):
     @flow(task_runner=runner)
     def work():
