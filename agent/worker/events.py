@@ -155,7 +155,10 @@ class Events:
                 self._sent.notify_all()
 
     def _settle(self, rest: int, patience: float | None = None) -> None:
-        """Wait until all but the last `rest` of what the server took is recorded; send again what it has lost."""
+        """Wait until all but the last `rest` of what the server took is recorded; send again what it has lost.
+
+        Only where no more can be sent ahead does it keep what is told meanwhile from being sent.
+        """
         number = len(self._receipts) - rest
         changes = self._receipts.oldest(number)
         best, since, tries = -1, time.monotonic(), 0
@@ -165,9 +168,9 @@ class Events:
                 done, of = self._receipts.recorded(changes)
                 if done >= of:
                     break
-                if done > best:
+                if done > best and patience:
                     best, since = done, time.monotonic()
-                elif time.monotonic() - since > patience:
+                elif time.monotonic() - since >= patience:
                     missing = self._receipts.missing(changes)
                     if not missing:
                         break
@@ -188,6 +191,8 @@ class Events:
                 self._waits(error)
                 # a new process begins with an empty queue
                 patience = 0.0
+            if self._queue and len(self._receipts) < UNSURE:
+                return
             time.sleep(LOOK)
         self._receipts.forget(number)
 
