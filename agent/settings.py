@@ -66,8 +66,8 @@ class Settings(BaseSettings):
         "0.50", description="what an hour of a task's waiting and running is worth, dollars"
     )
     deadline_quantile_sigmas: Annotated[float, Field(ge=0, le=5)] = Field(
-        1.282,
-        description="deadlines are planned with this quantile of the runtime, in standard deviations (1.282: 90 %)",
+        1.645,
+        description="deadlines are planned with this quantile of the runtime, in standard deviations (1.645: 95 %)",
     )
     deadline_margin: str = Field("2s", description="time kept free before a deadline")
     aging: str = Field("10min", description="tasks that have waited for so long are taken for a priority class higher")

@@ -15,8 +15,8 @@ class Policy:
 
     #: what an hour of a task's waiting and running is worth, per task, micro-dollars
     delay_usd_micros_per_hour: int = 500_000
-    #: deadlines are met with this quantile of the runtime, in standard deviations of its logarithm (1.282: 90 %)
-    deadline_sigmas: float = 1.282
+    #: deadlines are met with this quantile of the runtime, in standard deviations of its logarithm (1.645: 95 %)
+    deadline_sigmas: float = 1.645
     #: and this margin, ms
     margin_ms: int = 2_000
     #: work sent ahead to a worker beyond its slots, ms of it

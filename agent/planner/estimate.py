@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from agent.model.plans import Estimate, Source
+from agent.model.pools import Pool
 from agent.model.snapshot import Group, Statistic
 
 #: a task nobody knows anything of: median a minute, between five seconds and twelve minutes in nine of ten cases; one
@@ -21,6 +23,35 @@ CLASS_SIGMA, CLASS_LEAST, CLASS_MOST = 0.5, 0.5, 20.0
 SIGMA_LEAST, SIGMA_MOST = 0.05, 2.0
 
 Statistics = Mapping[tuple[str, str], Statistic]
+
+
+def by_shape(found: Iterable[Statistic], pools: Iterable[Pool]) -> dict[tuple[str, str], Statistic]:
+    """Statistics by class and pool, where pools whose workers are alike have those of all of them together.
+
+    Workers of one shape are as fast in each market and zone. And a spot pool's own history is of the tasks that ended before
+    they were taken: of the short ones.
+    """
+    shapes: dict[tuple[object, ...], list[str]] = {}
+    for pool in pools:
+        shape = (pool.cpus, pool.memory_mib, pool.slots, pool.gpus, pool.gpu_model, pool.emulated)
+        shapes.setdefault(shape, []).append(pool.name)
+    out = {(s.task_class, s.pool): s for s in found}
+    classes = {task_class for task_class, _ in out}
+    for alike in shapes.values():
+        for task_class in classes if len(alike) > 1 else ():
+            parts = [out[task_class, name] for name in alike if (task_class, name) in out]
+            if parts:
+                whole = _together(parts)
+                out.update({(task_class, name): replace(whole, pool=name) for name in alike})
+    return out
+
+
+def _together(parts: Sequence[Statistic]) -> Statistic:
+    """Of all their executions (the parallel form of Welford's update; Chan, Golub and LeVeque 1979)."""
+    n = sum(part.n for part in parts)
+    mean = sum(part.n * part.log_mean for part in parts) / n if n else 0.0
+    squares = sum(part.log_m2 + part.n * (part.log_mean - mean) ** 2 for part in parts)
+    return replace(parts[0], n=n, log_mean=mean, log_m2=squares)
 
 
 def estimate(group: Group, pool: str, statistics: Statistics, sigmas: float) -> Estimate:

@@ -21,7 +21,7 @@ from agent.model.plans import (
 )
 from agent.model.snapshot import Budget, Group, PoolState, Snapshot
 from agent.model.units import cost_micros, show_ms, show_usd
-from agent.planner.estimate import estimate
+from agent.planner.estimate import by_shape, estimate
 from agent.planner.explain import in_short, nearest, past
 from agent.planner.feasible import PHYSICAL, why_not
 from agent.planner.late import judge
@@ -89,7 +89,7 @@ class _Draft:
             state.pool.name: Room.of(state, snapshot.now_ms)
             for state in sorted(snapshot.pools, key=lambda s: s.pool.name)
         }
-        self.statistics = {(s.task_class, s.pool): s for s in snapshot.statistics}
+        self.statistics = by_shape(snapshot.statistics, [state.pool for state in snapshot.pools])
         self.budgets = {budget.name: budget for budget in snapshot.budgets}
         self.left = {budget.name: budget.left_usd_micros for budget in snapshot.budgets}
         self.guesses: dict[tuple[str, str], Estimate] = {}

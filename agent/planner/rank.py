@@ -184,9 +184,10 @@ def _queue_in_time(
         # a queue is no saving when its wait is worth more than another worker
         return new if new is not None and _worth(new, room, urgent) < _worth(queue, room, urgent) else queue
     if room.may_grow:
-        # it can be held until the next attempt; one that comes too late is none
-        next_try = max(0, room.state.retry_ms - now_ms)
-        return Queue(0, _back(room, now_ms), next_try, "spot" if pool.market == "spot" else "launch", remaining)
+        # it can be held until the next attempt; where that is too late, hope is as late as what is hoped for
+        next_try, back = max(0, room.state.retry_ms - now_ms), _back(room, now_ms)
+        last = next_try if next_try <= limit_ms else max(next_try, back)
+        return Queue(0, back, last, "spot" if pool.market == "spot" else "launch", remaining)
     last = _last(lanes, mean_ms, remaining) if lanes else max(0, limit_ms + 1)
     return Queue(0, last // 2, max(last, limit_ms + 1), "capacity", 0)
 

@@ -18,7 +18,7 @@ from agent.governor.view import Bound, View
 from agent.model.needs import Needs
 from agent.model.plans import Plan
 from agent.model.snapshot import Policy, PoolState, Snapshot
-from agent.planner.estimate import estimate
+from agent.planner.estimate import by_shape, estimate
 from agent.planner.plan import VERSION
 from agent.scheduler import protocol as p
 from agent.simulate.workflow import Job, Task
@@ -315,7 +315,7 @@ class _Simulation:
         if made.look_ms is not None:
             self._wake(max(self._next_round_ms, made.look_ms - EPOCH_MS))
         groups = {group.id: group for group in snapshot.groups}
-        statistics = {(s.task_class, s.pool): s for s in snapshot.statistics}
+        statistics = by_shape(snapshot.statistics, [state.pool for state in snapshot.pools])
         for bind in made.binds:
             group = groups[bind.group]
             load = view.load(group, bind.pool)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+
+import pytest
 
 from agent.governor.learning import Learning
 from agent.model.needs import Needs
 from agent.model.snapshot import Budget, Policy, Starting, Statistic
 from agent.model.verdicts import Verdict
-from agent.planner.estimate import estimate, interrupted
+from agent.planner.estimate import by_shape, estimate, interrupted
 from agent.planner.explain import read_aloud
-from agent.planner.plan import plan
+from agent.planner.plan import plan, ranked_alone
 from tests.values import HOUR, MINUTE, group, pool, snapshot, state, worker
 
 SPOT = pool("spot", "spot", 0.09, interruptions_per_1000_hours=100)
@@ -318,3 +321,39 @@ def test_waiting_is_worth_what_the_policy_says():
     patient = snapshot(*pools, groups=(group(),), now_ms=30_000, policy=Policy(delay_usd_micros_per_hour=0))
     assert decided(patient).pool == "spot"
     assert decided(snapshot(*pools, groups=(group(),), now_ms=30_000)).pool == "on-demand"
+
+
+def test_pools_whose_workers_are_alike_share_what_is_known_of_runtimes():
+    def seen(at, n, ms, squares=0.0):
+        return Statistic(task_class="work", pool=at, n=n, log_mean=math.log(ms), log_m2=squares)
+
+    # spot has seen the short ones to their ends, on demand the long ones; a larger worker is another thing
+    large = pool("large", cpus=8)
+    known = by_shape([seen("spot", 3, MINUTE), seen("on-demand", 1, 16 * MINUTE), seen("large", 2, MINUTE)], [SPOT, ON_DEMAND, large])
+    both = known["work", "spot"]
+    assert (both.n, both.log_mean) == (4, pytest.approx(math.log(2 * MINUTE)))
+    assert both.log_m2 == pytest.approx(3 * math.log(2) ** 2 + math.log(8) ** 2)
+    assert replace(both, pool="on-demand") == known["work", "on-demand"]
+    assert known["work", "large"].n == 2
+    # a pool that has seen nothing knows what its like has seen
+    assert by_shape([seen("spot", 3, MINUTE)], [SPOT, ON_DEMAND])["work", "on-demand"].n == 3
+
+
+def test_a_deadline_that_is_past_does_not_wait_for_spot_that_may_come_back():
+    away = state(SPOT, refused_since_ms=0, retry_ms=HOUR + 1_000, returns_per_hour=1.0)
+    late = plan(snapshot(away, state(ON_DEMAND), groups=(group(deadline_ms=HOUR - 1),), now_ms=HOUR))
+    assert [(launch.pool, launch.count) for launch in late.launches] == [("on-demand", 1)]
+
+
+def test_a_task_that_keeps_an_on_demand_worker_up_alone_pays_for_all_of_it():
+    def work(*ends, ready=1):
+        busy = worker("on-demand-0", slots=4, bound=len(ends), cpus_free=4 - len(ends), ends_ms=ends)
+        four = replace(ON_DEMAND, slots=4, cpus=4)
+        given = snapshot(replace(state(four), workers=(busy,)), groups=(group(ready=ready),))
+        return ranked_alone(given.groups[0], given)[0].work_usd_micros
+
+    hour = ON_DEMAND.price[0].usd_micros_per_hour
+    # by itself all of it; four together a fourth each; beside one that goes on for longer a slot
+    assert work() == pytest.approx(work(ready=4) * 4, rel=0.01)
+    assert work(10 * MINUTE) == work(ready=4) < hour / 60 / 2
+    assert work(ready=4) < work(MINUTE // 2) < work()
