@@ -98,10 +98,11 @@ class Room:
         """
         least, size = 1.0, self._size(group, ahead)
         for worker in self.free:
-            if worker.busy_ms < run_ms and (fits := _fits(worker, size)):
-                least = min(least, (run_ms - worker.busy_ms) / run_ms / min(fits, count))
-            elif worker.busy_ms >= run_ms and worker.slots > 0:
+            if not (fits := _fits(worker, size)):
+                continue
+            if worker.busy_ms >= run_ms:
                 return 0.0
+            least = min(least, (run_ms - worker.busy_ms) / run_ms / min(fits, count))
         return least
 
     def take(self, group: Group, ahead: int, count: int, run_ms: int = 0) -> None:
