@@ -92,6 +92,19 @@ def climb(folder: str, steps: int) -> int:
     return steps
 
 
+@needs(interruptible=True, runtime="1s", checkpoint_interval="200 ms")
+@task
+def stall(folder: str) -> int:
+    """Three steps; on the first worker the second takes half a minute, elsewhere nothing does."""
+    first = not Path(folder, "stall.ran").exists()
+    _ran(folder, "stall")
+    for step in range(checkpoint.load(default=0), 3):
+        _ran(folder, f"step{step}")
+        time.sleep(26 if first and step == 1 else 0.1)
+        checkpoint.save(step + 1)
+    return 3
+
+
 @task
 def tiny(n: int) -> int:
     """Hardly anything."""
@@ -116,6 +129,13 @@ def eating(folder: str, hard: bool = False) -> int:
 def climbing(folder: str, steps: int) -> int:
     """One task with checkpoints."""
     result: int = climb.submit(folder, steps).result()
+    return result
+
+
+@flow(task_runner=GovernedTaskRunner)
+def stalling(folder: str) -> int:
+    """One task on a worker that is too slow."""
+    result: int = stall.submit(folder).result()
     return result
 
 

@@ -58,6 +58,24 @@ def test_a_worker_that_is_told_to_end_lets_its_task_leave_at_a_checkpoint(orc, t
     one_outcome_each(orc)
 
 
+def test_a_task_that_is_too_slow_where_it_runs_is_moved_by_cost_and_goes_on_from_its_checkpoint(orc, tmp_path):
+    assert orc.run("stalling", folder=str(tmp_path)) == 3
+    ran = started(tmp_path)
+    assert ran.pop("stall") == 2
+    assert set(ran.values()) == {1}, "a step was done twice"
+    told = history(orc, "stall")
+    assert [result for result, _ in told] == ["moved", "done"]
+    assert "goes on from a checkpoint" in told[1][1]
+    ledger = orc.ledger()
+    with ledger.engine.connect() as db:
+        said = [codec.decode(dict, ledger.decision_body(body)) for (body,) in db.execute(select(t.decision.c.body))]
+    slow = [each["reason"] for each in said if each["verb"] in ("move", "leave") and each["name"] == "stall"]
+    assert slow, "nobody looked at it"
+    assert "too slow: it has run for" in slow[-1]
+    assert "; moved: $" in slow[-1]
+    one_outcome_each(orc)
+
+
 def test_the_size_of_chunks_is_in_the_decision_and_learned(orc):
     assert orc.run("crumbs", count=200) == 19_900
     first = history(orc, "tiny")
