@@ -72,22 +72,22 @@ def hazards(data: Path) -> list[dict[str, Any]]:
         per_day = 24 * HOUR // zone.step_ms
         begun: int | None = None
         for day in range(len(zone.capacity) // per_day):
-            up, lives = 0, list[tuple[int, bool]]()
+            up, lives = 0, list[int]()
             for step in range(day * per_day, (day + 1) * per_day):
                 if zone.capacity[step]:
                     up += 1
                     begun = step if begun is None else begun
                 elif begun is not None:
-                    lives.append(((step - begun) * zone.step_ms, True))
+                    lives.append((step - begun) * zone.step_ms)
                     begun = None
             hours = up * zone.step_ms / HOUR
             if day and hours >= 1:
                 for level in LEVELS:
-                    low, high = learning.losses(zone.name, 100, hours, level)
+                    low, high = learning.losses(zone.name, learning.hazard(zone.name, 100), hours, level)
                     covered[level] += low <= len(lives) <= high
                 of += 1
-            for ms, lost in lives:
-                learning.lived(zone.name, ms, lost)
+            for ms in lives:
+                learning.lived(zone.name, ms, True)
     return [
         {
             "what": f"a day's losses in the {level:.0%} interval of what was learned before",

@@ -108,8 +108,7 @@ class _Status(_Handler):
 
 def _losses(governor: Governor, state: PoolState) -> tuple[float, int, int]:
     """Of a worker that runs for a day: interruptions expected, and the 90 % interval."""
-    pool = state.pool
-    low, high = governor.view.learning.losses(pool.name, pool.interruptions_per_1000_hours, 24, 0.9)
+    low, high = governor.view.learning.losses(state.pool.name, state.hazard_per_hour, 24, 0.9)
     return 24 * state.hazard_per_hour, low, high
 
 

@@ -130,24 +130,22 @@ class Learning:
         hours, count, *_ = self.watched.get(pool, _NOT_WATCHED)
         return (declared_per_1000_hours / 1000 * PRIOR_HOURS + count) / (PRIOR_HOURS + hours + running_hours)
 
-    def losses(self, pool: str, declared_per_1000_hours: int, hours: float, level: float) -> tuple[int, int]:
-        """The interval, of this level, of the interruptions in so many worker hours to come.
+    def losses(self, pool: str, hazard_per_hour: float, hours: float, level: float) -> tuple[int, int]:
+        """The interval, of this level, of the interruptions in so many worker hours to come at that hazard.
 
         Negative binomial: the mean is the hazard's; the variance is that of a renewal process, the squared coefficient of
         variation of its lives times the mean (Cox 1962, section 4.2), and that of the hazard itself, a gamma posterior's.
         """
         # takes half a second, and only who looks at intervals needs it
-        from scipy.stats import nbinom, poisson
+        from scipy.stats import nbinom
 
+        if (mean := hazard_per_hour * hours) <= 0:
+            return 0, 0
         watched, count, lived, squares = self.watched.get(pool, _NOT_WATCHED)
-        mean = self.hazard(pool, declared_per_1000_hours) * hours
         varied = squares * count / (lived * lived) - 1 if count >= 2 and lived > 0 else PRIOR_BURSTS
         bursts = max(1.0, (PRIOR_BURSTS * PRIOR_LIVES + varied * count) / (PRIOR_LIVES + count))
         times = bursts * (1 + hours / (PRIOR_HOURS + watched))
-        if mean <= 0 or times <= 1:
-            low, high = poisson.interval(level, max(mean, 0.0))
-        else:
-            low, high = nbinom.interval(level, mean / (times - 1), 1 / times)
+        low, high = nbinom.interval(level, mean / (times - 1), 1 / times)
         return int(low), int(high)
 
     def statistics(self, classes: set[str]) -> tuple[Statistic, ...]:

@@ -124,10 +124,10 @@ def test_the_interval_of_losses_is_as_wide_as_lives_are_uneven():
         even.lived("spot", HOUR, interrupted=True)
         uneven.lived("spot", HOUR // 10 if n % 10 else 9 * HOUR + HOUR // 10, interrupted=True)
     assert even.hazard("spot", 1000) == pytest.approx(1) == uneven.hazard("spot", 1000)
-    (low, high), (lower, higher) = (made.losses("spot", 1000, 24, 0.9) for made in (even, uneven))
+    (low, high), (lower, higher) = (made.losses("spot", made.hazard("spot", 1000), 24, 0.9) for made in (even, uneven))
     # nine lives of six minutes and one of nine hours: counts vary several times as much
     assert lower < low < 24 < high < higher
-    assert Learning().losses("spot", 0, 24, 0.9) == (0, 0)
+    assert Learning().losses("spot", 0.0, 24, 0.9) == (0, 0)
 
 
 @pytest.mark.parametrize(
