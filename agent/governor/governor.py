@@ -29,7 +29,7 @@ from agent.model.codec import digest, encode
 from agent.model.plans import Decision, Drain, Plan, Wait
 from agent.model.pools import Pool
 from agent.model.snapshot import Budget, Group, Policy, PoolState, Slow, Snapshot
-from agent.planner.estimate import by_shape, estimate
+from agent.planner.estimate import by_shape, estimate, statistics_of
 from agent.planner.plan import VERSION, plan
 from agent.planner.room import share
 from agent.pools.port import Gone, Notice, Observation, Provider, Refused, Report
@@ -521,7 +521,7 @@ class Governor:
         """Turn the plan's groups into tasks; record decisions that say something new."""
         groups = {group.id: group for group in snapshot.groups}
         states = {state.pool.name: state for state in snapshot.pools}
-        statistics = by_shape(snapshot.statistics, [state.pool for state in snapshot.pools])
+        statistics = statistics_of(snapshot)
         numbers = {at: self._record(decision, entry) for at, decision in enumerate(made.decisions)}
         self.holds = {
             w.group + w.reason: self._held(groups[w.group], w, made.decisions[w.decision]) for w in made.waits

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from agent.model.plans import Estimate, Source
 from agent.model.pools import Pool
-from agent.model.snapshot import Group, Statistic
+from agent.model.snapshot import Group, Snapshot, Statistic
 
 #: a task nobody knows anything of: median a minute, between five seconds and twelve minutes in nine of ten cases; one
 #: execution is worth more than that
@@ -44,6 +44,11 @@ def by_shape(found: Iterable[Statistic], pools: Iterable[Pool]) -> dict[tuple[st
                 whole = _together(parts)
                 out.update({(task_class, name): replace(whole, pool=name) for name in alike})
     return out
+
+
+def statistics_of(snapshot: Snapshot) -> dict[tuple[str, str], Statistic]:
+    """What a snapshot knows of runtimes, by class and pool; see `by_shape`."""
+    return by_shape(snapshot.statistics, [state.pool for state in snapshot.pools])
 
 
 def _together(parts: Sequence[Statistic]) -> Statistic:

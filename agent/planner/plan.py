@@ -21,7 +21,7 @@ from agent.model.plans import (
 )
 from agent.model.snapshot import Budget, Group, PoolState, Snapshot
 from agent.model.units import cost_micros, show_ms, show_usd
-from agent.planner.estimate import by_shape, estimate
+from agent.planner.estimate import estimate, statistics_of
 from agent.planner.explain import in_short, nearest, past
 from agent.planner.feasible import PHYSICAL, why_not
 from agent.planner.late import judge
@@ -89,7 +89,7 @@ class _Draft:
             state.pool.name: Room.of(state, snapshot.now_ms)
             for state in sorted(snapshot.pools, key=lambda s: s.pool.name)
         }
-        self.statistics = by_shape(snapshot.statistics, [state.pool for state in snapshot.pools])
+        self.statistics = statistics_of(snapshot)
         self.budgets = {budget.name: budget for budget in snapshot.budgets}
         self.left = {budget.name: budget.left_usd_micros for budget in snapshot.budgets}
         self.guesses: dict[tuple[str, str], Estimate] = {}
@@ -241,9 +241,10 @@ class _Draft:
         best = ranked[0]
         room, guess = self.rooms[best.pool], best.estimate
         ahead = tasks_ahead(group, room, guess.median_ms, guess.n, self.snapshot.policy) if guess else 0
-        room.take(group, ahead, count, max(1, guess.mean_ms - group.done_ms) if guess else 0)
+        run_ms = max(1, guess.mean_ms - group.done_ms) if guess else 0
+        room.take(group, ahead, count, run_ms)
         if group.deadline_ms is not None and guess:
-            room.claim(count, max(1, guess.mean_ms - group.done_ms), slots_of(group, room)[1], 0)
+            room.claim(count, run_ms, slots_of(group, room)[1], 0)
         decision = self._decide(group, ranked, "bind", in_short(group, ranked))
         self.binds.append(
             Bind(

@@ -48,9 +48,8 @@ def option(
     """One pool for the `remaining` tasks of a group: feasible or why not, and the arithmetic of one task.
 
     Marginal dollars: the task's part of a warm worker for its expected time, or all of an on-demand worker that it keeps up
-    alone; a cold worker's start-up, idle tail and
-    unused minimum billing, shared by the tasks it is launched for; the expected repetition after interruptions; moving
-    its checkpoint; on demand after all, when spot does not come back in time; and what the wait and the runtime are
+    alone; a cold worker's start-up, idle tail and unused minimum billing, shared by the tasks it is launched for; the
+    expected repetition after interruptions; moving its checkpoint; on demand after all, when spot does not come back in time; and what the wait and the runtime are
     worth: the shadow price of the deadline, or the policy's price of delay when there is none.
     """
     state, pool = room.state, room.state.pool

@@ -56,9 +56,7 @@ def tell_again(
                     state = state.model_copy(update={"id": uuid7(), "timestamp": datetime.now(UTC)})
                 tell(prepared, state)
                 again += 1
-        if not again:
-            return
-        if queue is None:
+        if not again or queue is None:
             return
 
 

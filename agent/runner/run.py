@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.context import FlowRunContext
 from prefect.logging import get_logger
 
@@ -81,7 +81,7 @@ def open_task_runs(flow_run: str) -> int:
 
 
 def _open(flow_run: str) -> dict[str, Any]:
-    states = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
+    states = [state.value for state in StateType if state not in TERMINAL_STATES]
     return {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": states}}}}
 
 

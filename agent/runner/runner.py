@@ -375,9 +375,8 @@ class GovernedTaskRunner(DaskTaskRunner):
         it has already for the same.
         """
         try:
-            queue = events()
             if ends.many(self._sender.told) or self._lost_any():
-                ends.tell_again(flow_run, self._again.ends, self._ended, queue, self.logger)
+                ends.tell_again(flow_run, self._again.ends, self._ended, events(), self.logger)
         except Exception as error:  # neither may keep the flow run from its own end
             self.logger.warning("states that lost workers did not deliver are not told again: %s", error)
 

@@ -18,7 +18,7 @@ from agent.governor.view import Bound, View
 from agent.model.needs import Needs
 from agent.model.plans import Plan
 from agent.model.snapshot import Policy, PoolState, Snapshot
-from agent.planner.estimate import by_shape, estimate
+from agent.planner.estimate import estimate, statistics_of
 from agent.planner.plan import VERSION
 from agent.scheduler import protocol as p
 from agent.simulate.workflow import Job, Task
@@ -315,7 +315,7 @@ class _Simulation:
         if made.look_ms is not None:
             self._wake(max(self._next_round_ms, made.look_ms - EPOCH_MS))
         groups = {group.id: group for group in snapshot.groups}
-        statistics = by_shape(snapshot.statistics, [state.pool for state in snapshot.pools])
+        statistics = statistics_of(snapshot)
         for bind in made.binds:
             group = groups[bind.group]
             load = view.load(group, bind.pool)

@@ -27,7 +27,7 @@ from prefect.results import should_persist_result
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.engine import emit_task_run_state_change_event
 
-from agent.worker.receipts import Receipts
+from agent.worker.receipts import Receipts, last_of
 
 logger = logging.getLogger("orc.events")
 
@@ -161,17 +161,18 @@ class Events:
         """
         number = len(self._receipts) - rest
         changes = self._receipts.oldest(number)
+        last = last_of(changes)
         best, since, tries = -1, time.monotonic(), 0
         patience = LOST if patience is None else patience
         while changes and not self._closing:
             try:
-                done, of = self._receipts.recorded(changes)
-                if done >= of:
+                done = self._receipts.recorded(last)
+                if done >= len(last):
                     break
                 if done > best and patience:
                     best, since = done, time.monotonic()
                 elif time.monotonic() - since >= patience:
-                    missing = self._receipts.missing(changes)
+                    missing = self._receipts.missing(changes, last)
                     if not missing:
                         break
                     if tries == TRIES:

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
+from prefect.client.schemas.objects import TERMINAL_STATES
 
 #: asks the server: (path, body) → the answer. Raises what the client raises
 Ask = Callable[[str, dict[str, Any]], Any]
 
-_FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+_FINAL = tuple(sorted(state.value for state in TERMINAL_STATES))
 #: states that a task run may be in once a state of a type was recorded; of the other types it is enough that there is a task run
 _AFTER = {**dict.fromkeys(_FINAL, _FINAL), "RUNNING": ("RUNNING", "PAUSED", "CANCELLING", *_FINAL)}
 #: task runs in an answer, as Prefect's server allows
 _PAGE = 200
 
 
-class _Change(NamedTuple):
+class Last(NamedTuple):
     """The last state change of a task run among several."""
 
     type: str
     occurred: datetime
-    event: bytes
 
 
 class Receipts:
@@ -54,9 +54,8 @@ class Receipts:
         for _ in range(min(number, len(self._taken))):
             self._taken.popleft()
 
-    def recorded(self, changes: Sequence[bytes]) -> tuple[int, int]:
-        """How many of the task runs that these are of are as far as they say, and how many there are."""
-        last = _last(changes)
+    def recorded(self, last: Mapping[str, Last]) -> int:
+        """How many of the task runs are as far as these say."""
         wanted: dict[tuple[str, ...], list[str]] = {}
         for run, change in last.items():
             wanted.setdefault(_AFTER.get(change.type, ()), []).append(run)
@@ -64,12 +63,11 @@ class Receipts:
         for types, runs in wanted.items():
             state = {"state": {"type": {"any_": list(types)}}} if types else {}
             found += int(self._ask("/task_runs/count", {"task_runs": {"id": {"any_": runs}, **state}}))
-        return found, len(last)
+        return found
 
-    def missing(self, changes: Sequence[bytes]) -> list[bytes]:
-        """Of each task run that is not as far as they say, nor later, its changes."""
-        last, known = _last(changes), set[str]()
-        runs = list(last)
+    def missing(self, changes: Sequence[bytes], last: Mapping[str, Last]) -> list[bytes]:
+        """Of each task run that is not as far as the last of its changes, nor later, its changes."""
+        known, runs = set[str](), list(last)
         for at in range(0, len(runs), _PAGE):
             some = runs[at : at + _PAGE]
             for run in self._ask("/task_runs/filter", {"task_runs": {"id": {"any_": some}}, "limit": _PAGE}):
@@ -83,12 +81,13 @@ def _run(event: Any) -> str:
     return str(event["resource"]["prefect.resource.id"]).removeprefix("prefect.task-run.")
 
 
-def _last(changes: Sequence[bytes]) -> dict[str, _Change]:
-    found: dict[str, _Change] = {}
+def last_of(changes: Sequence[bytes]) -> dict[str, Last]:
+    """Task run → the last of its changes."""
+    found: dict[str, Last] = {}
     for change in changes:
         event = orjson.loads(change)
         occurred = datetime.fromisoformat(event["occurred"])
         run = _run(event)
         if run not in found or found[run].occurred <= occurred:
-            found[run] = _Change(event["payload"]["validated_state"]["type"], occurred, change)
+            found[run] = Last(event["payload"]["validated_state"]["type"], occurred)
     return found

@@ -324,8 +324,8 @@ def test_waiting_is_worth_what_the_policy_says():
 
 
 def test_pools_whose_workers_are_alike_share_what_is_known_of_runtimes():
-    def seen(at, n, ms, squares=0.0):
-        return Statistic(task_class="work", pool=at, n=n, log_mean=math.log(ms), log_m2=squares)
+    def seen(at, n, ms):
+        return Statistic(task_class="work", pool=at, n=n, log_mean=math.log(ms), log_m2=0.0)
 
     # spot has seen the short ones to their ends, on demand the long ones; a larger worker is another thing
     large = pool("large", cpus=8)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from agent.model.plans import Bind, Decision, Drain, Launch, Option, Plan, Wait
 from agent.model.snapshot import Group, PoolState, Snapshot
-from agent.planner.estimate import by_shape, estimate, interrupted
+from agent.planner.estimate import estimate, interrupted, statistics_of
 from agent.planner.feasible import why_not
 from agent.planner.room import Room, share
 
@@ -25,7 +25,7 @@ class Fleet:
         self.snapshot, self.now_ms = snapshot, snapshot.now_ms
         self.states = {state.pool.name: state for state in snapshot.pools}
         self.rooms = {name: Room.of(state) for name, state in self.states.items()}
-        self.statistics = by_shape(snapshot.statistics, [state.pool for state in snapshot.pools])
+        self.statistics = statistics_of(snapshot)
         self._coming = {name: len(state.starting) * state.pool.slots for name, state in self.states.items()}
         self._decisions: list[Decision] = []
         self._binds: list[Bind] = []
