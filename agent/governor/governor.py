@@ -28,7 +28,7 @@ from agent.ledger.rows import BudgetTakenError
 from agent.model.codec import digest, encode
 from agent.model.plans import Decision, Drain, Plan, Wait
 from agent.model.pools import Pool
-from agent.model.snapshot import Budget, Group, Policy, PoolState, Slow, Snapshot
+from agent.model.snapshot import Budget, Group, Policy, PoolState, Running, Snapshot
 from agent.planner.estimate import by_shape, estimate, statistics_of
 from agent.planner.plan import VERSION, plan
 from agent.planner.room import share
@@ -45,8 +45,8 @@ REST = 0.5
 RENEW_MS = 3_000
 #: and shows its figures on the dashboard, ms
 SHOW_MS = 1_000
-#: and looks for tasks that take too long, ms
-SLOW_LOOK_MS = 1_000
+#: and looks for running tasks that may be worth moving, ms
+MOVE_MS = 1_000
 #: and folds SQLite's log back, ms
 FOLD_MS = 5_000
 #: a launched worker that left the scheduler may take so long to end by itself, seconds
@@ -122,9 +122,8 @@ class Governor:
         self._new_rules: Rules | None = None
         self._asked: list[tuple[int, Pool, str]] = []
         self._shown_ms = 0
-        #: running tasks to decide about, and when they were looked for
-        self._slow: tuple[Slow, ...] = ()
-        self._slow_ms = 0
+        #: when running tasks that may be worth moving were looked for
+        self._moved_ms = 0
         #: worker → why it is being ended, where it is not drained
         self._causes: dict[str, str] = {}
         #: called when the first snapshot is in
@@ -377,19 +376,20 @@ class Governor:
             await self._ask("orc_instruct", figures=figures(self))
         if view.shadow:
             await self._shadow(now)
-        if self.mode == "govern" and now - self._slow_ms > SLOW_LOOK_MS:
-            self._slow_ms, self._slow = now, view.slow(now)
-        if not (
-            view.dirty or self._slow or view.ended or view.changed_leases or self._says or view.news or self._due(now)
-        ):
+        running: tuple[Running, ...] = ()
+        if self.mode == "govern":
+            look = view.came or now - self._moved_ms > MOVE_MS
+            self._moved_ms = now if look else self._moved_ms
+            running = view.running(now, look)
+        movable = any(not task.leaves_for for task in running)
+        if not (view.dirty or movable or view.ended or view.changed_leases or self._says or view.news or self._due(now)):
             if now - self._renewed_ms > RENEW_MS:
                 self._renewed_ms = now
                 await self._write(self.ledger.seen, now)
             return
         view.dirty = False
         begin = time.perf_counter()
-        slow, self._slow = self._slow, ()
-        snapshot = await self._snapshot(now, view.live_groups(), slow)
+        snapshot = await self._snapshot(now, view.live_groups(), running)
         made = plan(snapshot)
         self.plan_ms.append((time.perf_counter() - begin) * 1000)
         entry = self._entry(now)
@@ -485,7 +485,7 @@ class Governor:
         for address in leaving:
             self._job(self._rescue(address))
 
-    async def _snapshot(self, now: int, groups: tuple[Group, ...], slow: tuple[Slow, ...] = ()) -> Snapshot:
+    async def _snapshot(self, now: int, groups: tuple[Group, ...], running: tuple[Running, ...] = ()) -> Snapshot:
         budgets: tuple[Budget, ...] = ()
         if any(group.needs.budget for group in groups):
             budgets = await self._budgets()
@@ -497,11 +497,11 @@ class Governor:
             policy=self.policy,
             pools=self.view.pool_states(now),
             groups=groups,
-            statistics=self.view.learning.statistics({group.task_class for group in groups}),
+            statistics=self.view.learning.statistics({g.task_class for g in (*groups, *(task.group for task in running))}),
             budgets=budgets,
             usage=self.view.usage(groups),
             runs=self.view.runs(now),
-            slow=slow,
+            running=running,
         )
 
     async def _budgets(self) -> tuple[Budget, ...]:
@@ -695,6 +695,9 @@ class Governor:
         ]
         keys = {bound.placement: key for key, bound in self.view.bound.items()} if made.moves else {}
         leave = [(keys[move.placement], move.why) for move in made.moves if move.placement in keys]
+        for move in made.moves:
+            if move.placement in keys:
+                self.view.told_to_leave(keys[move.placement], move.pool, now)
         if sendings or drain or withdraw or refuse or leave:
             binds = [self._message(sending) for sending in sendings]
             reply = await self._ask(

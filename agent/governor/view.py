@@ -18,7 +18,7 @@ from agent.model.codec import digest, encode
 from agent.model.needs import Needs
 from agent.model.plans import Bind
 from agent.model.pools import DEFAULT, Pool, PriceStep
-from agent.model.snapshot import Group, PoolState, Run, Slow, Starting, Usage, Worker
+from agent.model.snapshot import Group, PoolState, Run, Running, Starting, Usage, Worker
 from agent.model.units import cost_micros
 from agent.model.verdicts import Verdict
 from agent.planner.dag import Graph
@@ -47,6 +47,10 @@ NEWS = 1.15
 #: a task is slow when it has run for so many times what was expected, and for so long, ms
 SLOW_TIMES = 2
 SLOW_MS = 10_000
+#: a slot is kept at least so long for a task that was told to leave for it, ms
+KEPT_MS = 60_000
+#: shortest time between two looks at whether a task on demand should go back to spot, ms
+BACK_MS = 30_000
 #: results after which a task runs again
 _UNDONE = ("preempted", "lost", p.LEFT_EARLY, p.STARVED)
 
@@ -80,6 +84,8 @@ class Bound:
     saved: tuple[int, int] | None = None
     #: it is slow when it has run for so long, ms
     slow_ms: int = 0
+    #: whether spot would do the rest for less is looked at again when it has run for so long, ms
+    back_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,10 @@ class View:
         self.group_of: dict[Any, str] = {}
         self.groups: dict[str, Group] = {}
         self.bound: dict[Any, Bound] = {}
+        #: bound tasks that were told to leave, where they can go on, and until when a slot is kept for them there, ms
+        self.moving: dict[Any, tuple[str, int]] = {}
+        #: a spot worker joined since running tasks were looked at
+        self.came = False
         #: key → its newest placement, of the newest keys
         self.placed: dict[Any, int] = {}
         #: key → preemptions, other losses
@@ -279,6 +289,7 @@ class View:
         lineage: Iterable[Any] = (), checkpoint: Sequence[int] = (), *, now_ms: int,
     ) -> None:  # fmt: skip
         bound = self.bound.pop(key, None)
+        self.moving.pop(key, None)
         if bound is None:
             if result == "cancelled":
                 self._unready(key)
@@ -394,6 +405,7 @@ class View:
         if view is not None:
             asked = view.starting.pop(name, None)
             view.refused_since_ms, view.refusals, view.retry_ms = None, 0, 0
+            self.came = self.came or view.pool.market == "spot"
             if asked is not None:
                 self.learning.started(pool, now_ms - asked)
         lease = next(
@@ -663,23 +675,52 @@ class View:
             taken[spec.team, spec.root_run] = taken.get((spec.team, spec.root_run), 0) + 1
         return tuple(Usage(team=team, root_run=run, slots=n) for (team, run), n in sorted(taken.items()))
 
-    def slow(self, now_ms: int) -> tuple[Slow, ...]:
-        """Running tasks that take much longer than expected; each again when it has run for twice as long."""
-        out = []
-        for bound in self.bound.values():
-            ran = now_ms - bound.at_ms
-            if ran < max(bound.slow_ms, SLOW_MS, SLOW_TIMES * bound.expected_ms):
-                continue
-            bound.slow_ms = 2 * ran
-            group, kept = self.groups.get(bound.group), self.kept.get(bound.task.key)
-            if group is None or self.shadow.get(bound.task.key):
-                continue
-            done = (kept.done_ms if kept else 0) + max(0, (bound.saved or (0, 0))[0] - bound.at_ms)
-            alone = replace(self._now(bound.group, [bound.task]), done_ms=done)
-            out.append(
-                Slow(placement=bound.placement, group=alone, pool=bound.pool, ran_ms=ran, expected_ms=bound.expected_ms, leaves=bound.saved is not None)
-            )  # fmt: skip
-        return tuple(sorted(out, key=lambda slow: slow.placement))
+    def running(self, now_ms: int, look: bool = True) -> tuple[Running, ...]:
+        """Running tasks that may be worth moving, and those that were told to leave.
+
+        Slow ones, each again when it has run for twice as long; and on demand those with a checkpoint, every half a minute
+        and whenever a worker joined.
+
+        Args:
+            look: else only those that were told.
+        """
+        told = ((self.bound[key], pool) for key, (pool, until_ms) in self.moving.items() if now_ms < until_ms)
+        out = [self._running(bound, now_ms, pool) for bound, pool in told if bound.group in self.groups]
+        if look:
+            came, self.came = self.came, False
+            spot = any(x.pool.market == "spot" and x.retry_ms <= now_ms for x in self.pools.values())
+            for key, bound in self.bound.items():
+                ran = now_ms - bound.at_ms
+                if ran >= max(bound.slow_ms, SLOW_MS, SLOW_TIMES * bound.expected_ms):
+                    bound.slow_ms = 2 * ran
+                elif spot and bound.saved is not None and ran < bound.expected_ms and (came or ran >= bound.back_ms):
+                    view = self.pools.get(bound.pool)
+                    if view is None or view.pool.market != "on-demand":
+                        continue
+                    bound.back_ms = ran + BACK_MS
+                else:
+                    continue
+                if key not in self.moving and not self.shadow.get(key) and bound.group in self.groups:
+                    out.append(self._running(bound, now_ms))
+        return tuple(sorted(out, key=lambda task: task.placement))
+
+    def _running(self, bound: Bound, now_ms: int, leaves_for: str = "") -> Running:
+        """A running task as if it were decided now, from its last checkpoint."""
+        kept, (saved_ms, _) = self.kept.get(bound.task.key), bound.saved or (0, 0)
+        done = (kept.done_ms if kept else 0) + max(0, saved_ms - bound.at_ms)
+        group = replace(self._now(bound.group, [bound.task]), done_ms=done)
+        every, live = group.needs.checkpoint_ms or 0, self.live.get(bound.address)
+        return Running(
+            placement=bound.placement, group=group, pool=bound.pool, ran_ms=now_ms - bound.at_ms,
+            expected_ms=bound.expected_ms, leaves=bound.saved is not None,
+            leaves_ms=max(0, max(saved_ms, bound.at_ms) + every - now_ms) if every else 0,
+            beside=max(0, len(live.counts.bound) - 1) if live is not None else 0, leaves_for=leaves_for,
+        )  # fmt: skip
+
+    def told_to_leave(self, key: Any, pool: str, now_ms: int) -> None:
+        """A task is to leave its worker at its next checkpoint, and go on in a pool: a slot is kept there for as long as that may take."""
+        every = self.groups[self.bound[key].group].needs.checkpoint_ms
+        self.moving[key] = (pool, now_ms + max(2 * (every or 0), KEPT_MS))
 
     def forget_run(self, root_run: str) -> None:
         """A run has ended: its graph is let go."""

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from agent.model import codec
-from agent.model.snapshot import Budget, Group, Policy, PoolState, Run, Slow, Snapshot, Statistic, Usage
+from agent.model.snapshot import Budget, Group, Policy, PoolState, Run, Running, Snapshot, Statistic, Usage
 
 
 def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -22,7 +22,7 @@ def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
     parts.update({f"group/{group.id}": codec.encode(replace(group, ready=0, since_ms=0)) for group in snapshot.groups})
     parts.update({f"stat/{s.pool}/{s.task_class}": codec.encode(s) for s in snapshot.statistics})
     parts.update({f"budget/{budget.name}": codec.encode(budget) for budget in snapshot.budgets})
-    parts.update({f"slow/{x.placement}": codec.encode(x) for x in snapshot.slow})
+    parts.update({f"running/{x.placement}": codec.encode(x) for x in snapshot.running})
     head = {
         "now": snapshot.now_ms,
         "planner": snapshot.planner,
@@ -61,7 +61,7 @@ def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
         # written before version 2 of the planner: no runs
         runs=tuple(codec.decode(Run, codec.encode(run)) for run in head.get("runs", ())),
         graphs=head.get("graphs", False),
-        slow=tuple(codec.decode(Slow, body) for name, body in parts.items() if name.startswith("slow/")),
+        running=tuple(codec.decode(Running, body) for name, body in parts.items() if name.startswith("running/")),
         usage=tuple(Usage(team=team, root_run=run, slots=slots) for team, run, slots in head.get("usage", ())),
         budgets=tuple(codec.decode(Budget, body) for name, body in parts.items() if name.startswith("budget/")),
     )

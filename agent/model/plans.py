@@ -151,6 +151,8 @@ class Move:
     """A running task is to leave its worker at its next checkpoint."""
 
     placement: int
+    #: where it can go on then
+    pool: str
     why: str
     decision: int
 

@@ -193,8 +193,8 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slow:
-    """A running task that takes much longer than it was expected to."""
+class Running:
+    """A running task that may be worth moving: much slower than expected, or on demand with a checkpoint to go on from."""
 
     placement: int
     #: as it would be if it were decided now, from its last checkpoint
@@ -204,6 +204,12 @@ class Slow:
     expected_ms: int
     #: it has checkpoints, so it can leave
     leaves: bool
+    #: until its next checkpoint, ms, by the interval it declares; 0: not known
+    leaves_ms: int = 0
+    #: other tasks on its worker
+    beside: int = 0
+    #: pool it was told to leave for and has not left for yet; ""
+    leaves_for: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +238,7 @@ class Snapshot:
     runs: tuple[Run, ...] = ()
     #: who has the workers now; empty when one run alone waits
     usage: tuple[Usage, ...] = ()
-    slow: tuple[Slow, ...] = ()
+    #: tasks that may be worth moving
+    running: tuple[Running, ...] = ()
     #: runs are known by their graphs: what is not in `runs` is not known to come
     graphs: bool = False

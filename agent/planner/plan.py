@@ -19,19 +19,19 @@ from agent.model.plans import (
     Wait,
     Withdraw,
 )
-from agent.model.snapshot import Budget, Group, PoolState, Snapshot
+from agent.model.snapshot import Budget, Group, PoolState, Running, Snapshot
 from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.estimate import estimate, statistics_of
 from agent.planner.explain import in_short, nearest, past
 from agent.planner.feasible import PHYSICAL, why_not
-from agent.planner.late import judge
+from agent.planner.moving import back_to_spot, too_slow
 from agent.planner.rank import option, order, slots_of, tasks_ahead
 from agent.planner.room import Room, share
 from agent.planner.slack import Market, Urgency, urgency
 from agent.planner.turns import Turns, rank
 
 #: raised whenever the same snapshot would give another plan
-VERSION = "6"
+VERSION = "7"
 #: turns in which free slots are given to teams and runs that wait side by side
 TURNS = 16
 
@@ -55,7 +55,7 @@ def plan(snapshot: Snapshot) -> Plan:
     else:
         for group in waiting:
             draft.place(group, group.ready)
-    draft.late()
+    draft.move()
     draft.fleet()
     return Plan(
         decisions=tuple(draft.decisions),
@@ -351,17 +351,46 @@ class _Draft:
         )
         return len(self.decisions) - 1
 
-    def late(self) -> None:
-        """Move slow tasks, or leave them, by cost."""
-        for slow in self.snapshot.slow:
-            group = slow.group
-            urgent = self.urgencies[group.id] = self.urgency(group)
-            ranked = self._ranked(group, 1, urgent)
-            mean = self._guess(group, slow.pool).mean_ms
-            verdict = judge(slow, self.rooms, mean, ranked[0] if ranked else None, urgent)
-            decision = self._decide(group, ranked, "move" if verdict.moves else "leave", verdict.why)
+    # ------------------------------------------------------------------ what runs
+    def move(self) -> None:
+        """Move running tasks by cost: slow ones to where they are soon done, others from on demand back to spot."""
+        for task in self.snapshot.running:
+            if task.leaves_for:
+                if task.leaves_for in self.rooms:
+                    self.rooms[task.leaves_for].claimed += 1
+                continue
+            urgent = self.urgencies[task.group.id] = self.urgency(task.group)
+            ranked = self._ranked(task.group, 1, urgent)
+            if task.ran_ms < task.expected_ms:
+                self._back(task, ranked, urgent)
+                continue
+            mean = self._guess(task.group, task.pool).mean_ms
+            verdict = too_slow(task, self.rooms, mean, ranked[0] if ranked else None, urgent)
+            decision = self._decide(task.group, ranked, "move" if verdict.moves else "leave", verdict.why)
             if verdict.moves:
-                self.moves.append(Move(placement=slow.placement, why=verdict.why, decision=decision))
+                self._leave(task, ranked[0].pool, verdict.why, decision)
+
+    def _leave(self, task: Running, pool: str, why: str, decision: int) -> None:
+        self.moves.append(Move(placement=task.placement, pool=pool, why=why, decision=decision))
+
+    def _back(self, task: Running, ranked: list[Option], urgent: Urgency) -> None:
+        """Back to spot: a worker is launched for it first, and it leaves when that is there."""
+        found = back_to_spot(task, self.rooms, ranked, urgent)
+        if found is None:
+            return
+        spot, why = found
+        room, group = self.rooms[spot.pool], task.group
+        run_ms = max(1, spot.run_ms)
+        if spot.room:
+            room.take(group, 0, 1, run_ms)
+            decision = self._decide(group, [spot, *(o for o in ranked if o is not spot)], "move", why)
+            self._leave(task, spot.pool, why, decision)
+        elif spot.launch:
+            room.launching += spot.launch
+            self.launch_why.setdefault(spot.pool, f"{group.name} can go on there ({why})")
+        # the slot is its own: no idle worker is ended, nor two tasks sent for one
+        room.claimed += 1
+        room.claim(1, run_ms, slots_of(group, room)[1], spot.launch)
 
     # ------------------------------------------------------------------ the fleet
     def fleet(self) -> None:

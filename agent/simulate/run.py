@@ -17,7 +17,7 @@ from agent.governor.learning import Learning
 from agent.governor.view import Bound, View
 from agent.model.needs import Needs
 from agent.model.plans import Plan
-from agent.model.snapshot import Policy, PoolState, Snapshot
+from agent.model.snapshot import Policy, PoolState, Running, Snapshot
 from agent.planner.estimate import estimate, statistics_of
 from agent.planner.plan import VERSION
 from agent.scheduler import protocol as p
@@ -95,6 +95,8 @@ class Result:
     spans: tuple[Span, ...]
     executions: tuple[tuple[str, str, str, int, int, str], ...]
     preemptions: int
+    #: tasks that left on-demand workers at a checkpoint, to go on on spot
+    moves: int
     refusals: int
     events: int
     rounds: int
@@ -140,7 +142,10 @@ class _Simulation:
         self.spec_of: dict[str, int] = {}
         self.ends: dict[str, int] = {}
         self.executions: list[tuple[str, str, str, int, int, str]] = []
-        self.rounds = 0
+        self.rounds = self.moves = 0
+        #: some tasks have checkpoints
+        self._keeps = any(task.needs.checkpoint_ms for job in jobs for task in job.workflow.tasks)
+        self._placements, self._looked_ms = 0, -1
         self._specs: dict[tuple[object, ...], int] = {}
         self._leases: dict[str, int] = {}
         self._named = 0
@@ -207,6 +212,13 @@ class _Simulation:
             heapq.heappush(self._free[machine.pool.name], machine.name)
             self._keep(happened, machine, "done")
             self._done(happened.task, now)
+        elif happened.kind == "leaves" and machine is not None:
+            self._checkpointed(happened.task)
+            view.apply((p.ENDED, happened.task, p.LEFT_EARLY, machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
+            heapq.heappush(self._free[machine.pool.name], machine.name)
+            self._keep(happened, machine, p.LEFT_EARLY)
+            self.moves += 1
+            view.apply((p.READY, happened.task, self.spec_of[happened.task], 0, now), now)
         elif happened.kind == "joined" and machine is not None:
             view.apply((p.JOINED, _worker(machine)), now)
             heapq.heappush(self._free[machine.pool.name], machine.name)
@@ -214,9 +226,7 @@ class _Simulation:
             view.end_lease(self._leases.pop(machine.name), now, "taken away")
             view.apply((p.LEFT, machine.name), now)
         elif happened.kind == "lost" and machine is not None:
-            doing = self.world.doing[happened.task]
-            if doing.done_ms:
-                view.checkpointed(happened.task, doing.done_ms, doing.kept_in, doing.task.checkpoint_mib)
+            self._checkpointed(happened.task)
             view.apply((p.READY, happened.task, self.spec_of[happened.task], 0, now), now)
         elif happened.kind == "refused":
             if (lease := self._leases.pop(happened.task, None)) is not None:
@@ -229,6 +239,11 @@ class _Simulation:
             self._arrive(self.jobs[happened.task], now)
         elif happened.kind == "look":
             view.dirty = True
+
+    def _checkpointed(self, task: str) -> None:
+        doing = self.world.doing[task]
+        if doing.done_ms:
+            self.view.checkpointed(task, doing.done_ms, doing.kept_in, doing.task.checkpoint_mib)
 
     def _keep(self, happened: Happened, machine: Machine, result: str) -> None:
         if self.setting.keep_executions:
@@ -283,7 +298,7 @@ class _Simulation:
         view.dirty = False
         self.rounds += 1
         self._next_round_ms = world.now_ms + self.setting.round_ms
-        groups = view.live_groups()
+        groups, running = view.live_groups(), self._running(now)
         snapshot = Snapshot(
             now_ms=now,
             planner=VERSION,
@@ -292,8 +307,9 @@ class _Simulation:
             policy=self.policy,
             pools=self._foretold(view.pool_states(now)) if self.setting.clairvoyant else view.pool_states(now),
             groups=groups,
-            statistics=view.learning.statistics({group.task_class for group in groups}),
+            statistics=view.learning.statistics({g.task_class for g in (*groups, *(task.group for task in running))}),
             runs=view.runs(now),
+            running=running,
             graphs=True,
         )
         self._apply(self.planner(snapshot), snapshot, now)
@@ -303,12 +319,31 @@ class _Simulation:
                 del view.leases[id]
         view.changed_leases.clear()
         retries = [state.retry_ms - EPOCH_MS for state in view.pools.values() if state.retry_ms > now]
-        if view.ready:
+        if view.ready or self._could_move():
             self._wake(min([world.now_ms + self.setting.tick_ms, *retries]))
         elif any(machine.joined and not machine.running for machine in world.machines.values()):
             # an idle worker may be ended by time alone
             pauses = [ms for s in view.pools.values() for ms in (s.pool.idle_ms, s.pool.min_billing_ms) if ms]
             self._wake(world.now_ms + min(pauses, default=self.setting.tick_ms) + 1)
+
+    def _could_move(self) -> bool:
+        """A task runs on demand, with checkpoints to leave at."""
+        return self._keeps and any(self._leavable(bound) for bound in self.view.bound.values())
+
+    def _leavable(self, bound: Bound) -> bool:
+        needs = self.world.doing[str(bound.task.key)].task.needs
+        return bool(needs.checkpoint_ms) and self.view.pools[bound.pool].pool.market == "on-demand"
+
+    def _running(self, now: int) -> tuple[Running, ...]:
+        """Tasks on demand that may be worth moving: looked for once a tick, and when a spot worker joined."""
+        view, world = self.view, self.world
+        look = self._keeps and (view.came or now - self._looked_ms >= self.setting.tick_ms)
+        if look:
+            self._looked_ms = now
+            for bound in view.bound.values():
+                if self._leavable(bound) and (saved := world.saved(str(bound.task.key), bound.address)) >= 0:
+                    bound.saved = (saved + EPOCH_MS, 0)
+        return view.running(now, look)
 
     def _apply(self, made: Plan, snapshot: Snapshot, now: int) -> None:
         view, world = self.view, self.world
@@ -326,7 +361,8 @@ class _Simulation:
                 if name is None:
                     view.back(task, now)
                     continue
-                view.sent(Bound(task, 0, group.id, bind.pool, name, now, expected, world.price(bind.pool), load))
+                self._placements += 1
+                view.sent(Bound(task, self._placements, group.id, bind.pool, name, now, expected, world.price(bind.pool), load))
                 world.start(str(task.key), name)
         for drain in made.drains:
             machine = world.machines.get(drain.worker)
@@ -344,6 +380,10 @@ class _Simulation:
                 self._leases[name] = lease.id
                 if world.launch(pool.name, name):
                     view.granted(lease.id, now)
+        for move in made.moves:
+            key, bound = next((k, b) for k, b in view.bound.items() if b.placement == move.placement)
+            view.told_to_leave(key, move.pool, now)
+            world.leave(str(key), bound.address)
         for refusal in made.refusals:
             raise AssertionError(f"a task was refused: {refusal.why}")
 
@@ -410,6 +450,7 @@ class _Simulation:
             spans=spans,
             executions=tuple(self.executions),
             preemptions=world.preemptions,
+            moves=self.moves,
             refusals=world.refusals,
             events=world.events,
             rounds=self.rounds,

@@ -135,8 +135,8 @@ class World:
         while self._heap and self._heap[0][0] == self.now_ms:
             _, _, kind, what = heapq.heappop(self._heap)
             self.events += 1
-            if kind == "end" and isinstance(what, Execution):
-                self._finish(what, out)
+            if isinstance(what, Execution):
+                self._finish(what, kind, out)
             elif kind == "ready" and isinstance(what, Machine):
                 if what.ended_ms is None:
                     what.joined = True
@@ -204,11 +204,9 @@ class World:
     def _lose(self, machine: Machine, out: list[Happened]) -> None:
         for execution in machine.running.values():
             doing, ran = self.doing[execution.task], self.now_ms - execution.start_ms
-            every = doing.task.needs.checkpoint_ms
-            kept = ran // every * every if every else 0
+            kept = self._saved_ms(execution)
             if kept:
-                doing.done_ms += round(kept * self._speed(doing, machine.pool))
-                doing.kept_in = machine.pool.name
+                self._checkpoint(doing, machine.pool, kept)
             machine.busy_ms += kept
             machine.lost_ms += ran - kept
             machine.served[doing.job] = machine.served.get(doing.job, 0) + ran
@@ -220,6 +218,25 @@ class World:
         out += [Happened("lost", self.now_ms, machine, task) for task in lost]
 
     # ------------------------------------------------------------------ tasks
+    def _saved_ms(self, execution: Execution) -> int:
+        """How much of what it ran its last checkpoint holds."""
+        every = self.doing[execution.task].task.needs.checkpoint_ms
+        return (self.now_ms - execution.start_ms) // every * every if every else 0
+
+    def _checkpoint(self, doing: Doing, pool: Pool, ran_ms: int) -> None:
+        doing.done_ms += round(ran_ms * self._speed(doing, pool))
+        doing.kept_in = pool.name
+
+    def saved(self, task: str, name: str) -> int:
+        """The instant of a running task's last checkpoint; that of its start before the first, -1 when it does not run."""
+        execution = self.machines[name].running.get(task)
+        return -1 if execution is None else execution.start_ms + self._saved_ms(execution)
+
+    def leave(self, task: str, name: str) -> None:
+        """A running task leaves its machine at its next checkpoint, should it not have ended by then."""
+        execution, every = self.machines[name].running[task], self.doing[task].task.needs.checkpoint_ms or 0
+        self.at(execution.start_ms + self._saved_ms(execution) + every, "leaves", execution)
+
     @staticmethod
     def _speed(doing: Doing, pool: Pool) -> float:
         return doing.task.run_ms / doing.task.run_on(pool.gpu_model if pool.gpus else None)
@@ -244,17 +261,20 @@ class World:
             doing.kept_in = machine.pool.name
         execution = Execution(task, machine, self.now_ms, self.now_ms + self.left_ms(task, machine.pool))
         machine.running[task] = execution
-        self.at(execution.stop_ms, "end", execution)
+        self.at(execution.stop_ms, "done", execution)
 
-    def _finish(self, execution: Execution, out: list[Happened]) -> None:
+    def _finish(self, execution: Execution, kind: str, out: list[Happened]) -> None:
+        """An execution is done, or leaves with its checkpoint; the next in line has its slot. Nothing, when it was lost before."""
         machine = execution.machine
         if machine.running.get(execution.task) is not execution:
             return
         del machine.running[execution.task]
-        ran, job = self.now_ms - execution.start_ms, self.doing[execution.task].job
+        doing, ran = self.doing[execution.task], self.now_ms - execution.start_ms
+        if kind == "leaves":
+            self._checkpoint(doing, machine.pool, ran)
         machine.busy_ms += ran
-        machine.served[job] = machine.served.get(job, 0) + ran
-        out.append(Happened("done", self.now_ms, machine, execution.task, start_ms=execution.start_ms))
+        machine.served[doing.job] = machine.served.get(doing.job, 0) + ran
+        out.append(Happened(kind, self.now_ms, machine, execution.task, start_ms=execution.start_ms))
         if machine.queued:
             self._run(machine.queued.popleft(), machine)
 

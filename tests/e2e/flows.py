@@ -105,6 +105,27 @@ def stall(folder: str) -> int:
     return 3
 
 
+@needs(interruptible=True, runtime="10 min")
+@task
+def block(folder: str) -> None:
+    """Said to be long; done when it is told."""
+    _ran(folder, "block")
+    while not Path(folder, "go").exists():
+        time.sleep(0.1)
+
+
+@needs(interruptible=True, runtime="90s", checkpoint_interval="200 ms")
+@task
+def ascend(folder: str, steps: int) -> int:
+    """As climb, and known to be longer."""
+    _ran(folder, "ascend")
+    for step in range(checkpoint.load(default=0), steps):
+        _ran(folder, f"step{step}")
+        time.sleep(0.2)
+        checkpoint.save(step + 1)
+    return steps
+
+
 @task
 def tiny(n: int) -> int:
     """Hardly anything."""
@@ -137,6 +158,20 @@ def stalling(folder: str) -> int:
     """One task on a worker that is too slow."""
     result: int = stall.submit(folder).result()
     return result
+
+
+@flow(task_runner=GovernedTaskRunner)
+def returning(folder: str, steps: int) -> int:
+    """A task that finds spot full, and time enough to go back to it."""
+    blocks = [block.submit(folder) for _ in range(2)]
+    until = time.monotonic() + 60
+    while len(list(Path(folder).glob("block.ran"))) < 1 and time.monotonic() < until:
+        time.sleep(0.1)
+    future = ascend.submit(folder, steps)
+    done = future.result()
+    for each in blocks:
+        each.result()
+    return done
 
 
 @flow(task_runner=GovernedTaskRunner)

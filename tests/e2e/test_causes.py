@@ -76,6 +76,27 @@ def test_a_task_that_is_too_slow_where_it_runs_is_moved_by_cost_and_goes_on_from
     one_outcome_each(orc)
 
 
+def test_a_task_on_demand_goes_back_to_spot_when_that_has_room_and_the_rest_is_worth_the_move(orc, tmp_path):
+    process = orc.flow("returning", folder=str(tmp_path), steps=150)
+    until(lambda: "step3" in started(tmp_path), 60)
+    (tmp_path / "go").touch()
+    assert orc.result(process) == 150
+    ran = started(tmp_path)
+    assert (ran.pop("ascend"), ran.pop("block")) == (2, 2)
+    assert set(ran.values()) == {1}, "a step was done twice"
+    told = history(orc, "ascend")
+    assert [result for result, _ in told] == ["moved", "done"]
+    ledger = orc.ledger()
+    with ledger.engine.connect() as db:
+        said = [codec.decode(dict, ledger.decision_body(body)) for (body,) in db.execute(select(t.decision.c.body))]
+    back = [each for each in said if each["verb"] == "move" and each["name"] == "ascend"]
+    assert [each["pool"] for each in back] == ["spot"]
+    assert "spot again: $" in back[0]["reason"]
+    pools = [each["pool"] for each in said if each["verb"] == "bind" and each["name"] == "ascend"]
+    assert pools == ["on-demand", "spot"]
+    one_outcome_each(orc)
+
+
 def test_the_size_of_chunks_is_in_the_decision_and_learned(orc):
     assert orc.run("crumbs", count=200) == 19_900
     first = history(orc, "tiny")

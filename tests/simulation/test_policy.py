@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from agent.model.snapshot import Policy
 from agent.planner.plan import plan
 from agent.simulate.bound import per_task, time_indexed
 from agent.simulate.clairvoyant import hindsight
@@ -83,3 +84,29 @@ def test_hindsight_is_never_dearer_than_what_it_was_given():
 def test_peers_with_a_safety_net_keep_it(name):
     jobs = [job(FAN, 200, at_minutes=45 * n, name=f"j{n}") for n in range(3)]
     assert simulate(jobs, weather(2), WORKFLOW_PEERS[name](), Setting(seed=2)).missed == ()
+
+
+def test_a_task_that_had_to_start_on_demand_goes_back_to_spot_when_it_returns_and_does_nothing_twice():
+    long = flow(("a", 600, ()), checkpoint_ms=15 * MINUTE)
+    # no capacity for two hours, more than enough after
+    supplies = [spot(*[0] * 12, 4), on_demand()]
+    policy = Policy(delay_usd_micros_per_hour=20_000_000)
+    made = simulate([job(long, None)], supplies, plan, Setting(policy=policy))
+    assert (made.moves, made.preemptions) == (1, 0)
+    assert sum(span.busy_ms for span in made.spans) == 600 * MINUTE
+    assert {span.pool for span in made.spans if span.busy_ms} == {"on-demand", "spot"}
+    bare = flow(("a", 600, ()))
+    stays = simulate([job(bare, None)], supplies, plan, Setting(policy=policy))
+    assert stays.moves == 0
+    assert made.usd_micros < stays.usd_micros / 2
+
+
+def test_a_task_that_went_back_and_lost_its_worker_goes_on_from_its_checkpoint():
+    long = flow(("a", 600, ()), checkpoint_ms=15 * MINUTE)
+    supplies = [spot(*[0] * 12, *[4] * 12, *[0] * 12, 4), on_demand()]
+    policy = Policy(delay_usd_micros_per_hour=20_000_000)
+    made = simulate([job(long, None)], supplies, plan, Setting(policy=policy))
+    assert made.preemptions == 1
+    assert made.moves == 2
+    assert sum(span.busy_ms for span in made.spans) == 600 * MINUTE
+    assert sum(span.lost_ms for span in made.spans) < 15 * MINUTE

@@ -1,0 +1,81 @@
+"""Running tasks that may go on elsewhere from their last checkpoint: those too slow, and those that spot would do for less."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.model.plans import Option
+from agent.model.snapshot import Running
+from agent.model.units import cost_micros, show_ms, show_usd
+from agent.planner.room import Room, share
+from agent.planner.slack import Urgency
+
+#: moving must be cheaper than staying by a quarter: runtimes are guesses, and a move back costs as much
+WORTH = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a slow task, and why."""
+
+    moves: bool
+    why: str
+
+
+def too_slow(task: Running, rooms: Mapping[str, Room], mean_ms: int, best: Option | None, urgent: Urgency) -> Verdict:
+    """Whether a slow task is worth moving.
+
+    A task that has outrun its estimate is expected to run for as long again as it has (Lindy: of a heavy-tailed runtime
+    what is left grows with what has passed). Elsewhere it begins at its last checkpoint. While that holds less than a run
+    of its class takes, the rest of such a run is left; a task that has more behind it is a long one, and takes as long
+    again there too, by what the class takes there and here.
+
+    Args:
+        rooms: the pools. mean_ms: what the class takes where it runs, ms.
+        best: the best pool for what its checkpoint does not hold; None where there is none.
+    """
+    here = rooms.get(task.pool)
+    ran = f"too slow: it has run for {show_ms(task.ran_ms)}, {show_ms(task.expected_ms)} was expected"
+    if not task.leaves:
+        return Verdict(False, f"{ran}; left, since it has no checkpoint to leave at")
+    if here is None or best is None or best.estimate is None:
+        return Verdict(False, f"{ran}; left, since no other worker can take it")
+    state = here.state
+    work = cost_micros(state.usd_micros_per_hour, task.ran_ms * share(task.group, state))
+    stay, go = work + urgent.delay(task.ran_ms), best.score_usd_micros
+    if task.group.done_ms >= best.estimate.mean_ms:
+        there = rooms[best.pool].state
+        rest = round(task.ran_ms * best.estimate.mean_ms / max(1, mean_ms))
+        go += cost_micros(there.usd_micros_per_hour, rest * share(task.group, there)) + urgent.delay(rest)
+    said = f"{show_usd(stay)} to stay for as long again, {show_usd(go)} from its checkpoint on {best.pool}"
+    if go * WORTH < stay:
+        return Verdict(True, f"{ran}; moved: {said}")
+    return Verdict(False, f"{ran}; left: {said}")
+
+
+def back_to_spot(
+    task: Running, rooms: Mapping[str, Room], ranked: Sequence[Option], urgent: Urgency
+) -> tuple[Option, str] | None:
+    """The spot pool on which the rest of a task is worth more than what its move costs, and why; None when none is.
+
+    To go there costs what the option says, but for the wait: the work since the last checkpoint again, a start-up, losses,
+    and the slot that is kept until the next checkpoint. To stay costs the task's part of its worker, all of it when the task
+    keeps that up alone. Both cost delay. What is saved must be more than a quarter of the dollars spent there and a start-up
+    on demand, since a loss may bring the task back (hysteresis).
+    """
+    here = rooms.get(task.pool)
+    spot = next((o for o in ranked if not o.why_not and rooms[o.pool].state.pool.market == "spot"), None)
+    if here is None or spot is None or spot.late_ms or spot.waits_for == "spot":
+        return None
+    state, rest, there = here.state, task.expected_ms - task.ran_ms, rooms[spot.pool].state
+    part = max(share(task.group, state), 1 / (1 + task.beside))
+    stay = cost_micros(state.usd_micros_per_hour, rest * part) + urgent.delay(rest)
+    again = cost_micros(state.usd_micros_per_hour, state.startup_ms * part)
+    kept = cost_micros(there.usd_micros_per_hour, task.leaves_ms * share(task.group, there))
+    usd = spot.usd_micros + kept
+    # it runs on until its worker is there, and loses nothing by that wait
+    go = usd + urgent.delay(spot.run_ms)
+    if stay - go <= (WORTH - 1) * usd + again:
+        return None
+    return spot, f"spot again: {show_usd(stay)} for the rest here, {show_usd(go)} on {spot.pool}"
