@@ -26,6 +26,9 @@ class Prior:
     down_h: float
     #: returns that this is worth
     down_worth: float
+    #: a zone that was seen down for t hours returns at this over t an hour, at most: outages are of many lengths, and what is
+    #: left of one grows with what has passed (a hazard of return that falls as 1/t)
+    down_most: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,8 @@ class Beliefs:
     A zone is a two-state chain whose rates are its own times the regime's. Each tick in which it was seen up (or down), and
     in the tick before too, adds the tick, times the regime's factor, to its hours up (or down) and a change to its losses
     (or returns): the conjugate update of a Gamma prior with Poisson counts, in which a spell that goes on is censored.
-    Nothing is inferred from ticks in which it was not asked. The regime is filtered by what all zones show (a
+    Nothing is inferred from ticks in which it was not asked. A zone that stays down returns the more slowly the longer it
+    does. The regime is filtered by what all zones show (a
     Markov-modulated process; Fischer and Meier-Hellstern 1993), with the zones independent given the regime.
     """
 
@@ -56,6 +60,8 @@ class Beliefs:
         self.up_h = self.losses * prior.up_h
         self.returns = np.full(zones, prior.down_worth)
         self.down_h = self.returns * prior.down_h
+        #: [zones] hours in which it was seen down, since it was seen up
+        self._away_h = np.zeros(zones)
         self._loss_times, self._return_times = np.array(regimes.loss_times), np.array(regimes.return_times)
         #: [R, R] changes of the regime per hour
         self.change_per_h: Floats = np.array(regimes.change_per_h, float)
@@ -73,13 +79,14 @@ class Beliefs:
 
     @property
     def return_per_h(self) -> Floats:
-        """[R, zones] returns per hour down, posterior means."""
-        return np.outer(self._return_times, self.returns / self.down_h)
+        """[R, zones] returns per hour down: posterior means, less for a zone that stays down."""
+        return np.outer(self._return_times, self.own[1])
 
     @property
     def own(self) -> tuple[Floats, Floats]:
         """[zones], [zones]: losses per hour up and returns per hour down in a regime as on average."""
-        return self.losses / self.up_h, self.returns / self.down_h
+        slowest = self.prior.down_most / np.maximum(self._away_h, TINY)
+        return self.losses / self.up_h, np.minimum(self.returns / self.down_h, slowest)
 
     def pass_ticks(self, ticks: int) -> None:
         """Time passes; what was seen now becomes the past."""
@@ -93,6 +100,7 @@ class Beliefs:
         joined = self.weight[:, None] * changes(self.change_per_h, hours)
         self.weight = joined.sum(0)
         self.up = joined.T @ moved / self.weight[:, None]
+        self._away_h[[now is False for now in self._now]] += hours
         self._last = self._now if ticks == 1 else [None] * self.zones
         self._now = [None] * self.zones
 
@@ -114,3 +122,5 @@ class Beliefs:
                 self.down_h[zone] += self.tick_h * float(self._return_times @ self.weight)
                 self.returns[zone] += up
         self._now[zone] = up
+        if up:
+            self._away_h[zone] = 0.0

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from agent.planner.hazard import Beliefs, Prior
+from agent.planner.spot import Setting
 from agent.simulate.one_job import PlannedPolicy, policy
 from agent.simulate.one_job_bound import optimum
 from agent.simulate.one_job_peers.simple import Greedy, OnDemand
@@ -122,6 +124,35 @@ def test_with_slack_it_goes_back_to_the_cheaper_zone_from_one_that_never_failed(
     out = run(policy(), zones, job)
     assert (out.moves, out.on_demand_h) == (2, 0.0)
     assert out.cost_usd <= 1.1 * optimum(zones, job)
+
+
+def test_a_zone_that_stays_away_is_left_for_one_that_has_capacity_before_the_slack_is_gone():
+    tick, ticks = 600.0, 6 * 48
+    away = [True] * 24 + [False] * (ticks - 24)
+    zones = [
+        Trace(
+            zone=f"us-{side}-1a", region=f"us-{side}-1", tick_s=tick, available=np.array(up), spot_usd_h=np.full(ticks, usd),
+            on_demand_usd_h=80.0,
+        )
+        for side, up, usd in (("east", away, 17.0), ("west", [True] * ticks, 19.0))
+    ]  # fmt: skip
+    job = job_of(zones, work_s=20 * 3600, deadline_s=40 * 3600)
+    out = run(policy(), zones, job)
+    assert out.on_demand_h == 0
+    assert out.moves == 1
+    assert out.finished_s < 30 * 3600
+
+
+def test_what_a_zone_that_is_down_does_next_depends_on_how_long_it_has_been():
+    beliefs = Beliefs(2, 0.25, Prior(up_h=4, up_worth=25, down_h=0.8, down_worth=24, down_most=1.5), Setting().regimes)
+    fresh = beliefs.own[1].copy()
+    for _ in range(40):
+        beliefs.saw(0, False)
+        beliefs.pass_ticks(1)
+    assert beliefs.own[1][0] == pytest.approx(1.5 / 10)
+    assert beliefs.own[1][1] == fresh[1]
+    beliefs.saw(0, True)
+    assert beliefs.own[1][0] > 0.5
 
 
 def test_slack_is_worth_more_the_less_there_is_of_it():
