@@ -40,6 +40,16 @@ def test_no_feasible_deadline_is_missed_with_exact_runtimes(seed, percent):
     assert made.missed == ()
 
 
+@pytest.mark.parametrize(("seed", "percent"), [(2, 120), (5, 120), (4, 150), (5, 150), (9, 150)])
+def test_no_feasible_deadline_is_missed_by_tasks_that_go_back_to_spot(seed, percent):
+    long = flow(("a", 200, ()), *[(f"b{n}", 300, ("a",)) for n in range(3)], checkpoint_ms=15 * MINUTE)
+    minutes = feasible_ms(long, STARTUP) * percent // 100 // MINUTE
+    jobs = [job(long, minutes, at_minutes=200 * n, name=f"j{n}") for n in range(3)]
+    made = simulate(jobs, weather(seed), plan, Setting(seed=seed))
+    assert made.moves
+    assert made.missed == ()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_that_keeps_the_deadlines_costs_less_than_the_bounds(seed):
     jobs = [job(FAN, 180, at_minutes=60 * n, name=f"j{n}") for n in range(3)]
