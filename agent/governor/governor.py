@@ -382,7 +382,9 @@ class Governor:
             self._moved_ms = now if look else self._moved_ms
             running = view.running(now, look)
         movable = any(not task.leaves_for for task in running)
-        if not (view.dirty or movable or view.ended or view.changed_leases or self._says or view.news or self._due(now)):
+        if not (
+            view.dirty or movable or view.ended or view.changed_leases or self._says or view.news or self._due(now)
+        ):
             if now - self._renewed_ms > RENEW_MS:
                 self._renewed_ms = now
                 await self._write(self.ledger.seen, now)
@@ -497,7 +499,9 @@ class Governor:
             policy=self.policy,
             pools=self.view.pool_states(now),
             groups=groups,
-            statistics=self.view.learning.statistics({g.task_class for g in (*groups, *(task.group for task in running))}),
+            statistics=self.view.learning.statistics(
+                {g.task_class for g in (*groups, *(task.group for task in running))}
+            ),
             budgets=budgets,
             usage=self.view.usage(groups),
             runs=self.view.runs(now),

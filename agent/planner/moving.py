@@ -66,7 +66,7 @@ def back_to_spot(
     """
     here = rooms.get(task.pool)
     spot = next((o for o in ranked if not o.why_not and rooms[o.pool].state.pool.market == "spot"), None)
-    if here is None or spot is None or spot.late_ms or spot.waits_for == "spot":
+    if not task.leaves or here is None or spot is None or spot.late_ms or spot.waits_for == "spot":
         return None
     state, rest, there = here.state, task.expected_ms - task.ran_ms, rooms[spot.pool].state
     part = max(share(task.group, state), 1 / (1 + task.beside))

@@ -380,6 +380,9 @@ class _Draft:
             return
         spot, why = found
         room, group = self.rooms[spot.pool], task.group
+        # it does not leave to wait for a person or for money
+        if self._asks(group, spot, 1) or (group.needs.budget is not None and self._reserve(group, spot, 1)[2]):
+            return
         run_ms = max(1, spot.run_ms)
         if spot.room:
             room.take(group, 0, 1, run_ms)

@@ -24,7 +24,9 @@ class Setting:
 
     #: what is believed of a zone that was never seen: many hours of watching, so that a few short spells, which come in
     #: bursts, do not outweigh it
-    prior: Prior = field(default_factory=lambda: Prior(up_h=4.4, up_worth=25.0, down_h=0.8, down_worth=24.0, down_most=1.5))
+    prior: Prior = field(
+        default_factory=lambda: Prior(up_h=4.4, up_worth=25.0, down_h=0.8, down_worth=24.0, down_most=1.5)
+    )
     #: calm times, of two days, and tight ones of 18 hours
     regimes: Regimes = field(
         default_factory=lambda: Regimes(

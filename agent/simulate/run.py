@@ -362,7 +362,11 @@ class _Simulation:
                     view.back(task, now)
                     continue
                 self._placements += 1
-                view.sent(Bound(task, self._placements, group.id, bind.pool, name, now, expected, world.price(bind.pool), load))
+                view.sent(
+                    Bound(
+                        task, self._placements, group.id, bind.pool, name, now, expected, world.price(bind.pool), load
+                    )
+                )
                 world.start(str(task.key), name)
         for drain in made.drains:
             machine = world.machines.get(drain.worker)

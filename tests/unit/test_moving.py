@@ -9,6 +9,7 @@ import pytest
 from agent.ledger.parts import join, split
 from agent.model.needs import Needs
 from agent.model.snapshot import Running
+from agent.model.verdicts import Verdict
 from agent.planner.plan import plan
 from tests.values import MINUTE, group, pool, snapshot, state, worker
 
@@ -72,11 +73,15 @@ def test_the_plan_can_be_made_again_from_its_record():
     assert plan(join(head, parts)) == plan(shot)
 
 
-def climbing(ran=MINUTE, expected=120 * MINUTE, **changes):
+ASK = Verdict(rule="ask", verb="escalate", reason="a person decides", select=(("market", ("spot",)),))
+
+
+def climbing(ran=MINUTE, expected=120 * MINUTE, leaves=True, verdicts=(), needs=None, **changes):
     """A task on demand with a checkpoint, an hour or more before its end."""
-    climb = group("climb", 1, Needs(runtime_ms=expected, interruptible=True, checkpoint_ms=5 * MINUTE), done_ms=ran)
+    said = Needs(runtime_ms=expected, interruptible=True, checkpoint_ms=5 * MINUTE, **(needs or {}))
+    climb = group("climb", 1, said, done_ms=ran, verdicts=verdicts)
     return Running(
-        placement=9, group=climb, pool="on-demand", ran_ms=ran, expected_ms=expected, leaves=True, **changes
+        placement=9, group=climb, pool="on-demand", ran_ms=ran, expected_ms=expected, leaves=leaves, **changes
     )  # fmt: skip
 
 
@@ -115,6 +120,9 @@ def test_a_spot_worker_is_launched_first_and_the_task_stays_until_it_is_there():
         pytest.param(climbing(beside=9), 1.0, id="others keep its worker up"),
         pytest.param(climbing(leaves_ms=900 * MINUTE), 0.3, id="its next checkpoint is far away"),
         pytest.param(climbing(leaves_for="spot"), 0.3, id="it was told before"),
+        pytest.param(climbing(verdicts=(ASK,)), 0.3, id="a rule asks a person there"),
+        pytest.param(climbing(needs={"budget": "none"}), 0.3, id="its budget has nothing left"),
+        pytest.param(climbing(leaves=False), 0.3, id="it has no checkpoint"),
     ],
 )
 def test_a_task_on_demand_stays(task, usd):

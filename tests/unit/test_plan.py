@@ -329,7 +329,9 @@ def test_pools_whose_workers_are_alike_share_what_is_known_of_runtimes():
 
     # spot has seen the short ones to their ends, on demand the long ones; a larger worker is another thing
     large = pool("large", cpus=8)
-    known = by_shape([seen("spot", 3, MINUTE), seen("on-demand", 1, 16 * MINUTE), seen("large", 2, MINUTE)], [SPOT, ON_DEMAND, large])
+    known = by_shape(
+        [seen("spot", 3, MINUTE), seen("on-demand", 1, 16 * MINUTE), seen("large", 2, MINUTE)], [SPOT, ON_DEMAND, large]
+    )
     both = known["work", "spot"]
     assert (both.n, both.log_mean) == (4, pytest.approx(math.log(2 * MINUTE)))
     assert both.log_m2 == pytest.approx(3 * math.log(2) ** 2 + math.log(8) ** 2)
