@@ -79,14 +79,17 @@ class Beliefs:
 
     @property
     def return_per_h(self) -> Floats:
-        """[R, zones] returns per hour down: posterior means, less for a zone that stays down."""
-        return np.outer(self._return_times, self.own[1])
+        """[R, zones] returns per hour down: posterior means, less for a zone that stays down, in calm times too."""
+        return np.minimum(np.outer(self._return_times, self.own[1]), self._slowest)
 
     @property
     def own(self) -> tuple[Floats, Floats]:
         """[zones], [zones]: losses per hour up and returns per hour down in a regime as on average."""
-        slowest = self.prior.down_most / np.maximum(self._away_h, TINY)
-        return self.losses / self.up_h, np.minimum(self.returns / self.down_h, slowest)
+        return self.losses / self.up_h, np.minimum(self.returns / self.down_h, self._slowest)
+
+    @property
+    def _slowest(self) -> Floats:
+        return self.prior.down_most / np.maximum(self._away_h, TINY)
 
     def pass_ticks(self, ticks: int) -> None:
         """Time passes; what was seen now becomes the past."""

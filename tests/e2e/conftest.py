@@ -46,6 +46,10 @@ rules:
     reason: the label says so
     when: {label.ask: "yes"}
     then: {escalate: any}
+  - name: spot-for-labelled
+    reason: the label says so
+    when: {label.on: spot}
+    then: {require: {market: spot}}
 """
 
 

@@ -105,11 +105,11 @@ def stall(folder: str) -> int:
     return 3
 
 
-@needs(interruptible=True, runtime="10 min")
+@needs(interruptible=True, runtime="10 min", labels={"on": "spot"})
 @task
-def block(folder: str) -> None:
+def block(folder: str, n: int) -> None:
     """Said to be long; done when it is told."""
-    _ran(folder, "block")
+    _ran(folder, f"block{n}")
     while not Path(folder, "go").exists():
         time.sleep(0.1)
 
@@ -163,9 +163,9 @@ def stalling(folder: str) -> int:
 @flow(task_runner=GovernedTaskRunner)
 def returning(folder: str, steps: int) -> int:
     """A task that finds spot full, and time enough to go back to it."""
-    blocks = [block.submit(folder) for _ in range(2)]
+    blocks = [block.submit(folder, n) for n in range(2)]
     until = time.monotonic() + 60
-    while len(list(Path(folder).glob("block.ran"))) < 1 and time.monotonic() < until:
+    while len(list(Path(folder).glob("block*.ran"))) < 2 and time.monotonic() < until:
         time.sleep(0.1)
     future = ascend.submit(folder, steps)
     done = future.result()
