@@ -114,7 +114,7 @@ def block(folder: str, n: int) -> None:
         time.sleep(0.1)
 
 
-@needs(interruptible=True, runtime="90s", checkpoint_interval="200 ms")
+@needs(interruptible=True, runtime="3 min", checkpoint_interval="200 ms")
 @task
 def ascend(folder: str, steps: int) -> int:
     """As climb, and known to be longer."""

@@ -77,10 +77,10 @@ def test_a_task_that_is_too_slow_where_it_runs_is_moved_by_cost_and_goes_on_from
 
 
 def test_a_task_on_demand_goes_back_to_spot_when_that_has_room_and_the_rest_is_worth_the_move(orc, tmp_path):
-    process = orc.flow("returning", folder=str(tmp_path), steps=150)
+    process = orc.flow("returning", folder=str(tmp_path), steps=300)
     until(lambda: "step3" in started(tmp_path), 120)
     (tmp_path / "go").touch()
-    assert orc.result(process) == 150
+    assert orc.result(process, 180) == 300
     ran = started(tmp_path)
     assert ran.pop("ascend") == 2
     assert set(ran.values()) == {1}, "a step was done twice"
