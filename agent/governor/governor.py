@@ -698,10 +698,11 @@ class Governor:
             for task in self.view.ready.get(r.group, {}).values()
         ]
         keys = {bound.placement: key for key, bound in self.view.bound.items()} if made.moves else {}
-        leave = [(keys[move.placement], move.why) for move in made.moves if move.placement in keys]
+        leave = []
         for move in made.moves:
-            if move.placement in keys:
-                self.view.told_to_leave(keys[move.placement], move.pool, now)
+            if (key := keys.get(move.placement)) is not None:
+                leave.append((key, move.why))
+                self.view.told_to_leave(key, move.pool, now)
         if sendings or drain or withdraw or refuse or leave:
             binds = [self._message(sending) for sending in sendings]
             reply = await self._ask(

@@ -1,4 +1,4 @@
-"""Tasks that take too long: moved or left, by cost."""
+"""Running tasks that are too slow, or that spot would do for less: moved or left, by cost."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_it_moves_to_a_cheaper_pool_when_the_difference_pays():
 def test_what_cannot_move_is_left_and_the_record_says_why(late, why):
     nowhere = state(pool(max_workers=0, memory_mib=1)) if "no other" in why else state(pool(), 1)
     if "no other" in why:
-        late = Running(**{**{f: getattr(late, f) for f in late.__slots__}, "group": group("late", 1, Needs(cpus=64))})
+        late = replace(late, group=group("late", 1, Needs(cpus=64)))
     moves, decision = decided(nowhere, late=late)
     assert not moves
     assert why in decision.reason
@@ -135,12 +135,7 @@ def test_a_task_on_demand_stays(task, usd):
 
 def test_it_stays_when_on_spot_it_could_miss_its_deadline():
     task = climbing()
-    late = Running(
-        **{
-            **{f: getattr(task, f) for f in task.__slots__},
-            "group": replace(task.group, deadline_ms=(200 + 125) * MINUTE),
-        }
-    )
+    late = replace(task, group=replace(task.group, deadline_ms=(200 + 125) * MINUTE))
     assert not back(late, state(pool("spot", "spot", 0.3), 1)).moves
     roomy = replace(late, group=replace(task.group, deadline_ms=(200 + 600) * MINUTE))
     assert back(roomy, state(pool("spot", "spot", 0.3), 1)).moves
