@@ -105,7 +105,8 @@ def test_a_task_whose_worker_is_cut_off_comes_back_and_ends_once(silent, process
         future = silent.client.submit(body, str(tmp_path), pure=False)
         (key,) = governor.ready(1)
         assert governor.bind("spot", key) != [None]
-        until(lambda: (tmp_path / "ran").exists())
+        # a file is there before what was written to it: a worker stopped in between would leave no trace of its run
+        until(lambda: (tmp_path / "ran").exists() and (tmp_path / "ran").read_text() == "x")
         before = time.monotonic()
         {"cut": proxy.cut, "dropped": proxy.drop, "stopped": lambda: worker.send_signal(signal.SIGSTOP)}[what]()
         until(lambda: governor.ended(key) == ["lost"], 40)
