@@ -190,7 +190,7 @@ def replan(events: int) -> list[dict[str, Any]]:
     begin = time.perf_counter()
     view.submitted(tasks)
     built = time.perf_counter() - begin
-    (graph,) = view.graphs.values()
+    (graph,) = view.graphs.of_run.values()
     children: dict[int, list[int]] = {}
     for key, _, parents in tasks:
         for parent in parents:
@@ -268,7 +268,7 @@ def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
     async def ask(handler: str, **said: Any) -> dict[str, Any]:
         return {"bound": [[f"tcp://{bind['pool']}"] * len(bind["keys"]) for bind in said.get("binds", ())]}
 
-    governor._ask = ask  # type: ignore[method-assign]
+    governor.remote.ask = ask  # type: ignore[method-assign]
 
     async def story() -> tuple[float, float]:
         await governor._take()

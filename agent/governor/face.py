@@ -91,7 +91,7 @@ class _Status(_Handler):
                 "pools": pools,
                 "running": len(g.view.bound),
                 "held": sum(len(tasks) for tasks in g.view.ready.values()),
-                "open_usd_micros": g.open_usd_micros(now),
+                "open_usd_micros": g.view.fleet.open_usd_micros(now),
                 "scheduler": g.scheduler,
                 "through": g.view.through,
                 "spooled": g.ledger.spooled,
@@ -143,7 +143,7 @@ class _Why(_Handler):
             }
             for h in holds
         ]
-        state = await g._ask("orc_state", flow_run=run) if not g._stop else {"waiting": []}
+        state = await g.remote.ask("orc_state", flow_run=run) if not g._stop else {"waiting": []}
         for key, since, on, count in state["waiting"]:
             lines.append(
                 {
@@ -160,7 +160,7 @@ class _Why(_Handler):
             {
                 "task": str(b.task.key),
                 "pool": b.pool,
-                "worker": g.view.live[b.address].counts.name if b.address in g.view.live else b.address,
+                "worker": g.view.fleet.live[b.address].counts.name if b.address in g.view.fleet.live else b.address,
                 "for": show_ms(now - b.at_ms),
             }
             for b in g.view.bound.values()
@@ -189,7 +189,7 @@ class _Answer(_Handler):
             if held.group not in self.governor.view.ready:
                 done.set_result(False)
                 return
-            rules = [v.rule for v in self.governor.view.groups[held.group].verdicts if v.verb == "escalate"]
+            rules = [v.rule for v in self.governor.view.groups.known[held.group].verdicts if v.verb == "escalate"]
             words = {
                 "answer": verb,
                 "groups": [held.group],
@@ -211,8 +211,8 @@ class _Override(_Handler):
     async def post(self) -> None:
         said, g = self.said(), self.governor
         pool = said.get("pool")
-        if pool not in g.view.pools:
-            return self.fail(404, f"there is no pool {pool!r}; pools are {', '.join(sorted(g.view.pools))}")
+        if pool not in g.view.fleet.pools:
+            return self.fail(404, f"there is no pool {pool!r}; pools are {', '.join(sorted(g.view.fleet.pools))}")
         if not said.get("by"):
             return self.fail(400, "who says so? say --by NAME")
         if g.ledger.away:

@@ -89,7 +89,10 @@ class Collector:
             {(s.pool.name,): s.usd_micros_per_hour / 1e6 for s in states},
         )
         yield _gauge(
-            "orc_open_lease_dollars", "Cost so far of the leases that are open", (), {(): g.open_usd_micros(now) / 1e6}
+            "orc_open_lease_dollars",
+            "Cost so far of the leases that are open",
+            (),
+            {(): g.view.fleet.open_usd_micros(now) / 1e6},
         )
         yield _gauge("orc_spooled_records", "Records that wait for the ledger's database", (), {(): g.ledger.spooled})
         yield _gauge("orc_epoch", "Number of this governor", (), {(): g.epoch})
@@ -159,7 +162,7 @@ def figures(governor: Governor) -> dict[str, object]:
         ],
         "running": len(governor.view.bound),
         "moves": sum(tally.moves.values()),
-        "spent_usd": (sum(tally.lease_usd_micros.values()) + governor.open_usd_micros(now)) / 1e6,
+        "spent_usd": (sum(tally.lease_usd_micros.values()) + governor.view.fleet.open_usd_micros(now)) / 1e6,
         "runtimes_ms": governor.view.learning.short_ms(),
         "spooled": governor.ledger.spooled,
     }  # fmt: skip

@@ -9,8 +9,8 @@ from typing import cast
 
 from pydantic import ValidationError
 
+from agent.governor.groups import Judge
 from agent.governor.specs import Facts
-from agent.governor.view import Judge
 from agent.model import codec
 from agent.model.units import usd_micros
 from agent.model.verdicts import Verb, Verdict

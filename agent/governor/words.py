@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent.governor.view import Word
+from agent.governor.groups import Word
 from agent.model.snapshot import Group
 
 

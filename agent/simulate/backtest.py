@@ -17,8 +17,8 @@ from sqlalchemy import select
 
 from agent.errors import LedgerError
 from agent.governor import specs
+from agent.governor.groups import Judge
 from agent.governor.specs import Facts, Spec
-from agent.governor.view import Judge
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import manifest

@@ -130,10 +130,10 @@ class _Simulation:
         self.planner, self.setting = planner, setting
         self.world = World(supplies, setting.seed, setting.refusal_ms, setting.egress_usd_micros_per_gib)
         self.view = View([supply.pool for supply in supplies], lambda facts: (), frozenset())
-        self.view.retry_most_ms = setting.retry_ms
+        self.view.fleet.retry_most_ms = setting.retry_ms
         self.policy = setting.policy
         if setting.exact:
-            self.view.path_sigmas, self.view.learns_runtimes = 0.0, False
+            self.view.graphs.sigmas, self.view.learns_runtimes = 0.0, False
             self.policy = replace(setting.policy, deadline_sigmas=0.0)
         self.random = Random(setting.seed + 1)
         self.left: dict[str, int] = {}
@@ -223,17 +223,17 @@ class _Simulation:
             view.apply((p.JOINED, _worker(machine)), now)
             heapq.heappush(self._free[machine.pool.name], machine.name)
         elif happened.kind == "left" and machine is not None:
-            view.end_lease(self._leases.pop(machine.name), now, "taken away")
+            view.fleet.end_lease(self._leases.pop(machine.name), now, "taken away")
             view.apply((p.LEFT, machine.name), now)
         elif happened.kind == "lost" and machine is not None:
             self._checkpointed(happened.task)
             view.apply((p.READY, happened.task, self.spec_of[happened.task], 0, now), now)
         elif happened.kind == "refused":
             if (lease := self._leases.pop(happened.task, None)) is not None:
-                view.refused(lease, now, "no capacity")
+                view.fleet.refused(lease, now, "no capacity")
                 view.dirty = True
         elif happened.kind == "price":
-            view.pools[happened.pool].price = self.world.price(happened.pool)
+            view.fleet.pools[happened.pool].price = self.world.price(happened.pool)
             view.dirty = view.dirty or bool(view.ready)
         elif happened.kind == "arrives":
             self._arrive(self.jobs[happened.task], now)
@@ -289,7 +289,7 @@ class _Simulation:
         self.left[doing.job] -= 1
         if not self.left[doing.job]:
             self.ends[doing.job] = self.world.now_ms
-            self.view.forget_run(doing.job)
+            self.view.graphs.forget(doing.job)
 
     # ------------------------------------------------------------------ one round
     def _round(self) -> None:
@@ -314,16 +314,16 @@ class _Simulation:
         )
         self._apply(self.planner(snapshot), snapshot, now)
         view.ended.clear()
-        for id in view.changed_leases:
-            if view.leases[id].ended_ms is not None:
-                del view.leases[id]
-        view.changed_leases.clear()
-        retries = [state.retry_ms - EPOCH_MS for state in view.pools.values() if state.retry_ms > now]
+        for id in view.fleet.changed_leases:
+            if view.fleet.leases[id].ended_ms is not None:
+                del view.fleet.leases[id]
+        view.fleet.changed_leases.clear()
+        retries = [state.retry_ms - EPOCH_MS for state in view.fleet.pools.values() if state.retry_ms > now]
         if view.ready or self._could_move():
             self._wake(min([world.now_ms + self.setting.tick_ms, *retries]))
         elif any(machine.joined and not machine.running for machine in world.machines.values()):
             # an idle worker may be ended by time alone
-            pauses = [ms for s in view.pools.values() for ms in (s.pool.idle_ms, s.pool.min_billing_ms) if ms]
+            pauses = [ms for s in view.fleet.pools.values() for ms in (s.pool.idle_ms, s.pool.min_billing_ms) if ms]
             self._wake(world.now_ms + min(pauses, default=self.setting.tick_ms) + 1)
 
     def _could_move(self) -> bool:
@@ -332,12 +332,12 @@ class _Simulation:
 
     def _leavable(self, bound: Bound) -> bool:
         needs = self.world.doing[str(bound.task.key)].task.needs
-        return bool(needs.checkpoint_ms) and self.view.pools[bound.pool].pool.market == "on-demand"
+        return bool(needs.checkpoint_ms) and self.view.fleet.pools[bound.pool].pool.market == "on-demand"
 
     def _running(self, now: int) -> tuple[Running, ...]:
         """Tasks on demand that may be worth moving: looked for once a tick, and when a spot worker joined."""
         view, world = self.view, self.world
-        look = self._keeps and (view.came or now - self._looked_ms >= self.setting.tick_ms)
+        look = self._keeps and (view.fleet.came or now - self._looked_ms >= self.setting.tick_ms)
         if look:
             self._looked_ms = now
             for bound in view.bound.values():
@@ -372,18 +372,18 @@ class _Simulation:
             machine = world.machines.get(drain.worker)
             if machine is not None and machine.joined and not machine.running and not machine.queued:
                 world.end(drain.worker, "idle")
-                view.end_lease(self._leases.pop(drain.worker), now, "drained")
+                view.fleet.end_lease(self._leases.pop(drain.worker), now, "drained")
                 view.apply((p.LEFT, drain.worker), now)
         for launch in made.launches:
-            pool = view.pools[launch.pool].pool
+            pool = view.fleet.pools[launch.pool].pool
             for _ in range(launch.count):
                 self._named += 1
                 name = f"{pool.name}-{self._named:06}"
-                lease = view.new_lease(pool, name, now, launch.why)
-                view.pools[pool.name].starting[name] = now
+                lease = view.fleet.new_lease(pool, name, now, launch.why)
+                view.fleet.pools[pool.name].starting[name] = now
                 self._leases[name] = lease.id
                 if world.launch(pool.name, name):
-                    view.granted(lease.id, now)
+                    view.fleet.granted(lease.id, now)
         for move in made.moves:
             key, bound = next((k, b) for k, b in view.bound.items() if b.placement == move.placement)
             view.told_to_leave(key, move.pool, now)
@@ -398,7 +398,7 @@ class _Simulation:
         found: str | None = None
         while free:
             name = free[0]
-            live = self.view.live.get(name)
+            live = self.view.fleet.live.get(name)
             if live is None or live.counts.draining or (not ahead and len(live.counts.bound) >= live.counts.slots):
                 heapq.heappop(free)
                 continue

@@ -32,7 +32,7 @@ class Rig:
             policy=Policy(), providers={}, mode="govern", holder="test", clock=lambda: self.now,
         )  # fmt: skip
         self.told = []
-        self.governor._ask = self.ask
+        self.governor.remote.ask = self.ask
 
     async def ask(self, handler, **said):
         self.told.append(said)
@@ -153,15 +153,15 @@ def test_needs_that_outgrow_every_worker_are_refused_with_what_was_tried(rig):
 def test_a_lease_of_a_worker_that_nobody_watched_ends_when_its_provider_or_the_scheduler_lost_it(rig):
     async def story():
         await rig.governor.take()
-        leases = [rig.governor.view.new_lease(SPOT, f"spot-{n}", rig.now, "test") for n in range(4)]
+        leases = [rig.governor.view.fleet.new_lease(SPOT, f"spot-{n}", rig.now, "test") for n in range(4)]
         for lease in leases:
-            rig.governor.view.granted(lease.id, rig.now)
+            rig.governor.view.fleet.granted(lease.id, rig.now)
         lost, rig.now = rig.now + MINUTE, rig.now + 10 * MINUTE
-        spot = rig.governor.view.pools["spot"]
+        spot = rig.governor.view.fleet.pools["spot"]
         spot.pool = replace(spot.pool, provider="theirs")
         known = {"theirs": {"spot-2": lost + MINUTE, "spot-3": None}}
-        rig.governor._reconcile_leases(known, {"spot-0": lost, "spot-2": lost}, rig.now)
-        ended = [rig.governor.view.leases[lease.id].ended_ms for lease in leases]
+        rig.governor.workers.reconcile(known, {"spot-0": lost, "spot-2": lost}, rig.now)
+        ended = [rig.governor.view.fleet.leases[lease.id].ended_ms for lease in leases]
         # by the scheduler, by nobody, by the provider, and one that runs
         assert ended == [lost, rig.now, lost + MINUTE, None]
 

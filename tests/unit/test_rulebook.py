@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from agent.governor import view as views
+from agent.governor.groups import Word
 from agent.governor.rulebook import Refused, Rulebook, Rules, Watch
-from agent.governor.view import Word
 from agent.governor.words import carried
 from agent.model.verdicts import Verdict
+from agent.scheduler import protocol as p
 from rules.schema import RuleError
 from tests.unit.test_view import ready, view
 
@@ -138,14 +138,14 @@ def test_waiting_tasks_are_judged_again_when_the_hour_turns():
 def test_the_hour_is_nothing_to_rules_that_do_not_read_it():
     made = view()
     ready(made, "k")
-    made._cache.clear()
+    made.groups._cache.clear()
     assert made.turn_hour(9_000_000) == {}
-    assert made._cache == {}  # nobody was asked
+    assert made.groups._cache == {}  # nobody was asked
 
 
 def approved(made, **says):
     (group,) = made.live_groups()
-    made.words[group.id] = Word(
+    made.groups.words[group.id] = Word(
         approved=("ask",), approved_pools=("spot",), approved_by="ada", approved_usd_micros=7, **says
     )
 
@@ -157,7 +157,7 @@ def test_an_approval_goes_along_for_a_rule_that_says_the_same():
     moved = made.judge_again(lambda facts: (*asks(facts), *forbids(facts)), frozenset(), 0)
     ((new, olds),) = moved.items()
     about = {"groups": [new], "carried_from": sorted(olds)}
-    assert carried(made.words, made.groups, moved) == [
+    assert carried(made.groups.words, made.groups.known, moved) == [
         {**about, "override": "spot"},
         {**about, "answer": "approve", "rules": ["ask"], "pool": "spot", "by": "ada", "usd_micros": 7},
     ]
@@ -170,7 +170,7 @@ def test_a_rule_that_was_changed_asks_again():
     stricter = (Verdict(rule="ask", verb="escalate", reason="x", above_usd_micros=5),)
     moved = made.judge_again(lambda facts: stricter, frozenset(), 0)
     assert moved
-    assert carried(made.words, made.groups, moved) == []
+    assert carried(made.groups.words, made.groups.known, moved) == []
 
 
 def test_groups_that_become_one_keep_only_what_was_said_of_each():
@@ -179,18 +179,18 @@ def test_groups_that_become_one_keep_only_what_was_said_of_each():
     for number, name in enumerate(("k", "l"), 1):
         made.apply(
             (
-                views.p.SPECIFIED,
+                p.SPECIFIED,
                 number,
-                {"prefix": "work", "says": {"task_class": "c", views.p.NAME: name}, "resources": {}},
+                {"prefix": "work", "says": {"task_class": "c", p.NAME: name}, "resources": {}},
             ),
             0,
         )
-        made.apply((views.p.READY, name, number, 0, 0), 0)
+        made.apply((p.READY, name, number, 0, 0), 0)
     first, second = made.live_groups()
     word = Word(rejected_by="ada")
-    made.words[first.id] = word
+    made.groups.words[first.id] = word
     moved = {"new": frozenset({first.id, second.id})}
-    groups = {**made.groups, "new": first}
-    assert carried(made.words, groups, moved) == []
-    made.words[second.id] = Word(rejected_by="ada")
-    assert [said["answer"] for said in carried(made.words, groups, moved)] == ["reject"]
+    groups = {**made.groups.known, "new": first}
+    assert carried(made.groups.words, groups, moved) == []
+    made.groups.words[second.id] = Word(rejected_by="ada")
+    assert [said["answer"] for said in carried(made.groups.words, groups, moved)] == ["reject"]

@@ -107,16 +107,16 @@ def test_a_worker_that_leaves_takes_its_bound_tasks_along():
 
 def test_a_launched_worker_that_leaves_is_named_with_the_reason_until_its_machine_has_ended():
     made = view()
-    lease = made.new_lease(SPOT, "spot-1", 0, "why")
-    made.granted(lease.id, 10)
+    lease = made.fleet.new_lease(SPOT, "spot-1", 0, "why")
+    made.fleet.granted(lease.id, 10)
     made.apply((p.JOINED, {**WORKER, "address": "tcp://2", "name": "spot-1"}), 20)
     made.apply((p.LEFT, "tcp://2", "it was not heard for too long"), 500)
-    assert [(left.id, why) for left, why in made.left] == [(lease.id, "it was not heard for too long")]
-    assert made.leases[lease.id].ended_ms is None
+    assert [(left.id, why) for left, why in made.fleet.left] == [(lease.id, "it was not heard for too long")]
+    assert made.fleet.leases[lease.id].ended_ms is None
     # one that was there before is not ours to end
     made.apply((p.LEFT, "tcp://1", "its connection to the scheduler broke"), 600)
-    assert len(made.left) == 1
-    assert [x.cause for x in made.leases.values() if x.ended_ms] == ["its connection to the scheduler broke"]
+    assert len(made.fleet.left) == 1
+    assert [x.cause for x in made.fleet.leases.values() if x.ended_ms] == ["its connection to the scheduler broke"]
 
 
 def test_a_notice_takes_a_worker_out_of_the_plan():
@@ -128,30 +128,30 @@ def test_a_notice_takes_a_worker_out_of_the_plan():
 def test_a_launch_that_is_refused_is_put_off_each_time_longer():
     made, waits = view(), []
     for _ in range(3):
-        now = made.pools["spot"].retry_ms + 1
-        lease = made.new_lease(SPOT, "spot-1", now, "why")
-        made.pools["spot"].starting["spot-1"] = now
-        made.refused(lease.id, now, "no capacity")
-        waits.append(made.pools["spot"].retry_ms - now)
+        now = made.fleet.pools["spot"].retry_ms + 1
+        lease = made.fleet.new_lease(SPOT, "spot-1", now, "why")
+        made.fleet.pools["spot"].starting["spot-1"] = now
+        made.fleet.refused(lease.id, now, "no capacity")
+        waits.append(made.fleet.pools["spot"].retry_ms - now)
     assert waits == [2000, 4000, 8000]
-    assert made.pools["spot"].refused_since_ms == 1
-    assert not made.pools["spot"].starting
+    assert made.fleet.pools["spot"].refused_since_ms == 1
+    assert not made.fleet.pools["spot"].starting
 
 
 def test_a_machine_that_dies_before_it_joins_is_not_launched_again_at_once():
     made = view()
-    lease = made.new_lease(SPOT, "spot-1", 0, "why")
-    made.granted(lease.id, 10)
-    made.end_lease(lease.id, 500, "died")
-    assert made.pools["spot"].retry_ms > 500
+    lease = made.fleet.new_lease(SPOT, "spot-1", 0, "why")
+    made.fleet.granted(lease.id, 10)
+    made.fleet.end_lease(lease.id, 500, "died")
+    assert made.fleet.pools["spot"].retry_ms > 500
 
 
 def test_a_lease_is_billed_from_its_grant_to_its_end():
     made = view()
-    lease = made.new_lease(SPOT, "spot-1", 0, "why")
-    made.granted(lease.id, 1_000)
-    made.end_lease(lease.id, 3_601_000, "drained")
-    assert made.leases[lease.id].usd_micros == 90_000
+    lease = made.fleet.new_lease(SPOT, "spot-1", 0, "why")
+    made.fleet.granted(lease.id, 1_000)
+    made.fleet.end_lease(lease.id, 3_601_000, "drained")
+    assert made.fleet.leases[lease.id].usd_micros == 90_000
 
 
 def test_rules_are_asked_once_for_a_group():
