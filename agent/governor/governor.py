@@ -558,6 +558,9 @@ class Governor:
     async def _resync(self) -> None:
         state = await self.remote.ask("orc_snapshot")
         now = self.clock()
+        if state["ack"] >= self.ack:
+            # or the next plan would send to the same worker that is not there, until its going has been heard of
+            self.view.seen(state["workers"])
         for key, *about in state["ready"]:
             if key not in self.view.group_of:
                 self.view.apply((p.READY, key, *about), now)

@@ -301,6 +301,17 @@ class View:
                 return address
         return None
 
+    def seen(self, workers: Iterable[Mapping[str, Any]]) -> None:
+        """The workers that the scheduler has now: no other gets work, though what became of them is still to be heard."""
+        there = {worker["address"]: worker for worker in workers}
+        for address, live in self.fleet.live.items():
+            worker = there.get(address)
+            if worker is None or worker["draining"]:
+                live.counts.draining = True
+            else:
+                live.counts.paused = worker["paused"]
+        self.dirty = True
+
     def pool_states(self, now_ms: int) -> tuple[PoolState, ...]:
         """Every declared pool, and `default` when workers belong to none."""
         ends: dict[str, list[int]] = {}

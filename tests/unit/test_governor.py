@@ -31,19 +31,31 @@ class Rig:
             scheduler="tcp://nowhere", ledger=self.ledger, pools=(SPOT, SAFE), budgets=(), rulebook=Rulebook([folder / "rules.yaml"]),
             policy=Policy(), providers={}, mode="govern", holder="test", clock=lambda: self.now,
         )  # fmt: skip
-        self.told = []
+        self.told, self.joined, self.gone = [], [], set()
         self.governor.remote.ask = self.ask
 
     async def ask(self, handler, **said):
         self.told.append(said)
-        return {"bound": [[f"tcp://{bind['pool']}"] * len(bind["keys"]) for bind in said.get("binds", ())]}
+        if handler == "orc_snapshot":
+            return {
+                "ack": 9,
+                "ready": [("work-1", 0, 0, self.now, ())],
+                "workers": [w for w in self.joined if w["name"] not in self.gone],
+            }
+        return {
+            "bound": [
+                [None if f"{bind['pool']}-0" in self.gone else f"tcp://{bind['pool']}"] * len(bind["keys"])
+                for bind in said.get("binds", ())
+            ]
+        }
 
     def say(self, *delta):
         self.governor.view.apply(delta, self.now)
 
     def join(self, name):
         worker = {"address": f"tcp://{name}", "name": f"{name}-0", "pool": name, "slots": 1, "memory_mib": 4096}
-        self.say(p.JOINED, {**worker, "resources": {}, "draining": False, "paused": False, "host": ""})
+        self.joined.append({**worker, "resources": {}, "draining": False, "paused": False, "host": ""})
+        self.say(p.JOINED, self.joined[-1])
 
     def spec(self, **needs):
         run = {"flow_run": "f", "root_run": "r"}
@@ -146,6 +158,28 @@ def test_needs_that_outgrow_every_worker_are_refused_with_what_was_tried(rig):
         assert "needs 8 GiB and its workers have 4 GiB" in refused[0][2]
         assert rig.history()[-1][0] == "refuse"
         assert "ran out of 4 GiB" in rig.history()[-1][1]
+
+    asyncio.run(story())
+
+
+def test_a_worker_that_is_gone_is_tried_once_though_its_going_was_not_heard_of(rig):
+    async def story():
+        await rig.governor.take()
+        rig.spec(interruptible=True, runtime_ms=MINUTE)
+        rig.join("spot")
+        rig.gone.add("spot-0")
+        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        for _ in range(4):
+            await rig.round(1)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert [verb for verb, _ in rig.history()] == ["bind", "wait"]
+        assert rig.outcomes() == ["not sent"]
+        rig.say(p.LEFT, "tcp://spot", "")
+        rig.gone.clear()
+        rig.join("spot")
+        await rig.round(1)
+        assert rig.governor.view.bound["work-1"].pool == "spot"
 
     asyncio.run(story())
 
