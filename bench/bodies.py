@@ -56,7 +56,11 @@ def _stored() -> bool:
     )  # fmt: skip
 
 
-@needs(interruptible=True, runtime="4s")
+#: what a nap is said to take, ms
+NAP_MS = 4_000
+
+
+@needs(interruptible=True, runtime=f"{NAP_MS}ms")
 @task
 def nap(seconds: float, above: object = None) -> None:
     """Waits."""

@@ -23,6 +23,7 @@ from sqlalchemy import select
 
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
+from agent.model.needs import Needs
 from agent.model.pools import Pool
 from agent.model.snapshot import Policy
 from agent.model.units import MICROS
@@ -31,12 +32,15 @@ from agent.pools import declared
 from agent.pools.weather import Weather
 from agent.simulate.run import Result, Setting, simulate
 from agent.simulate.trace import Trace
-from agent.simulate.workflow import INTERRUPTIBLE, Job, Task, ordered
+from agent.simulate.workflow import Job, Task, ordered
 from agent.simulate.world import Supply
 from bench import table
+from bench.bodies import NAP_MS
 from bench.chaos import ROOT, Home
 
 LAYERS = 3
+#: what the naps say of themselves
+NEEDS = Needs(interruptible=True, runtime_ms=NAP_MS)
 
 
 def flow_of(tasks: int, seconds: float) -> None:
@@ -78,7 +82,7 @@ class Ran:
         key_of = {str(row.id): row.key for row in done}
         self.tasks = [
             Task(
-                id=row.key, task_class="nap", run_ms=max(1, row.run_ms), needs=INTERRUPTIBLE,
+                id=row.key, task_class="nap", run_ms=max(1, row.run_ms), needs=NEEDS,
                 parents=tuple(key_of[up] for up in row.upstream.split(",") if up in key_of),
             )
             for row in done
@@ -125,7 +129,8 @@ def simulated(ran: Ran, pools: dict[str, Pool], skies: dict[str, Weather], seed:
         sky = skies.get(name)
         trace = trace_of(name, sky, pool.max_workers, ran.end - ran.begin) if sky is not None else None
         supplies.append(Supply(pool=replace(pool, startup_ms=ran.startup_ms(name, pool.startup_ms)), trace=trace))
-    setting = Setting(seed=seed, round_ms=100, refusal_ms=200, retry_ms=60_000, policy=Policy())
+    # as live: of the runtimes it knows what the tasks say, then what it sees; of a run without a deadline it is told no graph
+    setting = Setting(seed=seed, exact=False, noise=0.0, history=0, graphs=False, round_ms=100, refusal_ms=200, retry_ms=60_000, policy=Policy())
     return simulate([Job(name="naps", workflow=ordered("naps", ran.tasks), arrives_ms=0)], supplies, plan, setting)
 
 

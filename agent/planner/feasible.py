@@ -68,6 +68,8 @@ def _memory(group: Group, state: PoolState) -> str:
 
 
 def _resources(group: Group, state: PoolState) -> str:
+    if not group.needs.resources:
+        return ""
     offered = dict(state.pool.resources)
     for name, amount in group.needs.resources:
         if offered.get(name, 0) < amount:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import SchedulerPlugin
+from distributed import SchedulerPlugin, Status
 
 from agent.model.pools import pool_of
 from agent.scheduler import dashboard, probe
@@ -89,6 +89,8 @@ class Extension(SchedulerPlugin):
         self.epoch = 0
         self.tasks: dict[Any, Task] = {}
         self.counts: dict[str, Counts] = {}
+        #: workers that are registered and do not run yet, as the governor will see them
+        self.beginning: dict[str, dict[str, Any]] = {}
         self.sizes: dict[str, Size] = {}
         self.specs: dict[str, int] = {}
         self.spec_says: list[dict[str, Any]] = []
@@ -410,6 +412,14 @@ class Extension(SchedulerPlugin):
             size.gpus if size else 0,
             paused=ws not in self.scheduler.running,
         )
+        # for some milliseconds it is registered and takes nothing yet: told then, it would look like a worker that is lost
+        if ws.status == Status.init:
+            self.beginning[address] = self.worker(address)
+        else:
+            self._tell_joined(address)
+
+    def _tell_joined(self, address: str) -> None:
+        self.beginning.pop(address, None)
         self.tell((p.JOINED, self.worker(address)))
 
     def _status_changed(self, theirs: Any, **message: Any) -> None:
@@ -422,13 +432,18 @@ class Extension(SchedulerPlugin):
         if counts is None or ws is None or counts.paused == (ws not in self.scheduler.running):
             return
         counts.paused = not counts.paused
-        self.tell((p.PAUSED, address, counts.paused))
+        if address in self.beginning:
+            self._tell_joined(address)
+        else:
+            self.tell((p.PAUSED, address, counts.paused))
         if not counts.paused:
             self.inner.pump()
 
     def remove_worker(self, scheduler: Any, worker: str, stimulus_id: str = "", **_: Any) -> None:
         """A worker left; its tasks have come back already."""
         self.leaving.left(worker)
+        if (never_ran := self.beginning.pop(worker, None)) is not None:
+            self.tell((p.JOINED, never_ran))
         if (counts := self.counts.pop(worker, None)) is not None:
             self.departed.append((counts.name, round(time.time() * 1000)))
             why = next((why for name, why in _WHY_LEFT if stimulus_id.startswith(name)), "")
@@ -538,7 +553,7 @@ class Extension(SchedulerPlugin):
             "degraded": self.degraded,
             "warnings": probe.warnings(),
             "specs": list(self.spec_says),
-            "workers": [self.worker(address) for address in self.counts],
+            "workers": [self.worker(address) for address in self.counts if address not in self.beginning],
             "ready": ready,
             "submitted": self._graph(
                 [key for key, task in self.tasks.items() if self._timed(task.spec) and self._unended(key)]

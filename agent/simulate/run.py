@@ -59,6 +59,8 @@ class Setting:
     egress_usd_micros_per_gib: int = 0
     #: policies are told when capacity goes and comes: only for schedules built in hindsight
     clairvoyant: bool = False
+    #: policies are told what of each job is still to come, so that no worker idles for nothing
+    graphs: bool = True
     #: keep every execution, for pictures
     keep_executions: bool = False
 
@@ -310,7 +312,7 @@ class _Simulation:
             statistics=view.learning.statistics({g.task_class for g in (*groups, *(task.group for task in running))}),
             runs=view.runs(now),
             running=running,
-            graphs=True,
+            graphs=self.setting.graphs,
         )
         self._apply(self.planner(snapshot), snapshot, now)
         view.ended.clear()

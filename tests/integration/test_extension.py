@@ -11,6 +11,7 @@ import pytest
 from distributed import get_worker, worker_client
 
 from agent.errors import NeedUnmetError
+from agent.scheduler import protocol as p
 from tests.conftest import until
 from tests.integration.conftest import Governor
 
@@ -315,6 +316,17 @@ def pause_at(cluster, governor, name, fraction):
     wanted = ("paused", address, fraction < 0.5)
     until(lambda: [d for d in governor.follow() if d[0] == "paused"][-1:] == [wanted])
     return address
+
+
+def test_a_worker_is_told_of_when_it_takes_work_and_not_before(cluster, governor):
+    cluster.add("spot-9")
+    try:
+        until(lambda: any(d[0] == p.JOINED and d[1]["name"] == "spot-9" for d in governor.follow()))
+        (joined,) = [d[1] for d in governor.deltas if d[0] == p.JOINED and d[1]["name"] == "spot-9"]
+        assert not joined["paused"]
+        assert [d for d in governor.follow() if d[0] == p.PAUSED and d[1] == joined["address"]] == []
+    finally:
+        cluster.kill("spot-9")
 
 
 def test_a_paused_worker_gets_nothing_until_it_goes_on(cluster, governor):
