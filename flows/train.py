@@ -18,7 +18,7 @@ def train(table: str, model: dict[str, Any], folder: str) -> dict[str, Any]:
 
     Args:
         table: parquet folder.
-        model: `target`, `holdout`, `baseline`, `rounds`, `trials`, `validation_from`.
+        model: `target`, `holdout`, `baseline`, `rounds`, `trials`, `validation_from`; `trial_rounds` where fewer are enough to compare trials by.
         folder: where the model and its metrics go.
     """
     trials = models.attempt.map(table, unmapped(model), model["trials"]).result()

