@@ -55,7 +55,7 @@ class _Figures(tornado.web.RequestHandler):
     def get(self) -> None:
         e = self.extension
         self.set_header("Content-Type", "application/json")
-        self.write(json.dumps({"mode": e.mode, "epoch": e.epoch, "bound": e.bound_no, "governor": e.figures}))
+        self.write(json.dumps({"mode": e.mode, "epoch": e.epoch, "bound": e.binding.bound, "governor": e.figures}))
 
 
 def serve(extension: Extension) -> None:
@@ -89,8 +89,10 @@ class _Collector:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         e = self.extension
-        yield CounterMetricFamily("orc_scheduler_bound", "Tasks bound to workers", value=e.bound_no)
-        yield CounterMetricFamily("orc_scheduler_withdrawals", "Tasks asked back from workers", value=e.withdrawals)
+        yield CounterMetricFamily("orc_scheduler_bound", "Tasks bound to workers", value=e.binding.bound)
+        yield CounterMetricFamily(
+            "orc_scheduler_withdrawals", "Tasks asked back from workers", value=e.binding.withdrawals
+        )
         yield GaugeMetricFamily("orc_scheduler_tasks", "Tasks held or bound", value=len(e.tasks))
         yield GaugeMetricFamily(
             "orc_scheduler_inner_tasks", "Tasks that governed tasks submitted", value=len(e.inner.tasks)
@@ -102,7 +104,7 @@ class _Collector:
         for what, ms in sorted(e.longest.items()):
             longest.add_metric([what], ms / 1000)
         yield longest
-        waits = sorted(e.waits_ms)
+        waits = sorted(e.binding.waits_ms)
         if waits:
             ready = GaugeMetricFamily(
                 "orc_scheduler_ready_to_bound_seconds", "From ready to bound, the newest tasks", labels=("quantile",)

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import logging
-import pickle
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from distributed import SchedulerPlugin, Status
 from agent.model.pools import pool_of
 from agent.scheduler import dashboard, probe
 from agent.scheduler import protocol as p
+from agent.scheduler.binding import Binding
 from agent.scheduler.copies import Copies
 from agent.scheduler.counts import Counts, Size
 from agent.scheduler.inner import Inner
@@ -29,13 +29,10 @@ logger = logging.getLogger("orc.extension")
 
 #: deltas kept for a governor that is away
 KEPT = 500_000
-#: a slice of work in the scheduler's loop, seconds
-SLICE = 0.005
 #: what to do about Adaptive
 ADAPTIVE = "give its limits to a pool instead (workers.min and workers.max in pools.yaml), and end the Adaptive"
 #: dependencies of a task that are told
 MOST_UPSTREAM = 50
-_WITHDRAW = "orc-withdraw-"
 #: what Dask calls the removal of a worker that did not leave by itself → why
 _WHY_LEFT = (
     ("check-worker-ttl", "it was not heard for too long"),
@@ -97,13 +94,9 @@ class Extension(SchedulerPlugin):
         self.deltas: deque[p.Delta] = deque(maxlen=KEPT)
         self.seq = 0
         self.wake = asyncio.Event()
-        self.bound_no = 0
         #: longest stretch of the scheduler's loop by ORC, ms, by what it did
         self.longest: dict[str, float] = {"hold": 0.0, "bind": 0.0, "release": 0.0, "copy": 0.0}
-        #: ready → bound of the newest tasks, ms
-        self.waits_ms: deque[float] = deque(maxlen=10_000)
-        self.withdrawals = 0
-        self.copies, self.leaving = Copies(self), Leaving(self)
+        self.binding, self.copies, self.leaving = Binding(self), Copies(self), Leaving(self)
         #: workers that were lost, and did not leave by themselves
         self.broken = 0
         #: names of the workers that left, and when, wall ms
@@ -127,7 +120,7 @@ class Extension(SchedulerPlugin):
             logger.warning("ORC: %s", warning)
         scheduler.unrunnable = Unrunnable(scheduler.unrunnable)
         self.slices = Slices(scheduler)
-        self._wrap("steal-response", self._answered)
+        self._wrap("steal-response", self.binding.answered)
         self._wrap("long-running", self._lent)
         self._wrap("worker-status-change", self._status_changed)
         theirs = scheduler.handle_worker_status_change
@@ -231,7 +224,8 @@ class Extension(SchedulerPlugin):
         """A flow's own word, else the scheduler's mode."""
         return (says.get(p.MODE) if says else None) or self.mode
 
-    def _hold(self, ts: Any, asked: dict[str, float] | None) -> None:
+    def hold(self, ts: Any, asked: dict[str, float] | None) -> None:
+        """Keep a task from running until it is bound; `asked` are the resources that its author asked for."""
         ts.worker_restrictions = None
         ts.resource_restrictions = {**asked, p.HOLD: 1} if asked else _HELD
 
@@ -269,7 +263,7 @@ class Extension(SchedulerPlugin):
             # its result was lost with a worker: its last bind names that worker, so it is held again
             ts = self.scheduler.tasks.get(key)
             if ts is not None and self.governs(task):
-                self._hold(ts, task.asked)
+                self.hold(ts, task.asked)
         elif finish in ("forgotten", "erred") and task.ready:
             task.ready = False
             self.tell((p.GONE, key))
@@ -342,7 +336,7 @@ class Extension(SchedulerPlugin):
                     ts.suspicious = 0
                 if self.governs(task):
                     pinned = ts.worker_restrictions if not lost and ts.worker_restrictions is not task.ours else None
-                    self._hold(ts, task.asked)
+                    self.hold(ts, task.asked)
                     # an output partition of a shuffle, pinned to the worker that has it: it is let through when it is ready
                     ts.worker_restrictions = pinned or None
         task.withdrawing = task.ready = False
@@ -593,8 +587,8 @@ class Extension(SchedulerPlugin):
             "degraded": self.degraded,
             "epoch": self.epoch,
             "longest_ms": self.longest,
-            "bound": self.bound_no,
-            "waits_ms": list(self.waits_ms)[-most:],
+            "bound": self.binding.bound,
+            "waits_ms": list(self.binding.waits_ms)[-most:],
             "tasks": len(self.tasks),
             "adaptive": self.adaptive,
             "broken": self.broken,
@@ -647,7 +641,7 @@ class Extension(SchedulerPlugin):
                 self.leaving.drain(counts)
         for address in withdraw:
             if (counts := self.counts.get(address)) is not None:
-                self.withdraw(counts)
+                self.binding.withdraw(counts)
         for address in undrain:
             if (counts := self.counts.get(address)) is not None:
                 counts.draining = False
@@ -655,8 +649,8 @@ class Extension(SchedulerPlugin):
             if (task := self.tasks.get(key)) is not None:
                 self.leaving.ask(task, why)
         for key, kind, why in refuse:
-            self._refuse(key, kind, why)
-        return {"bound": await self._bind(epoch, binds)}
+            self.binding.refuse(key, kind, why)
+        return {"bound": await self.binding.bind(epoch, binds)}
 
     def _configure(self, pools: Iterable[Mapping[str, Any]]) -> None:
         self.sizes = {said["name"]: Size.read(said) for said in pools}
@@ -664,115 +658,3 @@ class Extension(SchedulerPlugin):
             self._joined(address)
             new = self.counts[address]
             new.bound, new.lent, new.inner, new.draining = old.bound, old.lent, old.inner, old.draining
-
-    async def _bind(self, epoch: int, binds: Sequence[Mapping[str, Any]]) -> list[list[str | None]]:
-        out: list[list[str | None]] = []
-        begin, slice_ = time.thread_time(), time.perf_counter()
-        client_msgs: dict[str, Any] = {}
-        worker_msgs: dict[str, Any] = {}
-        for bind in binds:
-            where: list[str | None] = []
-            load = (bind["cpus"], bind["memory_mib"], bind["gpus"])
-            workers = [c for c in self.counts.values() if c.pool == bind["pool"]]
-            for key in bind["keys"]:
-                where.append(self._bind_one(key, workers, load, bind["ahead"], client_msgs, worker_msgs))
-                if time.perf_counter() - slice_ > SLICE:
-                    self.scheduler.send_all(client_msgs, worker_msgs)
-                    client_msgs, worker_msgs = {}, {}
-                    self.took("bind", begin)
-                    await asyncio.sleep(0)
-                    if epoch < self.epoch:
-                        return out
-                    begin, slice_ = time.thread_time(), time.perf_counter()
-            out.append(where)
-        self.scheduler.send_all(client_msgs, worker_msgs)
-        self.took("bind", begin)
-        return out
-
-    def _bind_one(
-        self,
-        key: Any,
-        workers: Sequence[Counts],
-        load: tuple[int, int, int],
-        ahead: int,
-        client_msgs: dict[str, Any],
-        worker_msgs: dict[str, Any],
-    ) -> str | None:
-        """Send one held task to a worker with room; Dask picks among them by locality."""
-        task, ts = self.tasks.get(key), self.scheduler.tasks.get(key)
-        if task is None or ts is None or ts.state != "no-worker" or not task.ready:
-            return None
-        if not (load[1] or load[2]) and ahead and len(workers) == 1:
-            one = workers[0]
-            room = workers if one.fits(load, ahead) and not (one.draining or one.paused) else ()
-        else:
-            room = [
-                c
-                for c in workers
-                if not (c.draining or c.paused) and c.address in self.scheduler.workers and c.fits(load, ahead)
-            ]
-        if not room:
-            return None
-        if ahead:
-            # the least loaded, or the first worker would be filled to the brim
-            least = min(len(c.bound) for c in room)
-            room = [c for c in room if len(c.bound) == least]
-        old = ts.priority
-        self.bound_no += 1
-        ts.resource_restrictions = task.asked
-        ts.worker_restrictions = {c.address for c in room}
-        ts.priority = (old[0], 1 << 40, self.bound_no)
-        task.on = "sending"
-        self.scheduler._transitions({key: "processing"}, client_msgs, worker_msgs, "orc-bind")
-        if ts.state != "processing":
-            ts.priority = old
-            task.on = None
-            self._hold(ts, task.asked)
-            return None
-        address: str = ts.processing_on.address
-        # narrowed, so that nothing is stolen past the count
-        ts.worker_restrictions = task.ours = {address}
-        task.on, task.ready = address, False
-        self.waits_ms.append((time.perf_counter() - task.ready_at) * 1000)
-        self.counts[address].bound[key] = load
-        return address
-
-    def withdraw(self, counts: Counts) -> None:
-        """Ask the worker for what it has not started, by Dask's own steal request."""
-        for key in counts.bound:
-            self.withdrawals += 1
-            message = {"op": "steal-request", "key": key, "stimulus_id": f"{_WITHDRAW}{self.withdrawals}"}
-            self.scheduler.stream_comms[counts.address].send(message)
-
-    def _answered(self, theirs: Any, **message: Any) -> Any:
-        """The worker's answer: it gave the task back only if it had not started it."""
-        if not str(message.get("stimulus_id", "")).startswith(_WITHDRAW):
-            return theirs(**message)
-        task, ts = self.tasks.get(message["key"]), self.scheduler.tasks.get(message["key"])
-        given = message.get("state") in ("ready", "constrained", "waiting")
-        if (
-            given
-            and task is not None
-            and ts is not None
-            and ts.state == "processing"
-            and ts.processing_on.address == message.get("worker")
-        ):
-            task.withdrawing = True
-            self.scheduler.transitions({message["key"]: "released"}, stimulus_id=message["stimulus_id"])
-        return None
-
-    def _refuse(self, key: Any, kind: str, why: str) -> None:
-        """Fail a held task with the reason; its dependents fail with it."""
-        ts = self.scheduler.tasks.get(key)
-        if ts is None or ts.state != "no-worker" or key not in self.tasks:
-            return
-        try:
-            from agent import errors
-
-            error: Exception = getattr(errors, kind)(why)
-        except ImportError:  # a scheduler without ORC installed, which got this module by value
-            error = RuntimeError(why)
-        found = self.scheduler.transition(
-            key, "erred", exception=pickle.dumps(error), cause=key, stimulus_id="orc-refuse"
-        )
-        self.scheduler.transitions(found, stimulus_id="orc-refuse")

@@ -72,7 +72,7 @@ class Leaving:
     def drain(self, counts: Counts) -> None:
         """Nothing new to it; what has not started comes back, and what has checkpoints leaves at the next."""
         counts.draining = True
-        self.extension.withdraw(counts)
+        self.extension.binding.withdraw(counts)
         for key in counts.bound:
             if (task := self.extension.tasks.get(key)) is not None:
                 self.ask(task, f"{counts.name} is going away")

@@ -1,0 +1,143 @@
+"""Binding: held tasks go to workers with room, come back from those that have not started them, or are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.scheduler.counts import Counts
+
+if TYPE_CHECKING:
+    from agent.scheduler.extension import Extension
+
+#: a slice of work in the scheduler's loop, seconds
+SLICE = 0.005
+_WITHDRAW = "orc-withdraw-"
+
+
+class Binding:
+    """Does what the governor says of single tasks, where it is still true."""
+
+    def __init__(self, extension: Extension) -> None:
+        self.extension, self.scheduler = extension, extension.scheduler
+        #: tasks bound, and asked back
+        self.bound = self.withdrawals = 0
+        #: ready → bound of the newest tasks, ms
+        self.waits_ms: deque[float] = deque(maxlen=10_000)
+
+    async def bind(self, epoch: int, binds: Sequence[Mapping[str, Any]]) -> list[list[str | None]]:
+        """The worker of each key, None where it could not be bound; less when another governor has taken over meanwhile."""
+        out: list[list[str | None]] = []
+        begin, slice_ = time.thread_time(), time.perf_counter()
+        client_msgs: dict[str, Any] = {}
+        worker_msgs: dict[str, Any] = {}
+        for bind in binds:
+            where: list[str | None] = []
+            load = (bind["cpus"], bind["memory_mib"], bind["gpus"])
+            workers = [c for c in self.extension.counts.values() if c.pool == bind["pool"]]
+            for key in bind["keys"]:
+                where.append(self._bind_one(key, workers, load, bind["ahead"], client_msgs, worker_msgs))
+                if time.perf_counter() - slice_ > SLICE:
+                    self.scheduler.send_all(client_msgs, worker_msgs)
+                    client_msgs, worker_msgs = {}, {}
+                    self.extension.took("bind", begin)
+                    await asyncio.sleep(0)
+                    if epoch < self.extension.epoch:
+                        return out
+                    begin, slice_ = time.thread_time(), time.perf_counter()
+            out.append(where)
+        self.scheduler.send_all(client_msgs, worker_msgs)
+        self.extension.took("bind", begin)
+        return out
+
+    def _bind_one(
+        self,
+        key: Any,
+        workers: Sequence[Counts],
+        load: tuple[int, int, int],
+        ahead: int,
+        client_msgs: dict[str, Any],
+        worker_msgs: dict[str, Any],
+    ) -> str | None:
+        """Send one held task to a worker with room; Dask picks among them by locality."""
+        task, ts = self.extension.tasks.get(key), self.scheduler.tasks.get(key)
+        if task is None or ts is None or ts.state != "no-worker" or not task.ready:
+            return None
+        if not (load[1] or load[2]) and ahead and len(workers) == 1:
+            one = workers[0]
+            room = workers if one.fits(load, ahead) and not (one.draining or one.paused) else ()
+        else:
+            room = [
+                c
+                for c in workers
+                if not (c.draining or c.paused) and c.address in self.scheduler.workers and c.fits(load, ahead)
+            ]
+        if not room:
+            return None
+        if ahead:
+            # the least loaded, or the first worker would be filled to the brim
+            least = min(len(c.bound) for c in room)
+            room = [c for c in room if len(c.bound) == least]
+        old = ts.priority
+        self.bound += 1
+        ts.resource_restrictions = task.asked
+        ts.worker_restrictions = {c.address for c in room}
+        ts.priority = (old[0], 1 << 40, self.bound)
+        task.on = "sending"
+        self.scheduler._transitions({key: "processing"}, client_msgs, worker_msgs, "orc-bind")
+        if ts.state != "processing":
+            ts.priority = old
+            task.on = None
+            self.extension.hold(ts, task.asked)
+            return None
+        address: str = ts.processing_on.address
+        # narrowed, so that nothing is stolen past the count
+        ts.worker_restrictions = task.ours = {address}
+        task.on, task.ready = address, False
+        self.waits_ms.append((time.perf_counter() - task.ready_at) * 1000)
+        self.extension.counts[address].bound[key] = load
+        return address
+
+    def withdraw(self, counts: Counts) -> None:
+        """Ask the worker for what it has not started, by Dask's own steal request."""
+        for key in counts.bound:
+            self.withdrawals += 1
+            message = {"op": "steal-request", "key": key, "stimulus_id": f"{_WITHDRAW}{self.withdrawals}"}
+            self.scheduler.stream_comms[counts.address].send(message)
+
+    def answered(self, theirs: Any, **message: Any) -> Any:
+        """The worker's answer: it gave the task back only if it had not started it."""
+        if not str(message.get("stimulus_id", "")).startswith(_WITHDRAW):
+            return theirs(**message)
+        task, ts = self.extension.tasks.get(message["key"]), self.scheduler.tasks.get(message["key"])
+        given = message.get("state") in ("ready", "constrained", "waiting")
+        if (
+            given
+            and task is not None
+            and ts is not None
+            and ts.state == "processing"
+            and ts.processing_on.address == message.get("worker")
+        ):
+            task.withdrawing = True
+            self.scheduler.transitions({message["key"]: "released"}, stimulus_id=message["stimulus_id"])
+        return None
+
+    def refuse(self, key: Any, kind: str, why: str) -> None:
+        """Fail a held task with the reason; its dependents fail with it."""
+        ts = self.scheduler.tasks.get(key)
+        if ts is None or ts.state != "no-worker" or key not in self.extension.tasks:
+            return
+        try:
+            from agent import errors
+
+            error: Exception = getattr(errors, kind)(why)
+        except ImportError:  # a scheduler without ORC installed, which got this module by value
+            error = RuntimeError(why)
+        found = self.scheduler.transition(
+            key, "erred", exception=pickle.dumps(error), cause=key, stimulus_id="orc-refuse"
+        )
+        self.scheduler.transitions(found, stimulus_id="orc-refuse")
