@@ -44,6 +44,9 @@ class Setting:
     most_h: float = 6.0
     #: cost of an hour of lateness in the tables, in hours on demand
     late: float = 10.0
+    #: to wait while a zone has capacity must save more than this part of what is left to pay: slack is worth more than
+    #: rates that are taken for known make it
+    idle: float = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +129,11 @@ class Placement:
         beliefs, stay = self.beliefs, self._stay_usd(state)
         best, most = None, 0.0
         if self._safe(state, self.tick_h - self.startup_h):
+            dear = stay * (1 + self.setting.idle) if state.mode == "idle" else stay
             for i, zone in enumerate(self._keep):
                 if zone in asked or (state.mode, state.zone) == ("spot", zone) or not beliefs.up[:, zone].any():
                     continue
-                saves = float((stay - self._go_usd(state, i, "spot")) @ self._states(*beliefs.given(zone, True)))
+                saves = float((dear - self._go_usd(state, i, "spot")) @ self._states(*beliefs.given(zone, True)))
                 if saves > most:
                     best, most = zone, saves
         if best is not None:
