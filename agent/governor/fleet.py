@@ -42,6 +42,10 @@ class Live:
     #: it was told that it is taken away
     noticed: bool = False
 
+    def notice(self) -> None:
+        """It is to be taken away, and gets no more work."""
+        self.noticed = self.counts.draining = True
+
 
 class Fleet:
     """Workers by pool and address, and leases from asking for a worker on."""
@@ -190,6 +194,26 @@ class Fleet:
         """Of a worker now, micro-dollars an hour."""
         view = self.pools.get(pool)
         return (view.price if view.price is not None else view.pool.price_at(now)) if view is not None else 0
+
+    def noticed(self, worker: str) -> str | None:
+        """A worker is to be taken away: it gets no more work. Its address, when it has joined."""
+        for address, live in self.live.items():
+            if live.counts.name == worker:
+                live.notice()
+                self.dirty = True
+                return address
+        return None
+
+    def seen(self, workers: Iterable[Mapping[str, Any]]) -> None:
+        """The workers that the scheduler has now: no other gets work, though what became of them is still to be heard."""
+        there = {worker["address"]: worker for worker in workers}
+        for address, live in self.live.items():
+            worker = there.get(address)
+            if worker is None or worker["draining"]:
+                live.counts.draining = True
+            else:
+                live.counts.paused = worker["paused"]
+        self.dirty = True
 
     def state_of(self, name: str) -> PoolState | None:
         """A pool as far as its declaration goes."""

@@ -560,7 +560,7 @@ class Governor:
         now = self.clock()
         if state["ack"] >= self.ack:
             # or the next plan would send to the same worker that is not there, until its going has been heard of
-            self.view.seen(state["workers"])
+            self.view.fleet.seen(state["workers"])
         for key, *about in state["ready"]:
             if key not in self.view.group_of:
                 self.view.apply((p.READY, key, *about), now)

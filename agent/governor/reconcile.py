@@ -36,7 +36,8 @@ def reconcile(
     newest = {key: id for id, key, *_ in opened}
     for id, key, _, pool, _ in opened:
         if newest[key] == id and key in bound:
-            _rebind(view, id, pool, *bound[key], now)
+            theirs, spec, address = bound[key]
+            _rebind(view, id, pool, Task(theirs, spec, 0, now), address, now)
         elif newest[key] == id and key in ended:
             _, _, result, _, start, stop, _, lineage, *_ = ended[key]
             named = tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage)
@@ -46,26 +47,24 @@ def reconcile(
         else:
             entry.outcomes.append(Ended(placement=id, result="not sent" if key in ready else "unknown"))
     entry.says["closed"] = len(entry.outcomes)
-    for key, about in bound.items():
+    for key, (theirs, spec, address) in bound.items():
         if key not in newest:
-            _adopt(view, book, *about, entry, now)
+            _adopt(view, book, Task(theirs, spec, 0, now), address, entry, now)
 
 
-def _adopt(view: View, book: Book, key: Any, spec: int, address: str, entry: Entry, now: int) -> None:
+def _adopt(view: View, book: Book, task: Task, address: str, entry: Entry, now: int) -> None:
     """A task is bound and no record says so: another governor's record has not arrived. It gets one."""
     live = view.fleet.live.get(address)
     pool = live.counts.pool if live is not None else ""
-    task = Task(key, spec, 0, now)
     group = view.group(task, now)
     decision = Decision(
         group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run, flow_run=group.flow_run, verb="bind",
         pool=pool, reason=f"{pool}: bound before this governor began, by one whose record has not arrived", options=(),
     )  # fmt: skip
-    _rebind(view, book.placed(book.decided(decision, entry), task, entry), pool, key, spec, address, now)
+    _rebind(view, book.placed(book.decided(decision, entry), task, entry), pool, task, address, now)
 
 
-def _rebind(view: View, placement: int, pool: str, key: Any, spec: int, address: str, now: int) -> None:
-    task = Task(key, spec, 0, now)
+def _rebind(view: View, placement: int, pool: str, task: Task, address: str, now: int) -> None:
     group = view.group(task, now)
     load = view.load(group, pool) if view.fleet.state_of(pool) else (0, 0, 0)
     view.sent(Bound(task, placement, group.id, pool, address, now, EXPECTED_MS, view.fleet.price(pool, now), load))

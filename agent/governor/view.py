@@ -142,7 +142,7 @@ class View:
                 paused.counts.paused = delta[2]
         elif kind == p.NOTICE:
             if (leaving := self.fleet.live.get(delta[1])) is not None:
-                leaving.noticed = leaving.counts.draining = True
+                leaving.notice()
                 self.leaving.append(delta[1])
                 self.news.append({"notice": leaving.counts.name, "left_ms": delta[2], "why": delta[3]})
         elif kind == p.SAVED:
@@ -291,26 +291,6 @@ class View:
             if bound.address == address:
                 self._ended(key, "lost", address, 0, 0, 0, now_ms=now_ms)
         self.fleet.gone(address, why, now_ms)
-
-    def noticed(self, worker: str) -> str | None:
-        """A worker is to be taken away: it gets no more work. Its address, when it has joined."""
-        for address, live in self.fleet.live.items():
-            if live.counts.name == worker:
-                live.noticed = live.counts.draining = True
-                self.dirty = True
-                return address
-        return None
-
-    def seen(self, workers: Iterable[Mapping[str, Any]]) -> None:
-        """The workers that the scheduler has now: no other gets work, though what became of them is still to be heard."""
-        there = {worker["address"]: worker for worker in workers}
-        for address, live in self.fleet.live.items():
-            worker = there.get(address)
-            if worker is None or worker["draining"]:
-                live.counts.draining = True
-            else:
-                live.counts.paused = worker["paused"]
-        self.dirty = True
 
     def pool_states(self, now_ms: int) -> tuple[PoolState, ...]:
         """Every declared pool, and `default` when workers belong to none."""

@@ -149,7 +149,7 @@ class Workers:
         """A provider, or a feed of prices, saw something."""
         now = self.clock()
         if isinstance(observation, Notice):
-            address = self.view.noticed(observation.worker)
+            address = self.fleet.noticed(observation.worker)
             logger.info("%s will be taken away in %d ms", observation.worker, observation.left_ms)
             self.say({"notice": observation.worker, "left_ms": observation.left_ms})
             if address is not None:

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.scheduler.counts import Counts
+from agent.scheduler.slices import SLICE
 
 if TYPE_CHECKING:
     from agent.scheduler.extension import Extension
 
-#: a slice of work in the scheduler's loop, seconds
-SLICE = 0.005
 _WITHDRAW = "orc-withdraw-"
 
 

@@ -121,7 +121,7 @@ def test_a_launched_worker_that_leaves_is_named_with_the_reason_until_its_machin
 
 def test_a_notice_takes_a_worker_out_of_the_plan():
     made = view()
-    assert made.noticed("spot-0") == "tcp://1"
+    assert made.fleet.noticed("spot-0") == "tcp://1"
     assert made.pool_states(0)[1].workers[0].draining
 
 
