@@ -108,10 +108,10 @@ def _owner(port: int) -> str:
 
 
 #: Prefect's server records each state change in a transaction of its own; many in one are several times as many a second,
-#: and what it cannot record in time it drops
+#: and what it cannot record in time it drops. Whole seconds: the recorder's interval is cast to an integer, and at 0 it spins
 RECORDING = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.25",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
 }
