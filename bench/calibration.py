@@ -16,12 +16,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from agent.governor.learning import Learning
 from agent.model.needs import Needs
 from agent.model.snapshot import Group
 from agent.planner.estimate import estimate
 from agent.simulate import trace
 from agent.simulate.workflow import read
+from agent.state.statistics import Statistics
 from bench import table
 
 HOUR = 3_600_000
@@ -39,20 +39,20 @@ def runtimes(data: Path) -> list[dict[str, Any]]:
         for task in read(path).tasks:
             found[task.task_class].append(task.run_ms)
         for name, pool in sorted(found.items()):
-            learning = Learning()
+            statistics = Statistics()
             group = Group(
                 id="g", task_class=name, name=name, needs=Needs(), root_run="", flow_run="", ready=1, since_ms=0
             )
             for n in range(40):
                 ms = max(1, round(r.choice(pool) * r.lognormvariate(0, 0.15)))
-                known = {(s.task_class, s.pool): s for s in learning.statistics({name})}
+                known = {(s.task_class, s.pool): s for s in statistics.of_classes({name})}
                 bucket = "3 to 9" if 3 <= n < 10 else "10 to 39" if n >= 10 else ""
                 for label, sigmas in QUANTILES.items():
                     if bucket:
                         counts = below[bucket, label]
                         counts[0] += ms <= estimate(group, "here", known, sigmas).high_ms
                         counts[1] += 1
-                learning.ran(name, "here", 0, ms, "")
+                statistics.record_runtime(name, "here", 0, ms, "")
     return [
         {
             "what": f"runtime at most its {label} quantile, {bucket} executions known",
@@ -68,7 +68,7 @@ def hazards(data: Path) -> list[dict[str, Any]]:
     """How often a day's losses lie in the intervals of what was learned before it."""
     covered, of = dict.fromkeys(LEVELS, 0), 0
     for path in sorted((data / "spot/v100").glob("*.json.gz")):
-        zone, learning = trace.read(path), Learning()
+        zone, statistics = trace.read(path), Statistics()
         per_day = 24 * HOUR // zone.step_ms
         begun: int | None = None
         for day in range(len(zone.capacity) // per_day):
@@ -83,11 +83,11 @@ def hazards(data: Path) -> list[dict[str, Any]]:
             hours = up * zone.step_ms / HOUR
             if day and hours >= 1:
                 for level in LEVELS:
-                    low, high = learning.losses(zone.name, learning.hazard(zone.name, 100), hours, level)
+                    low, high = statistics.losses(zone.name, statistics.hazard(zone.name, 100), hours, level)
                     covered[level] += low <= len(lives) <= high
                 of += 1
             for ms in lives:
-                learning.lived(zone.name, ms, True)
+                statistics.record_worker_life(zone.name, ms, True)
     return [
         {
             "what": f"a day's losses in the {level:.0%} interval of what was learned before",

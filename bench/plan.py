@@ -18,13 +18,13 @@ import psutil
 
 from agent.governor.governor import Governor
 from agent.governor.rulebook import Rulebook
-from agent.governor.view import Bound, View
 from agent.ledger.ledger import Ledger
 from agent.model.needs import Needs
 from agent.model.pools import Pool, PriceStep
 from agent.model.snapshot import Group, Policy, PoolState, Snapshot, Statistic, Worker
 from agent.planner.plan import VERSION, plan
 from agent.scheduler import protocol as p
+from agent.state.cluster import Bound, ClusterState
 from bench import table
 
 POOLS, RULES, GROUPS, TASKS = 30, 20, 50, 100_000
@@ -176,7 +176,7 @@ def replan(events: int) -> list[dict[str, Any]]:
     """One event on a 100,000-task graph, up to the next plan: the view, the graph and the plan, against a full pass each tenth."""
     r = random.Random(1)
     five = tuple(replace(state.pool, slots=64, cpus=64) for state in pools(6))
-    view = View(five, lambda facts: (), frozenset())
+    view = ClusterState(five, lambda facts: (), frozenset())
     needs = {"interruptible": True}
     for n in range(GROUPS):
         run = {"flow_run": "f", "root_run": "r", "deadline_ms": 10**10}
@@ -207,7 +207,7 @@ def replan(events: int) -> list[dict[str, Any]]:
         waiting = view.live_groups()
         shot = Snapshot(
             now_ms=now, planner=VERSION, rules_digest="", seed=0, policy=Policy(), pools=view.pool_states(now), groups=waiting,
-            statistics=view.learning.statistics({g.task_class for g in waiting}), runs=runs, graphs=True,
+            statistics=view.statistics.of_classes({g.task_class for g in waiting}), runs=runs, graphs=True,
         )  # fmt: skip
         return shot, plan(shot)
 
@@ -268,11 +268,11 @@ def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
     async def ask(handler: str, **said: Any) -> dict[str, Any]:
         return {"bound": [[f"tcp://{bind['pool']}"] * len(bind["keys"]) for bind in said.get("binds", ())]}
 
-    governor.remote.ask = ask  # type: ignore[method-assign]
+    governor.scheduler_client.call = ask  # type: ignore[method-assign]
 
     async def story() -> tuple[float, float]:
         await governor._take()
-        view = governor.view
+        view = governor.state
         view.apply(
             (
                 p.SPECIFIED,
@@ -328,13 +328,13 @@ async def _rounds(governor: Governor, count: int, tasks: int) -> None:
     global _keys
     for _ in range(count):
         now = governor.clock()
-        for key in list(governor.view.bound):
-            governor.view.apply(
-                (p.ENDED, key, "done", governor.view.bound[key].address, now - 2000, now - 100, 10), now
+        for key in list(governor.state.bound):
+            governor.state.apply(
+                (p.ENDED, key, "done", governor.state.bound[key].address, now - 2000, now - 100, 10), now
             )
         for _ in range(tasks):
             _keys += 1
-            governor.view.apply((p.READY, f"work-{_keys:032x}", 0, 0, now), now)
+            governor.state.apply((p.READY, f"work-{_keys:032x}", 0, 0, now), now)
         await governor._round()
 
 

@@ -57,7 +57,7 @@ class _Status(_Handler):
     def get(self) -> None:
         g, now = self.governor, self.governor.clock()
         pools = []
-        for state in g.view.pool_states(now):
+        for state in g.state.pool_states(now):
             pool = state.pool
             pools.append(
                 {
@@ -89,11 +89,11 @@ class _Status(_Handler):
                 "degraded": g.degraded,
                 "warnings": g.warnings,
                 "pools": pools,
-                "running": len(g.view.bound),
-                "held": sum(len(tasks) for tasks in g.view.ready.values()),
-                "open_usd_micros": g.view.fleet.open_usd_micros(now),
+                "running": len(g.state.bound),
+                "held": sum(len(tasks) for tasks in g.state.ready.values()),
+                "open_usd_micros": g.state.fleet.open_usd_micros(now),
                 "scheduler": g.scheduler,
-                "through": g.view.through,
+                "through": g.state.through,
                 "spooled": g.ledger.spooled,
                 "rules": {
                     "count": g.rulebook.rules.count,
@@ -108,7 +108,7 @@ class _Status(_Handler):
 
 def _losses(governor: Governor, state: PoolState) -> tuple[float, int, int]:
     """Of a worker that runs for a day: interruptions expected, and the 90 % interval."""
-    low, high = governor.view.learning.losses(state.pool.name, state.hazard_per_hour, 24, 0.9)
+    low, high = governor.state.statistics.losses(state.pool.name, state.hazard_per_hour, 24, 0.9)
     return 24 * state.hazard_per_hour, low, high
 
 
@@ -143,7 +143,7 @@ class _Why(_Handler):
             }
             for h in holds
         ]
-        state = await g.remote.ask("orc_state", flow_run=run) if not g._stop else {"waiting": []}
+        state = await g.scheduler_client.call("orc_state", flow_run=run) if not g._stop else {"waiting": []}
         for key, since, on, count in state["waiting"]:
             lines.append(
                 {
@@ -160,11 +160,11 @@ class _Why(_Handler):
             {
                 "task": str(b.task.key),
                 "pool": b.pool,
-                "worker": g.view.fleet.live[b.address].counts.name if b.address in g.view.fleet.live else b.address,
+                "worker": g.state.fleet.live[b.address].counts.name if b.address in g.state.fleet.live else b.address,
                 "for": show_ms(now - b.at_ms),
             }
-            for b in g.view.bound.values()
-            if not run or run in (g.view.specs[b.task.spec].flow_run, g.view.specs[b.task.spec].root_run)
+            for b in g.state.bound.values()
+            if not run or run in (g.state.specs[b.task.spec].flow_run, g.state.specs[b.task.spec].root_run)
         ]
         self.finish({"holds": lines, "running": running})
 
@@ -186,10 +186,10 @@ class _Answer(_Handler):
         held, done = found[0], asyncio.get_running_loop().create_future()
 
         def answer(now: int) -> None:
-            if held.group not in self.governor.view.ready:
+            if held.group not in self.governor.state.ready:
                 done.set_result(False)
                 return
-            rules = [v.rule for v in self.governor.view.groups.known[held.group].verdicts if v.verb == "escalate"]
+            rules = [v.rule for v in self.governor.state.groups.known[held.group].verdicts if v.verb == "escalate"]
             words = {
                 "answer": verb,
                 "groups": [held.group],
@@ -211,8 +211,8 @@ class _Override(_Handler):
     async def post(self) -> None:
         said, g = self.said(), self.governor
         pool = said.get("pool")
-        if pool not in g.view.fleet.pools:
-            return self.fail(404, f"there is no pool {pool!r}; pools are {', '.join(sorted(g.view.fleet.pools))}")
+        if pool not in g.state.fleet.pools:
+            return self.fail(404, f"there is no pool {pool!r}; pools are {', '.join(sorted(g.state.fleet.pools))}")
         if not said.get("by"):
             return self.fail(400, "who says so? say --by NAME")
         if g.ledger.away:
@@ -220,7 +220,7 @@ class _Override(_Handler):
         wanted = str(said.get("task", "")).replace("-", "")
         groups = {
             group
-            for key, group in g.view.group_of.items()
+            for key, group in g.state.group_of.items()
             if wanted and (wanted in str(key).replace("-", "") or group.startswith(wanted))
         }
         if not groups:

@@ -13,29 +13,29 @@ from functools import partial
 from typing import Any
 
 from agent.errors import LedgerAwayError
-from agent.governor.book import Book, Held, held
-from agent.governor.groups import Task, Word
 from agent.governor.metrics import figures
-from agent.governor.reconcile import reconcile
-from agent.governor.remote import Remote
+from agent.governor.provisioner import Provisioner
+from agent.governor.recovery import reconcile
 from agent.governor.rulebook import Refused as RulesRefused
 from agent.governor.rulebook import Rulebook, Rules
-from agent.governor.view import Bound, View
-from agent.governor.words import carried
-from agent.governor.workers import Workers
+from agent.governor.scheduler_client import SchedulerClient
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
-from agent.ledger.records import Ended, Entry, Lease
 from agent.ledger.rows import BudgetTakenError
 from agent.model.codec import digest, encode
 from agent.model.plans import Plan
 from agent.model.pools import Pool
+from agent.model.records import Ended, Entry, Lease
 from agent.model.snapshot import Budget, Group, Policy, PoolState, Running, Snapshot
 from agent.planner.estimate import by_shape, estimate, statistics_of
 from agent.planner.plan import VERSION, plan
 from agent.planner.room import share
 from agent.pools.port import Provider, Report
 from agent.scheduler import protocol as p
+from agent.state.answers import carried
+from agent.state.cluster import Bound, ClusterState
+from agent.state.groups import Task, Word
+from agent.state.recorder import Held, Recorder, held
 
 logger = logging.getLogger("orc.governor")
 
@@ -79,10 +79,12 @@ class Governor:
         #: what else observes the world for as long as the governor runs: prices
         self.feeds = feeds
         self.clock = clock or (lambda: round(time.time() * 1000))
-        self.view = View(pools, rulebook.rules.judge, rulebook.rules.set.facts)
-        self.book = Book(self.view)
-        self.remote = Remote(scheduler)
-        self.workers = Workers(self.view, providers, self.remote, self.clock, self.say, self._look_up)
+        self.state = ClusterState(pools, rulebook.rules.judge, rulebook.rules.set.facts)
+        self.recorder = Recorder(self.state)
+        self.scheduler_client = SchedulerClient(scheduler)
+        self.provisioner = Provisioner(
+            self.state, providers, self.scheduler_client, self.clock, self.say, self._look_up
+        )
         self.ack = 0
         self.degraded: list[str] = []
         self.warnings: list[str] = []
@@ -118,10 +120,10 @@ class Governor:
         """Take the lease where it was not taken yet, begin with a full snapshot, and go round until stopped."""
         if not self.epoch:
             await self._take()
-        async with self.remote:
+        async with self.scheduler_client:
             await self._begin()
             self.on_begun()
-            feeds = [self.workers.job(feed(self.workers.observed)) for feed in self.feeds]
+            feeds = [self.provisioner.job(feed(self.provisioner.observed)) for feed in self.feeds]
             try:
                 while not self._stop:
                     await self._round()
@@ -139,7 +141,7 @@ class Governor:
     @property
     def epoch(self) -> int:
         """The lease's number: only the newest is obeyed. 0 before it is taken."""
-        return self.remote.epoch
+        return self.scheduler_client.epoch
 
     def stop(self) -> None:
         """End after this round."""
@@ -157,9 +159,9 @@ class Governor:
         await self._taken(epoch)
 
     async def _taken(self, epoch: int) -> None:
-        self.remote.epoch = epoch
-        view, book = self.view, self.book
-        book.next_decision, book.next_placement, view.fleet.next_lease, book.next_run = await self._write(
+        self.scheduler_client.epoch = epoch
+        view, recorder = self.state, self.recorder
+        recorder.next_decision, recorder.next_placement, view.fleet.next_lease, recorder.next_run = await self._write(
             self.ledger.next_ids
         )
         await self._write(
@@ -169,14 +171,14 @@ class Governor:
             for said in record.body["said"]:
                 self._heard(said)
         for run in await self._write(self.ledger.runs):
-            book.runs[run.flow_run] = run.no
+            recorder.runs[run.flow_run] = run.no
         roots: list[str] = []
         for task_class, pool, result, start, ran, root in await self._write(lambda: list(self.ledger.executions())):
             if result == "done" and ran:
-                view.learning.ran(task_class, pool, start + ran, ran, root)
+                view.statistics.record_runtime(task_class, pool, start + ran, ran, root)
                 roots.append(root)
         for root in dict.fromkeys(roots):
-            view.learning.quiet(root)
+            view.statistics.close_run(root)
 
     async def _try_to_take(self) -> int | None:
         try:
@@ -193,18 +195,18 @@ class Governor:
     async def _begin(self) -> None:
         """Full snapshot; what a crash left open is closed, and only that."""
         now = self.clock()
-        state = await self.remote.ask("orc_snapshot")
+        state = await self.scheduler_client.call("orc_snapshot")
         self.degraded, self.warnings = list(state["degraded"]), list(state["warnings"])
-        await self.remote.ask(
-            "orc_instruct", pools=[self._size(view.pool) for view in self.view.fleet.pools.values()], mode=self.mode
+        await self.scheduler_client.call(
+            "orc_instruct", pools=[self._size(view.pool) for view in self.state.fleet.pools.values()], mode=self.mode
         )
-        state = await self.remote.ask("orc_snapshot")
+        state = await self.scheduler_client.call("orc_snapshot")
         self.ack = state["ack"]
-        known = await self.workers.adopt()
+        known = await self.provisioner.adopt()
         for lease in await self._write(self.ledger.open_leases):
-            self.view.fleet.leases[lease.id] = lease
-        self.view.begin(state, now)
-        self.workers.reconcile(known, dict(state.get("departed", ())), now)
+            self.state.fleet.leases[lease.id] = lease
+        self.state.begin(state, now)
+        self.provisioner.reconcile(known, dict(state.get("departed", ())), now)
         entry = self._entry(now, "start")
         entry.says.update(
             scheduler=self.scheduler,
@@ -212,9 +214,9 @@ class Governor:
             degraded=self.degraded,
             rules=self.rulebook.rules.digest,
             planner=VERSION,
-            pools=[encode(v.pool).decode() for v in self.view.fleet.pools.values()],
+            pools=[encode(v.pool).decode() for v in self.state.fleet.pools.values()],
         )
-        reconcile(self.view, self.book, await self._write(self.ledger.open_placements), state, entry, now)
+        reconcile(self.state, self.recorder, await self._write(self.ledger.open_placements), state, entry, now)
         await self._commit(entry)
         if self.rulebook.wrong:
             self._rules_refused()
@@ -222,7 +224,7 @@ class Governor:
     async def _follow(self) -> None:
         # a long poll that something else has overtaken stays out and is read in a later round
         follow = self._poll = self._poll or asyncio.ensure_future(
-            self.remote.ask("orc_follow", ack=self.ack, wait=REST)
+            self.scheduler_client.call("orc_follow", ack=self.ack, wait=REST)
         )
         wake: asyncio.Future[Any] = asyncio.ensure_future(self._wake.wait())
         done, _ = await asyncio.wait({follow, wake}, return_when=asyncio.FIRST_COMPLETED)
@@ -236,9 +238,9 @@ class Governor:
                 logger.warning("deltas were lost; starting again from a full snapshot")
                 return await self._begin()
             for delta in reply["deltas"]:
-                self.view.apply(delta, now)
+                self.state.apply(delta, now)
             self.ack = reply["ack"]
-            self.workers.end_left()
+            self.provisioner.end_left()
         commands, self._commands = self._commands, []
         for command in commands:
             command(now)
@@ -249,17 +251,17 @@ class Governor:
     # ------------------------------------------------------------------ one round
     async def _round(self) -> None:
         now = self.clock()
-        view = self.view
+        view = self.state
         view.forget_quiet(now)
         if now - self._folded_ms > FOLD_MS:
             self._folded_ms = now
-            self.workers.job(asyncio.to_thread(self.ledger.checkpoint))
+            self.provisioner.job(asyncio.to_thread(self.ledger.checkpoint))
         await self._refuse_wrong()
         await self._judge_again(now)
         await self._write_words(now)
         if now - self._shown_ms > SHOW_MS:
             self._shown_ms = now
-            await self.remote.ask("orc_instruct", figures=figures(self))
+            await self.scheduler_client.call("orc_instruct", figures=figures(self))
         if view.shadow:
             await self._shadow(now)
         running: tuple[Running, ...] = ()
@@ -311,20 +313,23 @@ class Governor:
 
     def _due(self, now: int) -> bool:
         """Whether time alone may change the plan."""
-        for state in self.view.fleet.pools.values():
-            if self.view.ready and state.retry_ms and state.retry_ms <= now:
+        for state in self.state.fleet.pools.values():
+            if self.state.ready and state.retry_ms and state.retry_ms <= now:
                 return True
-        if self.view.ready and now - self._renewed_ms > 1_000:
+        if self.state.ready and now - self._renewed_ms > 1_000:
             self._renewed_ms = now
             return True
         idle = [
             live
-            for live in self.view.fleet.live.values()
-            if live.idle_since_ms is not None and not live.counts.draining and live.counts.pool in self.view.fleet.pools
+            for live in self.state.fleet.live.values()
+            if live.idle_since_ms is not None
+            and not live.counts.draining
+            and live.counts.pool in self.state.fleet.pools
         ]
         return (
             any(
-                now - (live.idle_since_ms or 0) >= self.view.fleet.pools[live.counts.pool].pool.idle_ms for live in idle
+                now - (live.idle_since_ms or 0) >= self.state.fleet.pools[live.counts.pool].pool.idle_ms
+                for live in idle
             )
             and now - self._renewed_ms > 1_000
         )
@@ -342,15 +347,15 @@ class Governor:
             }
             await self._commit(Entry(kind="said", at_ms=now, mode=self.mode, says={"said": [said]}))
             logger.info("%d rules are in force, digest %s", new.count, new.digest[:12])
-            moved = self.view.judge_again(new.judge, new.set.facts, now)
+            moved = self.state.judge_again(new.judge, new.set.facts, now)
             self.rulebook.swap(new)
         else:
-            moved = self.view.turn_hour(now)
-        for word in carried(self.view.groups.words, self.view.groups.known, moved):
+            moved = self.state.turn_hour(now)
+        for word in carried(self.state.groups.words, self.state.groups.known, moved):
             self.answer(word)
         if now - self._looked_ms >= LOOK_MS and not self._looking and self._new_rules is None:
             self._looked_ms, self._looking = now, True
-            self.workers.job(self._look_at_rules())
+            self.provisioner.job(self._look_at_rules())
 
     async def _look_at_rules(self) -> None:
         wrong = self.rulebook.wrong
@@ -373,13 +378,13 @@ class Governor:
 
     async def _write_words(self, now: int) -> None:
         """What people and providers said is on record before it has an effect."""
-        said, self._says = [*self._says, *self.view.news], []
-        self.view.news = []
+        said, self._says = [*self._says, *self.state.news], []
+        self.state.news = []
         if said:
             await self._commit(Entry(kind="said", at_ms=now, mode=self.mode, says={"said": said}))
-        leaving, self.view.leaving = self.view.leaving, []
+        leaving, self.state.leaving = self.state.leaving, []
         for address in leaving:
-            self.workers.job(self.remote.copy_off(address))
+            self.provisioner.job(self.scheduler_client.copy_off(address))
 
     async def _snapshot(self, now: int, groups: tuple[Group, ...], running: tuple[Running, ...] = ()) -> Snapshot:
         budgets: tuple[Budget, ...] = ()
@@ -391,14 +396,14 @@ class Governor:
             rules_digest=self.rulebook.rules.digest,
             seed=0,
             policy=self.policy,
-            pools=self.view.pool_states(now),
+            pools=self.state.pool_states(now),
             groups=groups,
-            statistics=self.view.learning.statistics(
+            statistics=self.state.statistics.of_classes(
                 {g.task_class for g in (*groups, *(task.group for task in running))}
             ),
             budgets=budgets,
-            usage=self.view.usage(groups),
-            runs=self.view.runs(now),
+            usage=self.state.usage(groups),
+            runs=self.state.runs(now),
             running=running,
         )
 
@@ -420,14 +425,14 @@ class Governor:
         groups = {group.id: group for group in snapshot.groups}
         states = {state.pool.name: state for state in snapshot.pools}
         statistics = statistics_of(snapshot)
-        numbers = {at: self.book.decided(decision, entry) for at, decision in enumerate(made.decisions)}
+        numbers = {at: self.recorder.decided(decision, entry) for at, decision in enumerate(made.decisions)}
         self.holds = {w.group + w.reason: held(groups[w.group], w, made.decisions[w.decision]) for w in made.waits}
         out = []
         for bind in made.binds:
             group, state = groups[bind.group], states[bind.pool]
             number = numbers[bind.decision]
-            tasks = self.view.take(bind)
-            ids = [self.book.placed(number, task, entry, bind.budget, bind.reserve_usd_micros) for task in tasks]
+            tasks = self.state.take(bind)
+            ids = [self.recorder.placed(number, task, entry, bind.budget, bind.reserve_usd_micros) for task in tasks]
             entry.team, entry.trace, entry.root_run = self._context(tasks[0])
             guess = estimate(group, bind.pool, statistics, self.policy.deadline_sigmas)
             out.append(
@@ -438,13 +443,13 @@ class Governor:
                     tasks,
                     ids,
                     max(1, guess.mean_ms - group.done_ms),
-                    self.view.load(group, bind.pool),
+                    self.state.load(group, bind.pool),
                 )
             )
         return out
 
     def _context(self, task: Task) -> tuple[str, str, str]:
-        spec = self.view.specs[task.spec]
+        spec = self.state.specs[task.spec]
         return spec.team, spec.trace, spec.root_run
 
     def _plan_launches(self, made: Plan, now: int, entry: Entry) -> None:
@@ -453,8 +458,8 @@ class Governor:
         if self.mode != "govern" or self.degraded:
             return
         for launch in made.launches:
-            pool = self.view.fleet.pools[launch.pool].pool
-            self._asked += [self.workers.lease(pool, now, launch.why) for _ in range(launch.count)]
+            pool = self.state.fleet.pools[launch.pool].pool
+            self._asked += [self.provisioner.lease(pool, now, launch.why) for _ in range(launch.count)]
         entry.leases = sorted(
             {**{x.id: x for x in entry.leases}, **self._changed_leases()}.values(), key=lambda x: x.id
         )
@@ -465,15 +470,15 @@ class Governor:
             }
 
     def _entry(self, now: int, kind: str = "round") -> Entry:
-        view = self.view
+        view = self.state
         entry = Entry(kind=kind, at_ms=now, mode=self.mode)
         entry.outcomes, view.ended = view.ended, []
         entry.leases = list(self._changed_leases().values())
         return entry
 
     def _changed_leases(self) -> dict[int, Lease]:
-        changed = {id: self.view.fleet.leases[id] for id in sorted(self.view.fleet.changed_leases)}
-        self.view.fleet.changed_leases.clear()
+        changed = {id: self.state.fleet.leases[id] for id in sorted(self.state.fleet.changed_leases)}
+        self.state.fleet.changed_leases.clear()
         return changed
 
     async def _commit(self, entry: Entry) -> None:
@@ -482,42 +487,42 @@ class Governor:
         try:
             await self._write(self.ledger.append, entry)
         except (BudgetTakenError, LedgerAwayError):
-            self.view.ended = [*entry.outcomes, *self.view.ended]
-            self.view.fleet.changed_leases.update(lease.id for lease in entry.leases)
+            self.state.ended = [*entry.outcomes, *self.state.ended]
+            self.state.fleet.changed_leases.update(lease.id for lease in entry.leases)
             raise
         self._renewed_ms = entry.at_ms
         self.commit_ms.append((time.perf_counter() - begin) * 1000)
         for lease in entry.leases:
             if lease.ended_ms is not None:
-                self.view.fleet.leases.pop(lease.id, None)
+                self.state.fleet.leases.pop(lease.id, None)
 
     # ------------------------------------------------------------------ after the commit
     async def _instruct(self, made: Plan, sendings: list[_Sending], now: int) -> None:
-        address = {state.counts.name: a for a, state in self.view.fleet.live.items()}
+        address = {state.counts.name: a for a, state in self.state.fleet.live.items()}
         drain = [address[d.worker] for d in made.drains if d.worker in address]
         withdraw = [address[w.worker] for w in made.withdraws if w.worker in address]
         refuse = [
             (task.key, "RejectedError" if r.rejected else "NeedUnmetError", r.why)
             for r in made.refusals
-            for task in self.view.ready.get(r.group, {}).values()
+            for task in self.state.ready.get(r.group, {}).values()
         ]
-        keys = {bound.placement: key for key, bound in self.view.bound.items()} if made.moves else {}
+        keys = {bound.placement: key for key, bound in self.state.bound.items()} if made.moves else {}
         leave = []
         for move in made.moves:
             if (key := keys.get(move.placement)) is not None:
                 leave.append((key, move.why))
-                self.view.told_to_leave(key, move.pool, now)
+                self.state.told_to_leave(key, move.pool, now)
         if sendings or drain or withdraw or refuse or leave:
             binds = [self._message(sending) for sending in sendings]
-            reply = await self.remote.ask(
+            reply = await self.scheduler_client.call(
                 "orc_instruct", binds=binds, drain=drain, withdraw=withdraw, refuse=refuse, leave=leave
             )
             for sending, where in zip(sendings, reply["bound"], strict=False):
                 self._sent(sending, where, now)
         for drained in made.drains:
-            self.workers.job(self.workers.drain(drained))
+            self.provisioner.job(self.provisioner.drain(drained))
         for id, pool, worker in self._asked:
-            self.workers.job(self.workers.launch(id, pool, worker))
+            self.provisioner.job(self.provisioner.launch(id, pool, worker))
 
     @staticmethod
     def _message(sending: _Sending) -> dict[str, Any]:
@@ -534,11 +539,11 @@ class Governor:
     def _sent(self, sending: _Sending, where: list[str | None], now: int) -> None:
         for task, id, address in zip(sending.tasks, sending.ids, where, strict=True):
             if address is None:
-                self.view.ended.append(Ended(placement=id, result="not sent"))
-                self.view.dirty = True
+                self.state.ended.append(Ended(placement=id, result="not sent"))
+                self.state.dirty = True
                 continue
             price = sending.state.usd_micros_per_hour
-            self.view.sent(
+            self.state.sent(
                 Bound(
                     task,
                     id,
@@ -553,23 +558,25 @@ class Governor:
             )
         if any(address is None for address in where):
             # gone, or no room any more: the extension says which are still ready
-            self.workers.job(self._resync())
+            self.provisioner.job(self._resync())
 
     async def _resync(self) -> None:
-        state = await self.remote.ask("orc_snapshot")
+        state = await self.scheduler_client.call("orc_snapshot")
         now = self.clock()
         if state["ack"] >= self.ack:
             # or the next plan would send to the same worker that is not there, until its going has been heard of
-            self.view.fleet.seen(state["workers"])
+            self.state.fleet.seen(state["workers"])
         for key, *about in state["ready"]:
-            if key not in self.view.group_of:
-                self.view.apply((p.READY, key, *about), now)
+            if key not in self.state.group_of:
+                self.state.apply((p.READY, key, *about), now)
         self._look_up()
 
     async def _shadow(self, now: int) -> None:
         """Plan tasks that run where Dask put them, as if they were held; record it, do nothing of it."""
-        tasks = self.view.shadow_groups(now)
-        groups = tuple(self.view.groups.now(name, [task for task, _ in found]) for name, found in sorted(tasks.items()))
+        tasks = self.state.shadow_groups(now)
+        groups = tuple(
+            self.state.groups.now(name, [task for task, _ in found]) for name, found in sorted(tasks.items())
+        )
         snapshot = await self._snapshot(now, groups)
         made = plan(snapshot)
         entry = Entry(kind="round", at_ms=now, mode="shadow")
@@ -578,19 +585,19 @@ class Governor:
         entry.parts = parts
         for group in groups:
             decision = next(d for d in made.decisions if d.group == group.id)
-            number = self.book.decided(decision, entry)
+            number = self.recorder.decided(decision, entry)
             for task, address in tasks[group.id]:
-                pool, placement = decision.pool or "", self.book.placed(number, task, entry)
-                price = self.view.fleet.price(pool, now)
-                self.view.sent(Bound(task, placement, group.id, pool, address, now, 0, price))
+                pool, placement = decision.pool or "", self.recorder.placed(number, task, entry)
+                price = self.state.fleet.price(pool, now)
+                self.state.sent(Bound(task, placement, group.id, pool, address, now, 0, price))
         await self._commit(entry)
 
     async def _refuse_wrong(self) -> None:
-        wrong, self.view.wrong = self.view.wrong, []
+        wrong, self.state.wrong = self.state.wrong, []
         if wrong:
             logger.warning("%d tasks are refused: %s", len(wrong), wrong[0][1])
             self.say({"refused": [str(key) for key, _ in wrong[:100]], "count": len(wrong), "why": wrong[0][1]})
-            await self.remote.ask("orc_instruct", refuse=[(key, "SettingError", why) for key, why in wrong])
+            await self.scheduler_client.call("orc_instruct", refuse=[(key, "SettingError", why) for key, why in wrong])
 
     @staticmethod
     def _size(pool: Pool) -> dict[str, Any]:
@@ -607,7 +614,7 @@ class Governor:
     def command(self, call: Callable[[int], None]) -> None:
         """Run in the next round, before its plan."""
         self._commands.append(call)
-        self.view.dirty = True
+        self.state.dirty = True
         self._look_up()
 
     def say(self, what: dict[str, Any]) -> None:
@@ -621,9 +628,9 @@ class Governor:
 
     def _heard(self, said: Mapping[str, Any]) -> None:
         if "starved" in said:
-            self.view.starved(said["starved"], said["mib"])
+            self.state.starved(said["starved"], said["mib"])
         for group in said.get("groups", ()):
-            word = self.view.groups.words.setdefault(group, Word())
+            word = self.state.groups.words.setdefault(group, Word())
             if "override" in said:
                 word.override = said["override"]
             elif said.get("answer") == "approve":
@@ -634,8 +641,8 @@ class Governor:
 
     def estimate_of(self, group: Group, state: PoolState) -> tuple[int, float]:
         """Expected ms and share of a worker, for people."""
-        pools = [view.pool for view in self.view.fleet.pools.values()]
-        statistics = by_shape(self.view.learning.statistics({group.task_class}), pools)
+        pools = [view.pool for view in self.state.fleet.pools.values()]
+        statistics = by_shape(self.state.statistics.of_classes({group.task_class}), pools)
         return estimate(group, state.pool.name, statistics, self.policy.deadline_sigmas).median_ms, share(group, state)
 
 

@@ -5,44 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from agent.state.tally import RATIOS
+
 if TYPE_CHECKING:
     from agent.governor.governor import Governor
-
-#: upper bounds of actual ÷ expected runtime
-RATIOS = (0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0, float("inf"))
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts since the governor began. Plain numbers: whoever asks turns them into a page."""
-
-    #: (verb, pool) → decisions that said something new
-    decisions: Counter[tuple[str, str]] = field(default_factory=Counter)
-    #: pool → tasks sent
-    placements: Counter[str] = field(default_factory=Counter)
-    #: (pool, result) → outcomes
-    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    #: tasks that were bound again after a loss, by the pool they went to
-    moves: Counter[str] = field(default_factory=Counter)
-    #: (pool, cause) → micro-dollars of leases that ended
-    lease_usd_micros: Counter[tuple[str, str]] = field(default_factory=Counter)
-    #: index into RATIOS → executions; and the sum of the ratios
-    ratios: Counter[int] = field(default_factory=Counter)
-    ratio_sum: float = 0.0
-
-    def ran(self, expected_ms: int, run_ms: int) -> None:
-        """An execution ended well: how far off was the estimate?"""
-        if expected_ms <= 0 or run_ms <= 0:
-            return
-        ratio = run_ms / expected_ms
-        self.ratio_sum += ratio
-        self.ratios[next(at for at, bound in enumerate(RATIOS) if ratio <= bound)] += 1
 
 
 class Collector:
@@ -54,7 +25,7 @@ class Collector:
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
         """See `prometheus_client.registry.Collector`."""
         g, now = self.governor, self.governor.clock()
-        tally = g.view.tally
+        tally = g.state.tally
         yield _counter("orc_decisions", "Decisions that said something new", ("verb", "pool"), tally.decisions)
         yield _counter(
             "orc_placements", "Tasks sent to a pool", ("pool",), {(k,): v for k, v in tally.placements.items()}
@@ -76,8 +47,8 @@ class Collector:
             ("reason",),
             {(k,): v / 1000 for k, v in oldest.items()},
         )
-        yield _gauge("orc_running_tasks", "Tasks bound to workers", (), {(): len(g.view.bound)})
-        states = g.view.pool_states(now)
+        yield _gauge("orc_running_tasks", "Tasks bound to workers", (), {(): len(g.state.bound)})
+        states = g.state.pool_states(now)
         workers = {(s.pool.name, "live"): len(s.workers) for s in states} | {
             (s.pool.name, "starting"): len(s.starting) for s in states
         }
@@ -92,7 +63,7 @@ class Collector:
             "orc_open_lease_dollars",
             "Cost so far of the leases that are open",
             (),
-            {(): g.view.fleet.open_usd_micros(now) / 1e6},
+            {(): g.state.fleet.open_usd_micros(now) / 1e6},
         )
         yield _gauge("orc_spooled_records", "Records that wait for the ledger's database", (), {(): g.ledger.spooled})
         yield _gauge("orc_epoch", "Number of this governor", (), {(): g.epoch})
@@ -143,7 +114,7 @@ def _times(name: str, text: str, ms: object) -> GaugeMetricFamily:
 
 def figures(governor: Governor) -> dict[str, object]:
     """What the page under the Dask dashboard shows, as JSON."""
-    now, tally = governor.clock(), governor.view.tally
+    now, tally = governor.clock(), governor.state.tally
     return {
         "at": time.time(),
         "mode": governor.mode,
@@ -154,15 +125,15 @@ def figures(governor: Governor) -> dict[str, object]:
                 "placed": tally.placements[s.pool.name],
                 "taken": sum(n for (p, r), n in tally.outcomes.items() if p == s.pool.name and r in ("preempted", "lost")),
             }
-            for s in governor.view.pool_states(now)
+            for s in governor.state.pool_states(now)
         ],
         "held": [
             {"task": h.name, "flow_run": h.flow_run, "tasks": h.count, "reason": h.reason, "why": h.why, "release": h.release, "seconds": (now - h.since_ms) / 1000}
             for h in sorted(governor.holds.values(), key=lambda h: h.since_ms)[:200]
         ],
-        "running": len(governor.view.bound),
+        "running": len(governor.state.bound),
         "moves": sum(tally.moves.values()),
-        "spent_usd": (sum(tally.lease_usd_micros.values()) + governor.view.fleet.open_usd_micros(now)) / 1e6,
-        "runtimes_ms": governor.view.learning.short_ms(),
+        "spent_usd": (sum(tally.lease_usd_micros.values()) + governor.state.fleet.open_usd_micros(now)) / 1e6,
+        "runtimes_ms": governor.state.statistics.short_ms(),
         "spooled": governor.ledger.spooled,
     }  # fmt: skip

@@ -9,11 +9,11 @@ from typing import cast
 
 from pydantic import ValidationError
 
-from agent.governor.groups import Judge
-from agent.governor.specs import Facts
 from agent.model import codec
 from agent.model.units import usd_micros
 from agent.model.verdicts import Verb, Verdict
+from agent.state.groups import Judge
+from agent.state.task_specs import Facts
 from rules import schema
 from rules.engine import Engine
 

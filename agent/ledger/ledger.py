@@ -16,10 +16,10 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from agent.errors import FencedError, LedgerAwayError, LedgerError, LedgerNewerError
 from agent.ledger import schema as t
-from agent.ledger.records import Entry, Lease, Record, Run
 from agent.ledger.rows import Rows, content_digest, upsert
 from agent.ledger.spool import Sealed, Spool, raw, text
 from agent.model.codec import encode
+from agent.model.records import Entry, Lease, Record, Run
 from agent.model.snapshot import Budget
 
 #: a record carries the whole list of its snapshot's parts each so many records; the others carry what changed

@@ -13,8 +13,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from agent.errors import LedgerError
 from agent.ledger import schema as t
-from agent.ledger.records import Decided, Ended, Entry, Placed
 from agent.model import codec
+from agent.model.records import Decided, Ended, Entry, Placed
 
 
 class BudgetTakenError(LedgerError):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import LedgerError
-from agent.ledger.records import Decided, Ended, Lease, Placed, Run
 from agent.model import codec
+from agent.model.records import Decided, Ended, Lease, Placed, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

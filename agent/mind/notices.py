@@ -14,7 +14,7 @@ from prefect.events.schemas.events import RelatedResource
 
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
-from agent.ledger.records import Record
+from agent.model.records import Record
 from agent.model.units import show_ms, show_usd
 from agent.report.run import RunReport
 

@@ -8,10 +8,10 @@ from typing import Any
 from agent.graph.bolt import quoted
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
-from agent.ledger.records import Record
 from agent.mind.notices import task_run_of
 from agent.model import codec
 from agent.model.plans import Decision
+from agent.model.records import Record
 
 #: labels of the run graph; every node has `id`, and all but assets and flows `scheduler`
 LABELS = (

@@ -13,9 +13,9 @@ from sqlalchemy import func, select
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import join, manifest
-from agent.ledger.records import Record
 from agent.model import codec
 from agent.model.plans import Decision
+from agent.model.records import Record
 from agent.model.snapshot import Group, Snapshot
 from agent.planner.plan import ranked_alone
 

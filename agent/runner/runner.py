@@ -38,7 +38,7 @@ from agent.worker.events import events
 from agent.worker.shipped import PLACE, Known
 
 #: hosts a governor in this process; by its name, since only a run with a cluster of its own needs the planner here
-HOST = "agent.governor.hosted:host"
+HOST = "agent.governor.embedded:host"
 _ADAPT = (
     "adapt_kwargs cannot scale a governed scheduler: set workers.min and workers.max of its pools in pools.yaml instead"
 )

@@ -16,21 +16,21 @@ from statistics import median
 from sqlalchemy import select
 
 from agent.errors import LedgerError
-from agent.governor import specs
-from agent.governor.groups import Judge
-from agent.governor.specs import Facts, Spec
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import manifest
-from agent.ledger.records import Run
 from agent.model import codec
 from agent.model.pools import Pool
+from agent.model.records import Run
 from agent.model.snapshot import Group, PoolState
 from agent.model.units import cost_micros
 from agent.model.verdicts import Verdict
 from agent.planner.feasible import against, why_not
 from agent.planner.room import share
 from agent.report.run import declared_pools
+from agent.state import task_specs as specs
+from agent.state.groups import Judge
+from agent.state.task_specs import Facts, Spec
 
 #: resamples of an interval
 RESAMPLES = 1_000

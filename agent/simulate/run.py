@@ -1,7 +1,7 @@
 """One simulation: jobs arrive, a policy plans from what the governor would see, the world does what it says.
 
 The policy is any function from a snapshot to a plan: `agent.planner.plan.plan` itself, or a peer. The snapshot is made by
-the governor's own view and learning, from the same deltas and answers as live.
+the governor's own view and statistics, from the same deltas and answers as live.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from agent.governor.learning import Learning
-from agent.governor.view import Bound, View
 from agent.model.needs import Needs
 from agent.model.plans import Plan
 from agent.model.snapshot import Policy, PoolState, Running, Snapshot
@@ -23,6 +21,8 @@ from agent.planner.plan import VERSION
 from agent.scheduler import protocol as p
 from agent.simulate.workflow import Job, Task
 from agent.simulate.world import Doing, Happened, Machine, Supply, World, check_horizon
+from agent.state.cluster import Bound, ClusterState
+from agent.state.statistics import Statistics
 
 #: the simulation's time 0 as Unix time, ms, so that no instant is 0
 EPOCH_MS = 1_000_000_000_000
@@ -131,11 +131,11 @@ class _Simulation:
         self.jobs = {job.name: job for job in jobs}
         self.planner, self.setting = planner, setting
         self.world = World(supplies, setting.seed, setting.refusal_ms, setting.egress_usd_micros_per_gib)
-        self.view = View([supply.pool for supply in supplies], lambda facts: (), frozenset())
-        self.view.fleet.retry_most_ms = setting.retry_ms
+        self.state = ClusterState([supply.pool for supply in supplies], lambda facts: (), frozenset())
+        self.state.fleet.retry_most_ms = setting.retry_ms
         self.policy = setting.policy
         if setting.exact:
-            self.view.graphs.sigmas, self.view.learns_runtimes = 0.0, False
+            self.state.graphs.sigmas, self.state.learns_runtimes = 0.0, False
             self.policy = replace(setting.policy, deadline_sigmas=0.0)
         self.random = Random(setting.seed + 1)
         self.left: dict[str, int] = {}
@@ -160,7 +160,7 @@ class _Simulation:
     # ------------------------------------------------------------------ what is known at the start
     def _remember(self) -> None:
         """Fill the history: exact runtimes, or earlier executions of the same workflows."""
-        learning, models = self.view.learning, {s.pool.name: s.pool for s in self.world.supplies.values()}
+        statistics, models = self.state.statistics, {s.pool.name: s.pool for s in self.world.supplies.values()}
         workflows = {job.workflow.name: job.workflow for job in self.jobs.values()}
         for workflow in workflows.values():
             for task in workflow.tasks:
@@ -174,7 +174,7 @@ class _Simulation:
                 for where, ms in places:
                     for _ in range(1 if self.setting.exact else self.setting.history):
                         told = _step(ms) if self.setting.exact else self._noisy(ms)
-                        _seen(learning, name, where, told, self.setting.exact)
+                        _seen(statistics, name, where, told, self.setting.exact)
 
     def _noisy(self, ms: int) -> int:
         return max(1, round(ms * self.random.lognormvariate(0.0, self.setting.noise)))
@@ -196,9 +196,9 @@ class _Simulation:
                 break
             for happened in world.advance():
                 self._hear(happened)
-            if self.view.dirty and world.now_ms >= self._next_round_ms:
+            if self.state.dirty and world.now_ms >= self._next_round_ms:
                 self._round()
-            elif self.view.dirty:
+            elif self.state.dirty:
                 self._wake(self._next_round_ms)
         return self._result()
 
@@ -208,7 +208,7 @@ class _Simulation:
             self.world.at(at_ms, "look")
 
     def _hear(self, happened: Happened) -> None:
-        view, now, machine = self.view, happened.at_ms + EPOCH_MS, happened.machine
+        view, now, machine = self.state, happened.at_ms + EPOCH_MS, happened.machine
         if happened.kind == "done" and machine is not None:
             view.apply((p.ENDED, happened.task, "done", machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
             heapq.heappush(self._free[machine.pool.name], machine.name)
@@ -245,7 +245,7 @@ class _Simulation:
     def _checkpointed(self, task: str) -> None:
         doing = self.world.doing[task]
         if doing.done_ms:
-            self.view.checkpointed(task, doing.done_ms, doing.kept_in, doing.task.checkpoint_mib)
+            self.state.checkpointed(task, doing.done_ms, doing.kept_in, doing.task.checkpoint_mib)
 
     def _keep(self, happened: Happened, machine: Machine, result: str) -> None:
         if self.setting.keep_executions:
@@ -264,10 +264,10 @@ class _Simulation:
                 self.children.setdefault(parent, []).append(key)
             tasks.append((key, self.spec_of[key], parents))
         self.left[job.name] = len(tasks)
-        self.view.submitted(tasks)
+        self.state.submitted(tasks)
         for key, spec, parents in tasks:
             if not parents:
-                self.view.apply((p.READY, key, spec, 0, now), now)
+                self.state.apply((p.READY, key, spec, 0, now), now)
 
     def _spec(self, job: Job, task: Task) -> int:
         name = self._class(job.workflow.name, task)
@@ -279,7 +279,7 @@ class _Simulation:
                 run["deadline_ms"] = job.deadline_ms + EPOCH_MS  # type: ignore[assignment]
             needs = {field: getattr(task.needs, field) for field in Needs.__dataclass_fields__ if field != "resources"}
             says = {"prefix": name, "says": {p.NEEDS: {**needs, "task_class": name}, p.RUN: run}, "resources": {}}
-            self.view.apply((p.SPECIFIED, number, says), EPOCH_MS)
+            self.state.apply((p.SPECIFIED, number, says), EPOCH_MS)
         return self._specs[key]
 
     def _done(self, task: str, now: int) -> None:
@@ -287,15 +287,15 @@ class _Simulation:
         for child in self.children.pop(task, ()):
             self.waits[child] -= 1
             if not self.waits[child]:
-                self.view.apply((p.READY, child, self.spec_of[child], 0, now), now)
+                self.state.apply((p.READY, child, self.spec_of[child], 0, now), now)
         self.left[doing.job] -= 1
         if not self.left[doing.job]:
             self.ends[doing.job] = self.world.now_ms
-            self.view.graphs.forget(doing.job)
+            self.state.graphs.forget(doing.job)
 
     # ------------------------------------------------------------------ one round
     def _round(self) -> None:
-        world, view = self.world, self.view
+        world, view = self.world, self.state
         now = world.now_ms + EPOCH_MS
         view.dirty = False
         self.rounds += 1
@@ -309,7 +309,7 @@ class _Simulation:
             policy=self.policy,
             pools=self._foretold(view.pool_states(now)) if self.setting.clairvoyant else view.pool_states(now),
             groups=groups,
-            statistics=view.learning.statistics({g.task_class for g in (*groups, *(task.group for task in running))}),
+            statistics=view.statistics.of_classes({g.task_class for g in (*groups, *(task.group for task in running))}),
             runs=view.runs(now),
             running=running,
             graphs=self.setting.graphs,
@@ -330,15 +330,15 @@ class _Simulation:
 
     def _could_move(self) -> bool:
         """A task runs on demand, with checkpoints to leave at."""
-        return self._keeps and any(self._leavable(bound) for bound in self.view.bound.values())
+        return self._keeps and any(self._leavable(bound) for bound in self.state.bound.values())
 
     def _leavable(self, bound: Bound) -> bool:
         needs = self.world.doing[str(bound.task.key)].task.needs
-        return bool(needs.checkpoint_ms) and self.view.fleet.pools[bound.pool].pool.market == "on-demand"
+        return bool(needs.checkpoint_ms) and self.state.fleet.pools[bound.pool].pool.market == "on-demand"
 
     def _running(self, now: int) -> tuple[Running, ...]:
         """Tasks on demand that may be worth moving: looked for once a tick, and when a spot worker joined."""
-        view, world = self.view, self.world
+        view, world = self.state, self.world
         look = self._keeps and (view.fleet.came or now - self._looked_ms >= self.setting.tick_ms)
         if look:
             self._looked_ms = now
@@ -348,7 +348,7 @@ class _Simulation:
         return view.running(now, look)
 
     def _apply(self, made: Plan, snapshot: Snapshot, now: int) -> None:
-        view, world = self.view, self.world
+        view, world = self.state, self.world
         if made.look_ms is not None:
             self._wake(max(self._next_round_ms, made.look_ms - EPOCH_MS))
         groups = {group.id: group for group in snapshot.groups}
@@ -400,7 +400,7 @@ class _Simulation:
         found: str | None = None
         while free:
             name = free[0]
-            live = self.view.fleet.live.get(name)
+            live = self.state.fleet.live.get(name)
             if live is None or live.counts.draining or (not ahead and len(live.counts.bound) >= live.counts.slots):
                 heapq.heappop(free)
                 continue
@@ -485,10 +485,10 @@ def _step(ms: int) -> int:
     return ms if ms < 2 else math.ceil(EXACT_STEP ** math.ceil(math.log(ms, EXACT_STEP) - 1e-9))
 
 
-def _seen(learning: Learning, task_class: str, pool: str, ms: int, exact: bool) -> None:
+def _seen(statistics: Statistics, task_class: str, pool: str, ms: int, exact: bool) -> None:
     keys = {(task_class, pool), (task_class, "")}
     for key in sorted(keys):
-        known = learning.runtimes[key]
+        known = statistics.runtimes[key]
         known.add(math.log(ms))
         if exact:
             # the mean of many equal executions

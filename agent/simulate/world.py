@@ -1,7 +1,7 @@
 """The simulated world: pools whose capacity follows traces, workers that are billed, tasks that run and are lost.
 
 It knows the future, and tells nobody: what a policy may see leaves it as the extension's deltas and the providers'
-answers, into the governor's own view (`agent.governor.view`).
+answers, into the governor's own view (`agent.state.cluster`).
 
 Billing: a worker is billed from its grant to its end, start-up and idle time included, at the price of each moment, and
 for the pool's minimum at least. A launch that is refused costs nothing but the time until the answer. When capacity falls

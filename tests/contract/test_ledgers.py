@@ -15,10 +15,10 @@ from agent.errors import FencedError, LedgerAwayError, LedgerError, LedgerNewerE
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
-from agent.ledger.records import Decided, Ended, Entry, Lease, Placed, Run
 from agent.ledger.rows import BudgetTakenError
 from agent.ledger.verify import Report, verify
 from agent.model.codec import digest, encode
+from agent.model.records import Decided, Ended, Entry, Lease, Placed, Run
 from agent.planner.plan import plan
 from tests.values import group, pool, snapshot, state
 

@@ -10,9 +10,9 @@ import pytest
 from agent.errors import GraphAwayError
 from agent.graph.bolt import Graph
 from agent.ledger.ledger import Ledger
-from agent.ledger.records import Decided, Ended, Entry, Lease, Placed, Run
 from agent.mind.projection import LABELS
 from agent.mind.run_graph import RunGraph
+from agent.model.records import Decided, Ended, Entry, Lease, Placed, Run
 from agent.planner.plan import plan
 from agent.settings import Settings
 from tests.conftest import ROOT, free_port

@@ -10,9 +10,9 @@ from agent.errors import LedgerError, SettingError
 from agent.governor.rulebook import made as ready
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
-from agent.ledger.records import Decided, Ended, Entry, Placed, Run
 from agent.model import codec
 from agent.model.needs import Needs
+from agent.model.records import Decided, Ended, Entry, Placed, Run
 from agent.planner.plan import plan
 from agent.simulate import page
 from agent.simulate.backtest import backtest, interval

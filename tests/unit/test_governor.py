@@ -32,7 +32,7 @@ class Rig:
             policy=Policy(), providers={}, mode="govern", holder="test", clock=lambda: self.now,
         )  # fmt: skip
         self.told, self.joined, self.gone = [], [], set()
-        self.governor.remote.ask = self.ask
+        self.governor.scheduler_client.call = self.ask
 
     async def ask(self, handler, **said):
         self.told.append(said)
@@ -50,7 +50,7 @@ class Rig:
         }
 
     def say(self, *delta):
-        self.governor.view.apply(delta, self.now)
+        self.governor.state.apply(delta, self.now)
 
     def join(self, name):
         worker = {"address": f"tcp://{name}", "name": f"{name}-0", "pool": name, "slots": 1, "memory_mib": 4096}
@@ -102,7 +102,7 @@ def test_a_task_that_takes_too_long_is_moved_at_its_checkpoint_once_a_cheaper_wo
         rig.join("on-demand")
         rig.say(p.READY, "work-1", 0, 0, rig.now)
         await rig.round()
-        assert rig.governor.view.bound["work-1"].pool == "on-demand"
+        assert rig.governor.state.bound["work-1"].pool == "on-demand"
         rig.join("spot")
         await rig.round(90)
         assert "leave" not in [verb for verb, _ in rig.history()]
@@ -118,9 +118,9 @@ def test_a_task_that_takes_too_long_is_moved_at_its_checkpoint_once_a_cheaper_wo
         rig.say(p.ENDED, "work-1", p.LEFT_EARLY, "tcp://on-demand", 0, 0, 0, (), (rig.now - 500, 2**20))
         rig.say(p.READY, "work-1", 0, 0, rig.now)
         await rig.round(1)
-        bound = rig.governor.view.bound["work-1"]
+        bound = rig.governor.state.bound["work-1"]
         assert bound.pool == "spot"
-        assert rig.governor.view.losses.get("work-1", (0, 0)) == (0, 0)
+        assert rig.governor.state.losses.get("work-1", (0, 0)) == (0, 0)
         assert "goes on from a checkpoint" in rig.history()[-1][1]
         rig.say(p.ENDED, "work-1", "done", "tcp://spot", rig.now, rig.now + 10, 0)
         await rig.round(1)
@@ -145,7 +145,7 @@ def test_a_class_that_ran_out_of_memory_is_given_more_also_by_the_next_governor(
             policy=Policy(), providers={}, mode="govern", holder="heir", clock=lambda: rig.now + 60_000,
         )  # fmt: skip
         assert await heir.governor.take()
-        assert heir.governor.view.learning.starved_mib == {"work": 512}
+        assert heir.governor.state.statistics.starved_mib == {"work": 512}
 
     asyncio.run(story())
 
@@ -179,7 +179,7 @@ def test_a_worker_that_is_gone_is_tried_once_though_its_going_was_not_heard_of(r
         rig.gone.clear()
         rig.join("spot")
         await rig.round(1)
-        assert rig.governor.view.bound["work-1"].pool == "spot"
+        assert rig.governor.state.bound["work-1"].pool == "spot"
 
     asyncio.run(story())
 
@@ -187,15 +187,15 @@ def test_a_worker_that_is_gone_is_tried_once_though_its_going_was_not_heard_of(r
 def test_a_lease_of_a_worker_that_nobody_watched_ends_when_its_provider_or_the_scheduler_lost_it(rig):
     async def story():
         await rig.governor.take()
-        leases = [rig.governor.view.fleet.new_lease(SPOT, f"spot-{n}", rig.now, "test") for n in range(4)]
+        leases = [rig.governor.state.fleet.new_lease(SPOT, f"spot-{n}", rig.now, "test") for n in range(4)]
         for lease in leases:
-            rig.governor.view.fleet.granted(lease.id, rig.now)
+            rig.governor.state.fleet.granted(lease.id, rig.now)
         lost, rig.now = rig.now + MINUTE, rig.now + 10 * MINUTE
-        spot = rig.governor.view.fleet.pools["spot"]
+        spot = rig.governor.state.fleet.pools["spot"]
         spot.pool = replace(spot.pool, provider="theirs")
         known = {"theirs": {"spot-2": lost + MINUTE, "spot-3": None}}
-        rig.governor.workers.reconcile(known, {"spot-0": lost, "spot-2": lost}, rig.now)
-        ended = [rig.governor.view.fleet.leases[lease.id].ended_ms for lease in leases]
+        rig.governor.provisioner.reconcile(known, {"spot-0": lost, "spot-2": lost}, rig.now)
+        ended = [rig.governor.state.fleet.leases[lease.id].ended_ms for lease in leases]
         # by the scheduler, by nobody, by the provider, and one that runs
         assert ended == [lost, rig.now, lost + MINUTE, None]
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from agent.governor.learning import Learning
 from agent.model.needs import Needs
 from agent.model.snapshot import Budget, Policy, Starting, Statistic
 from agent.model.verdicts import Verdict
 from agent.planner.estimate import by_shape, estimate, interrupted
 from agent.planner.explain import read_aloud
 from agent.planner.plan import plan, ranked_alone
+from agent.state.statistics import Statistics
 from tests.values import HOUR, MINUTE, group, pool, snapshot, state, worker
 
 SPOT = pool("spot", "spot", 0.09, interruptions_per_1000_hours=100)
@@ -268,13 +268,13 @@ def test_history_narrows_an_estimate_and_an_author_beats_the_prior():
 
 
 def test_long_tasks_of_a_class_that_scatters_do_not_make_a_slow_pool_of_theirs_and_a_fast_pool_shows_at_once():
-    learned = Learning()
+    learned = Statistics()
     for ms in (400, 1_000, 3_000, 9_000) * 5:
-        learned.ran("mixed", "spot", 0, ms, "")
-        learned.ran("even", "spot", 0, 9_000 + ms // 100, "")
-    learned.ran("mixed", "safe", 0, 9_000, "")
-    learned.ran("even", "safe", 0, 900, "")
-    known = {(s.task_class, s.pool): s for s in learned.statistics({"mixed", "even"})}
+        learned.record_runtime("mixed", "spot", 0, ms, "")
+        learned.record_runtime("even", "spot", 0, 9_000 + ms // 100, "")
+    learned.record_runtime("mixed", "safe", 0, 9_000, "")
+    learned.record_runtime("even", "safe", 0, 900, "")
+    known = {(s.task_class, s.pool): s for s in learned.of_classes({"mixed", "even"})}
 
     def median(name, at):
         return estimate(group(task_class=name, needs=Needs()), at, known, 1.282).median_ms

@@ -6,8 +6,8 @@ import pytest
 
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
-from agent.ledger.records import Decided, Entry, Placed, Run
 from agent.model.needs import Needs
+from agent.model.records import Decided, Entry, Placed, Run
 from agent.model.verdicts import Verdict
 from agent.planner.plan import VERSION, plan
 from agent.report.rules import did

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from agent.governor.groups import Word
 from agent.governor.rulebook import Refused, Rulebook, Rules, Watch
-from agent.governor.words import carried
 from agent.model.verdicts import Verdict
 from agent.scheduler import protocol as p
+from agent.state.answers import carried
+from agent.state.groups import Word
 from rules.schema import RuleError
-from tests.unit.test_view import ready, view
+from tests.unit.test_cluster_state import ready, view
 
 FORBID = "rules: [{name: a, reason: x, then: {forbid: {market: spot}}}]"
 A, B = ((("f", 1, 1),), (("f", 2, 1),))
 
 
-def book(tmp_path, text=FORBID):
+def recorder(tmp_path, text=FORBID):
     (tmp_path / "rules").mkdir(exist_ok=True)
     (tmp_path / "rules/a.yaml").write_text(text)
     return Rulebook([tmp_path / "rules"], tmp_path / "kept.json")
@@ -48,7 +48,7 @@ def test_a_file_that_goes_on_changing_is_not_read():
 
 
 def test_a_good_change_is_offered_and_not_yet_in_force(tmp_path):
-    made = book(tmp_path)
+    made = recorder(tmp_path)
     (tmp_path / "rules/b.yaml").write_text("rules: [{name: b, reason: y, then: {prefer: any}}]")
     found = looked(made)
     assert isinstance(found, Rules)
@@ -62,7 +62,7 @@ def test_a_good_change_is_offered_and_not_yet_in_force(tmp_path):
 
 
 def test_a_wrong_file_is_refused_once_and_the_rules_in_force_stay(tmp_path):
-    made = book(tmp_path)
+    made = recorder(tmp_path)
     (tmp_path / "rules/a.yaml").write_text(FORBID.replace("forbid", "allow"))
     found = looked(made)
     assert isinstance(found, Refused)
@@ -77,7 +77,7 @@ def test_a_wrong_file_is_refused_once_and_the_rules_in_force_stay(tmp_path):
 
 @pytest.mark.parametrize("left", [None, "", "rules: []"])
 def test_no_rule_left_is_refused_since_every_forbid_would_be_lifted(tmp_path, left):
-    made = book(tmp_path)
+    made = recorder(tmp_path)
     if left is None:
         (tmp_path / "rules/a.yaml").unlink()
     else:
@@ -87,7 +87,7 @@ def test_no_rule_left_is_refused_since_every_forbid_would_be_lifted(tmp_path, le
 
 
 def test_a_governor_that_starts_while_a_file_is_wrong_goes_on_with_the_rules_that_were_in_force(tmp_path):
-    before = book(tmp_path)
+    before = recorder(tmp_path)
     (tmp_path / "rules/a.yaml").write_text("rules: {")
     after = Rulebook([tmp_path / "rules"], tmp_path / "kept.json")
     assert after.rules.set == before.rules.set

@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli.rules import rules_app
-from agent.governor import specs
-from agent.governor.specs import Spec
 from agent.model.needs import Needs
+from agent.state import task_specs as specs
+from agent.state.task_specs import Spec
 from rules import cases
 from rules.engine import Engine
 from rules.facts import FACTS, UNSAID

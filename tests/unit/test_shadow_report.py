@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from agent.ledger.ledger import Ledger
-from agent.ledger.records import Decided, Ended, Entry, Lease, Placed, Run
 from agent.model.codec import encode
 from agent.model.plans import Decision
+from agent.model.records import Decided, Ended, Entry, Lease, Placed, Run
 from agent.report.shadow import shadow_report
 from tests.values import HOUR, pool
 

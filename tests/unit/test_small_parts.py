@@ -1,4 +1,4 @@
-"""Counts, packing, learning, settings."""
+"""Counts, packing, statistics, settings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from prefect.client.schemas.objects import FlowRun
 
 from agent import needs
 from agent.errors import SettingError
-from agent.governor.learning import Learning
 from agent.model.pools import Selector
 from agent.report.pack import OnDemand, packed
 from agent.runner import run as runs
 from agent.scheduler.counts import Counts, Size
 from agent.scheduler.unrunnable import Unrunnable
 from agent.settings import load
+from agent.state.statistics import Statistics
 
 HOUR = 3_600_000
 
@@ -91,43 +91,43 @@ def test_packing_pays_the_minimum_billing():
 
 
 def test_a_class_that_changes_is_learned_anew():
-    learning = Learning()
+    statistics = Statistics()
     for ms in [100] * 400 + [10_000] * 800:
-        learning.ran("c", "p", 0, ms, "")
-    (statistic,) = [s for s in learning.statistics({"c"}) if s.pool == "p"]
+        statistics.record_runtime("c", "p", 0, ms, "")
+    (statistic,) = [s for s in statistics.of_classes({"c"}) if s.pool == "p"]
     assert abs(statistic.log_mean - 9.21) < 0.2
     assert statistic.n <= 200
 
 
 def test_a_tail_is_the_time_from_a_class_to_the_end_of_its_root_run():
-    learning = Learning()
-    learning.ran("first", "p", 1000, 10, "r")
-    learning.ran("last", "p", 9000, 10, "r")
-    learning.quiet("r")
-    assert (learning.tails["first"], learning.tails["last"]) == (8000, 0)
+    statistics = Statistics()
+    statistics.record_runtime("first", "p", 1000, 10, "r")
+    statistics.record_runtime("last", "p", 9000, 10, "r")
+    statistics.close_run("r")
+    assert (statistics.tails["first"], statistics.tails["last"]) == (8000, 0)
 
 
 def test_interruptions_move_the_declared_hazard():
-    learning = Learning()
-    assert learning.hazard("spot", 500) == 0.5
-    learning.lived("spot", 2 * HOUR, interrupted=True)
-    assert learning.hazard("spot", 500) == 0.5
-    learning.lived("spot", 4 * HOUR, interrupted=False)
-    assert learning.hazard("spot", 500) == 0.25
+    statistics = Statistics()
+    assert statistics.hazard("spot", 500) == 0.5
+    statistics.record_worker_life("spot", 2 * HOUR, interrupted=True)
+    assert statistics.hazard("spot", 500) == 0.5
+    statistics.record_worker_life("spot", 4 * HOUR, interrupted=False)
+    assert statistics.hazard("spot", 500) == 0.25
     # workers that still run were watched too
-    assert learning.hazard("spot", 500, running_hours=8.0) == 0.125
+    assert statistics.hazard("spot", 500, running_hours=8.0) == 0.125
 
 
 def test_the_interval_of_losses_is_as_wide_as_lives_are_uneven():
-    even, uneven = Learning(), Learning()
+    even, uneven = Statistics(), Statistics()
     for n in range(40):
-        even.lived("spot", HOUR, interrupted=True)
-        uneven.lived("spot", HOUR // 10 if n % 10 else 9 * HOUR + HOUR // 10, interrupted=True)
+        even.record_worker_life("spot", HOUR, interrupted=True)
+        uneven.record_worker_life("spot", HOUR // 10 if n % 10 else 9 * HOUR + HOUR // 10, interrupted=True)
     assert even.hazard("spot", 1000) == pytest.approx(1) == uneven.hazard("spot", 1000)
     (low, high), (lower, higher) = (made.losses("spot", made.hazard("spot", 1000), 24, 0.9) for made in (even, uneven))
     # nine lives of six minutes and one of nine hours: counts vary several times as much
     assert lower < low < 24 < high < higher
-    assert Learning().losses("spot", 0.0, 24, 0.9) == (0, 0)
+    assert Statistics().losses("spot", 0.0, 24, 0.9) == (0, 0)
 
 
 @pytest.mark.parametrize(

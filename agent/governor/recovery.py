@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agent.governor.book import Book
-from agent.governor.groups import Task
-from agent.governor.view import Bound, View
-from agent.ledger.records import Ended, Entry
 from agent.model.plans import Decision
+from agent.model.records import Ended, Entry
+from agent.state.cluster import Bound, ClusterState
+from agent.state.groups import Task
+from agent.state.recorder import Recorder
 
 #: a task that was bound before is expected to take so long, ms
 EXPECTED_MS = 60_000
 
 
 def reconcile(
-    view: View,
-    book: Book,
+    view: ClusterState,
+    recorder: Recorder,
     opened: Iterable[tuple[int, str, Any, str, Any]],
     state: Mapping[str, Any],
     entry: Entry,
@@ -49,10 +49,10 @@ def reconcile(
     entry.says["closed"] = len(entry.outcomes)
     for key, (theirs, spec, address) in bound.items():
         if key not in newest:
-            _adopt(view, book, Task(theirs, spec, 0, now), address, entry, now)
+            _adopt(view, recorder, Task(theirs, spec, 0, now), address, entry, now)
 
 
-def _adopt(view: View, book: Book, task: Task, address: str, entry: Entry, now: int) -> None:
+def _adopt(view: ClusterState, recorder: Recorder, task: Task, address: str, entry: Entry, now: int) -> None:
     """A task is bound and no record says so: another governor's record has not arrived. It gets one."""
     live = view.fleet.live.get(address)
     pool = live.counts.pool if live is not None else ""
@@ -61,10 +61,10 @@ def _adopt(view: View, book: Book, task: Task, address: str, entry: Entry, now: 
         group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run, flow_run=group.flow_run, verb="bind",
         pool=pool, reason=f"{pool}: bound before this governor began, by one whose record has not arrived", options=(),
     )  # fmt: skip
-    _rebind(view, book.placed(book.decided(decision, entry), task, entry), pool, task, address, now)
+    _rebind(view, recorder.placed(recorder.decided(decision, entry), task, entry), pool, task, address, now)
 
 
-def _rebind(view: View, placement: int, pool: str, task: Task, address: str, now: int) -> None:
+def _rebind(view: ClusterState, placement: int, pool: str, task: Task, address: str, now: int) -> None:
     group = view.group(task, now)
     load = view.load(group, pool) if view.fleet.state_of(pool) else (0, 0, 0)
     view.sent(Bound(task, placement, group.id, pool, address, now, EXPECTED_MS, view.fleet.price(pool, now), load))

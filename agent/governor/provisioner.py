@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.governor.remote import Remote
-from agent.governor.view import View
-from agent.ledger.records import Lease
+from agent.governor.scheduler_client import SchedulerClient
 from agent.model.plans import Drain
 from agent.model.pools import Pool, PriceStep
+from agent.model.records import Lease
 from agent.pools.port import Gone, Notice, Observation, Provider, Refused
+from agent.state.cluster import ClusterState
 
 logger = logging.getLogger("orc.governor")
 
@@ -25,14 +25,14 @@ RETURN = 60.0
 STEPS_KEPT = 500
 
 
-class Workers:
+class Provisioner:
     """What is asked of providers, and what they answer, into the view."""
 
     def __init__(
         self,
-        view: View,
+        view: ClusterState,
         providers: Mapping[str, Provider],
-        remote: Remote,
+        scheduler_client: SchedulerClient,
         clock: Callable[[], int],
         say: Callable[[dict[str, Any]], None],
         wake: Callable[[], None],
@@ -43,7 +43,7 @@ class Workers:
             say: puts something on record with the next commit.
             wake: makes the governor look up.
         """
-        self.view, self.fleet, self.providers, self.remote = view, view.fleet, providers, remote
+        self.state, self.fleet, self.providers, self.scheduler_client = view, view.fleet, providers, scheduler_client
         self.clock, self.say, self.wake = clock, say, wake
         self._jobs: set[asyncio.Future[Any]] = set()
         #: worker → why it is being ended, where it is not drained
@@ -126,10 +126,10 @@ class Workers:
         address, live = found
         provider = self.providers[self.fleet.pools[drain.pool].pool.provider or ""]
         live.counts.draining = True
-        if not await self.remote.copy_off(address):
+        if not await self.scheduler_client.copy_off(address):
             live.counts.draining = False
             live.idle_since_ms = self.clock()
-            await self.remote.ask("orc_instruct", undrain=[address])
+            await self.scheduler_client.call("orc_instruct", undrain=[address])
             return
         await provider.end(drain.worker)
 
@@ -164,10 +164,10 @@ class Workers:
             view.price = observation.usd_micros_per_hour
             steps = (*view.pool.price, PriceStep(since_ms=now, usd_micros_per_hour=observation.usd_micros_per_hour))
             view.pool = replace(view.pool, price=steps[-STEPS_KEPT:])
-        self.view.dirty = True
+        self.state.dirty = True
         self.wake()
 
     async def _noticed(self, address: str) -> None:
         """Nothing new to a worker that is taken away, and what only it holds goes elsewhere."""
-        await self.remote.ask("orc_instruct", drain=[address])
-        await self.remote.copy_off(address)
+        await self.scheduler_client.call("orc_instruct", drain=[address])
+        await self.scheduler_client.copy_off(address)

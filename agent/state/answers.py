@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent.governor.groups import Word
 from agent.model.snapshot import Group
+from agent.state.groups import Word
 
 
 def carried(

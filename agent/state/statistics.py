@@ -46,7 +46,7 @@ class _Runtimes:
 
 
 @dataclass(slots=True)
-class Learning:
+class Statistics:
     """Statistics of one scheduler."""
 
     runtimes: dict[tuple[str, str], _Runtimes] = field(default_factory=lambda: defaultdict(_Runtimes))
@@ -64,7 +64,7 @@ class Learning:
     #: root run → class → last end; "" is the run's own
     ends: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def ran(self, task_class: str, pool: str, stop_ms: int, run_ms: int, root_run: str) -> None:
+    def record_runtime(self, task_class: str, pool: str, stop_ms: int, run_ms: int, root_run: str) -> None:
         """A task ended well."""
         value = math.log(max(1, run_ms))
         squares = self.runtimes[task_class, pool].add(value)
@@ -76,11 +76,11 @@ class Learning:
             seen[task_class] = max(seen.get(task_class, 0), stop_ms)
             seen[""] = max(seen.get("", 0), stop_ms)
 
-    def starved(self, task_class: str, mib: int) -> None:
+    def record_out_of_memory(self, task_class: str, mib: int) -> None:
         """A task with so much memory ran out of it."""
         self.starved_mib[task_class] = max(mib, self.starved_mib.get(task_class, 0))
 
-    def item(self, task_class: str, ms: float) -> None:
+    def record_item(self, task_class: str, ms: float) -> None:
         """An item of a chunk took so long, in the mean."""
         self.items_ms[task_class] = 0.7 * self.items_ms.get(task_class, ms) + 0.3 * ms
 
@@ -89,7 +89,7 @@ class Learning:
         alone = {c: math.exp(r.mean) for (c, pool), r in self.runtimes.items() if not pool and r.n >= SEEN}
         return {c: ms for c, ms in {**alone, **self.items_ms}.items() if ms < SHORT_MS}
 
-    def quiet(self, root_run: str) -> None:
+    def close_run(self, root_run: str) -> None:
         """A root run has ended, as far as one can see from here."""
         seen = self.ends.pop(root_run, {})
         for task_class, end in seen.items():
@@ -97,7 +97,7 @@ class Learning:
                 tail = float(seen[""] - end)
                 self.tails[task_class] = 0.7 * self.tails.get(task_class, tail) + 0.3 * tail
 
-    def lived(self, pool: str, ms: int, interrupted: bool) -> None:
+    def record_worker_life(self, pool: str, ms: int, interrupted: bool) -> None:
         """A worker's life ended."""
         seen, hours = self.watched[pool], ms / 3_600_000
         seen[0] += hours
@@ -106,7 +106,7 @@ class Learning:
             seen[2] += hours
             seen[3] += hours * hours
 
-    def refused(self, pool: str, ms: int, came_back: bool) -> None:
+    def record_refusal(self, pool: str, ms: int, came_back: bool) -> None:
         """Launches were refused for so long; then one was granted, or nobody asked any more (a censored observation)."""
         seen = self.away[pool]
         seen[0] += ms / 3_600_000
@@ -117,7 +117,7 @@ class Learning:
         hours, count = self.away.get(pool, (0.0, 0.0))
         return (1 + count) / (PRIOR_AWAY_HOURS + hours)
 
-    def started(self, pool: str, ms: int) -> None:
+    def record_startup(self, pool: str, ms: int) -> None:
         """A worker became ready so long after it was granted."""
         self.startups[pool] = 0.7 * self.startups.get(pool, ms) + 0.3 * ms
 
@@ -148,7 +148,7 @@ class Learning:
         low, high = nbinom.interval(level, mean / (times - 1), 1 / times)
         return int(low), int(high)
 
-    def statistics(self, classes: set[str]) -> tuple[Statistic, ...]:
+    def of_classes(self, classes: set[str]) -> tuple[Statistic, ...]:
         """Statistics of some classes, in a fixed order."""
         found = sorted(((key, r) for key, r in self.runtimes.items() if key[0] in classes), key=lambda item: item[0])
         return tuple(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping
 
-from agent.governor.learning import Learning
-from agent.governor.specs import Spec
 from agent.model.snapshot import Run
 from agent.planner.dag import Graph
 from agent.planner.estimate import PRIOR_LOG_MS
+from agent.state.statistics import Statistics
+from agent.state.task_specs import Spec
 
 #: paths behind tasks are told apart by this factor, so that tasks of nearly the same urgency are one group
 PATH_STEP = 1.05
@@ -17,10 +17,10 @@ PATH_STEP = 1.05
 NEWS = 1.15
 
 
-class Graphs:
+class RunGraphs:
     """Root run → its graph, weighed by what its classes are reckoned to take."""
 
-    def __init__(self, learning: Learning, startup_ms: int) -> None:
+    def __init__(self, statistics: Statistics, startup_ms: int) -> None:
         """Begin without a run.
 
         Args:
@@ -34,13 +34,13 @@ class Graphs:
         self._expected: dict[str, int] = {}
         #: task class → root run → its tasks
         self._of_class: dict[str, dict[str, list[Hashable]]] = {}
-        self._learning, self._startup_ms = learning, startup_ms
+        self._statistics, self._startup_ms = statistics, startup_ms
 
     def submitted(self, tasks: Iterable[tuple[Hashable, Spec, Iterable[Hashable]]]) -> None:
         """Tasks that were submitted, ready or not, with the keys of their inputs; inputs first."""
         by_run: dict[str, list[tuple[Hashable, int, Iterable[Hashable], int]]] = {}
         for key, spec, parents in tasks:
-            beyond = round(self._learning.tails.get(spec.task_class, 0.0))
+            beyond = round(self._statistics.tails.get(spec.task_class, 0.0))
             by_run.setdefault(spec.root_run, []).append((key, self._ms(spec), parents, beyond))
             self._deadlines[spec.root_run] = spec.deadline_ms
             self._of_class.setdefault(spec.task_class, {}).setdefault(spec.root_run, []).append(key)
@@ -118,7 +118,7 @@ class Graphs:
         return known
 
     def _reckoned(self, spec: Spec) -> int:
-        seen = self._learning.runtimes.get((spec.task_class, ""))
+        seen = self._statistics.runtimes.get((spec.task_class, ""))
         if seen is not None and seen.n >= 1:
             sigma = math.sqrt(seen.m2 / seen.n)
             return max(1, round(math.exp(seen.mean + self.sigmas * sigma)))

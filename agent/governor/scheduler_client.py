@@ -10,7 +10,7 @@ from distributed.core import rpc
 from agent.errors import FencedError, SchedulerError
 
 
-class Remote:
+class SchedulerClient:
     """Asks one scheduler, always with the governor's epoch."""
 
     def __init__(self, scheduler: str) -> None:
@@ -27,7 +27,7 @@ class Remote:
     ) -> None:
         await self._rpc.close_rpc()
 
-    async def ask(self, handler: str, **arguments: Any) -> dict[str, Any]:
+    async def call(self, handler: str, **arguments: Any) -> dict[str, Any]:
         """What one of the extension's handlers answers.
 
         Raises:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.governor.view import Bound, View
 from agent.scheduler import protocol as p
+from agent.state.cluster import Bound, ClusterState
 from tests.values import MINUTE, pool
 
 SPOT = pool("spot", "spot", 0.09)
@@ -26,7 +26,7 @@ WORKER = {
 
 
 def view(judge=lambda facts: (), facts=frozenset()):
-    made = View((SPOT, pool()), judge, facts)
+    made = ClusterState((SPOT, pool()), judge, facts)
     made.apply((p.SPECIFIED, 0, SAYS), 0)
     made.apply((p.JOINED, WORKER), 0)
     return made
@@ -93,7 +93,7 @@ def test_history_is_learned_from_what_ran_and_not_from_what_was_found_stored():
         ready(made)
         send(made)
         made.apply((p.ENDED, "k", result, "tcp://1", 1, 1001, 0), 0)
-    assert [s.n for s in made.learning.statistics({"work"})] == [1, 1]
+    assert [s.n for s in made.statistics.of_classes({"work"})] == [1, 1]
 
 
 def test_a_worker_that_leaves_takes_its_bound_tasks_along():

@@ -20,7 +20,7 @@ logger = logging.getLogger("orc.governor")
 PATIENCE = 30.0
 
 
-class Hosted:
+class EmbeddedGovernor:
     """Governs one scheduler from a thread. `stop` waits until what it knows is on record."""
 
     def __init__(self, settings: Settings, scheduler: str) -> None:
@@ -79,8 +79,8 @@ class Hosted:
             governor.ledger.close()
 
 
-def host(settings: Settings, scheduler: str) -> Hosted:
+def host(settings: Settings, scheduler: str) -> EmbeddedGovernor:
     """A started governor of a scheduler. Raises OrcError."""
-    made = Hosted(settings, scheduler)
+    made = EmbeddedGovernor(settings, scheduler)
     made.start()
     return made

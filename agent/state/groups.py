@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.governor import specs
-from agent.governor.learning import Learning
-from agent.governor.specs import Facts, Spec
 from agent.model.codec import digest, encode
 from agent.model.needs import Needs
 from agent.model.snapshot import Group
 from agent.model.verdicts import Verdict
+from agent.state import task_specs as specs
+from agent.state.statistics import Statistics
+from agent.state.task_specs import Facts, Spec
 
 Judge = Callable[[Facts], tuple[Verdict, ...]]
 
@@ -56,7 +56,7 @@ class Word:
 class Groups:
     """Groups by name: a digest of all that a plan may tell tasks apart by."""
 
-    def __init__(self, judge: Judge, rules_facts: frozenset[str], learning: Learning, largest_mib: int) -> None:
+    def __init__(self, judge: Judge, rules_facts: frozenset[str], statistics: Statistics, largest_mib: int) -> None:
         """Begin without a group.
 
         Args:
@@ -65,7 +65,7 @@ class Groups:
         self.judge, self.rules_facts = judge, rules_facts
         self.known: dict[str, Group] = {}
         self.words: dict[str, Word] = {}
-        self._learning, self._largest_mib = learning, largest_mib
+        self._statistics, self._largest_mib = statistics, largest_mib
         self._cache: dict[Any, str] = {}
 
     def judge_by(self, judge: Judge, rules_facts: frozenset[str]) -> None:
@@ -91,7 +91,7 @@ class Groups:
             used: names of the groups that have tasks, asked for when there are very many.
         """
         preemptions, lost = losses
-        starved = self._learning.starved_mib.get(spec.task_class, 0)
+        starved = self._statistics.starved_mib.get(spec.task_class, 0)
         key = (task.spec, task.input_mib, preemptions, lost, self.hour(now_ms), tail_ms, kept, starved)
         found = self._cache.get(key)
         if found is None:
@@ -131,7 +131,7 @@ class Groups:
             base,
             ready=len(tasks),
             since_ms=tasks[0].since_ms,
-            tail_ms=base.tail_ms or round(self._learning.tails.get(base.task_class, 0.0)),
+            tail_ms=base.tail_ms or round(self._statistics.tails.get(base.task_class, 0.0)),
             override=word.override,
             approved=word.approved,
             approved_pools=word.approved_pools,

@@ -6,21 +6,21 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.governor import specs
-from agent.governor.fleet import Fleet
-from agent.governor.graphs import Graphs
-from agent.governor.groups import Groups, Judge, Kept, Task
-from agent.governor.learning import Learning
-from agent.governor.metrics import Tally
-from agent.governor.specs import Spec
-from agent.ledger.records import Ended
 from agent.model.plans import Bind
 from agent.model.pools import Pool
+from agent.model.records import Ended
 from agent.model.snapshot import Group, PoolState, Run, Running, Usage
 from agent.model.units import cost_micros
 from agent.planner.feasible import gpus_taken
 from agent.planner.room import share
 from agent.scheduler import protocol as p
+from agent.state import task_specs as specs
+from agent.state.fleet import Fleet
+from agent.state.groups import Groups, Judge, Kept, Task
+from agent.state.run_graphs import RunGraphs
+from agent.state.statistics import Statistics
+from agent.state.tally import Tally
+from agent.state.task_specs import Spec
 
 #: a root run without a task for so long has ended, as far as can be seen from here
 QUIET_MS = 60_000
@@ -58,16 +58,16 @@ class Bound:
     back_ms: int = 0
 
 
-class View:
+class ClusterState:
     """Ready and bound tasks by group, workers by pool, leases, and what was learned."""
 
     def __init__(self, pools: Iterable[Pool], judge: Judge, rules_facts: frozenset[str]) -> None:
         pools = tuple(pools)
-        self.learning, self.tally = Learning(), Tally()
-        self.fleet = Fleet(pools, self.learning, self.tally)
+        self.statistics, self.tally = Statistics(), Tally()
+        self.fleet = Fleet(pools, self.statistics, self.tally)
         fallback = min((pool.startup_ms for pool in pools if pool.market == "on-demand"), default=0)
-        self.graphs = Graphs(self.learning, fallback)
-        self.groups = Groups(judge, rules_facts, self.learning, max((pool.memory_mib for pool in pools), default=0))
+        self.graphs = RunGraphs(self.statistics, fallback)
+        self.groups = Groups(judge, rules_facts, self.statistics, max((pool.memory_mib for pool in pools), default=0))
         #: runtimes that end are learned from; not where they are known beforehand
         self.learns_runtimes = True
         self.specs: list[Spec] = []
@@ -241,9 +241,11 @@ class View:
         if result == "done" and start_ms and self.learns_runtimes:
             ran_in = live.counts.pool if live is not None else bound.pool
             # what a checkpoint spared it belongs to its runtime
-            self.learning.ran(spec.task_class, ran_in, stop, run + (kept.done_ms if kept else 0), spec.root_run)
+            self.statistics.record_runtime(
+                spec.task_class, ran_in, stop, run + (kept.done_ms if kept else 0), spec.root_run
+            )
             if spec.items > 1:
-                self.learning.item(spec.task_class.removesuffix(p.CHUNKS), run / spec.items)
+                self.statistics.record_item(spec.task_class.removesuffix(p.CHUNKS), run / spec.items)
             self.graphs.learned(spec)
             self.tally.ran(bound.expected_ms, run)
         if spec.root_run:
@@ -265,13 +267,13 @@ class View:
     def _starved(self, spec: Spec, bound: Bound) -> None:
         """A task ran out of memory: its class is given more from now on."""
         mib = bound.load[1]
-        if mib > self.learning.starved_mib.get(spec.task_class, 0):
+        if mib > self.statistics.starved_mib.get(spec.task_class, 0):
             self.starved(spec.task_class, mib)
             self.news.append({"starved": spec.task_class, "mib": mib})
 
     def starved(self, task_class: str, mib: int) -> None:
         """Tasks of a class ran out of so much memory; those that wait are told apart anew."""
-        self.learning.starved(task_class, mib)
+        self.statistics.record_out_of_memory(task_class, mib)
         self._starved_anew = self.dirty = True
 
     def _was_preempted(self, bound: Bound) -> bool:
@@ -476,7 +478,7 @@ class View:
         for root, seen in list(self.root_seen_ms.items()):
             if now_ms - seen > QUIET_MS:
                 del self.root_seen_ms[root]
-                self.learning.quiet(root)
+                self.statistics.close_run(root)
                 self.graphs.forget(root)
 
 

@@ -8,19 +8,19 @@ from typing import Any
 
 import orjson
 
-from agent.governor.learning import Learning
-from agent.governor.metrics import Tally
-from agent.ledger.records import Lease
 from agent.model.pools import DEFAULT, Pool, PriceStep
+from agent.model.records import Lease
 from agent.model.snapshot import PoolState, Starting, Worker
 from agent.scheduler.counts import Counts
+from agent.state.statistics import Statistics
+from agent.state.tally import Tally
 
 #: longest pause between launch attempts in a pool that refuses, ms
 RETRY_MOST_MS = 60_000
 
 
 @dataclass(slots=True)
-class PoolView:
+class PoolStatus:
     """A declared pool, what was asked of its provider, and what it answered."""
 
     pool: Pool
@@ -50,8 +50,8 @@ class Live:
 class Fleet:
     """Workers by pool and address, and leases from asking for a worker on."""
 
-    def __init__(self, pools: Iterable[Pool], learning: Learning, tally: Tally) -> None:
-        self.pools = {pool.name: PoolView(pool) for pool in pools}
+    def __init__(self, pools: Iterable[Pool], statistics: Statistics, tally: Tally) -> None:
+        self.pools = {pool.name: PoolStatus(pool) for pool in pools}
         self.live: dict[str, Live] = {}
         self.leases: dict[int, Lease] = {}
         self.lease_of: dict[str, int] = {}
@@ -64,7 +64,7 @@ class Fleet:
         self.came = False
         #: something happened that may change the plan
         self.dirty = True
-        self._learning, self._tally = learning, tally
+        self._statistics, self._tally = statistics, tally
 
     def joined(self, worker: Mapping[str, Any], now_ms: int) -> None:
         """A worker is on the scheduler, anew or as before."""
@@ -93,7 +93,7 @@ class Fleet:
             view.refused_since_ms, view.refusals, view.retry_ms = None, 0, 0
             self.came = self.came or view.pool.market == "spot"
             if asked is not None:
-                self._learning.started(pool, now_ms - asked)
+                self._statistics.record_startup(pool, now_ms - asked)
         lease = next(
             (x for x in self.leases.values() if x.worker == name and x.pool == pool and x.ended_ms is None), None
         )
@@ -145,7 +145,7 @@ class Fleet:
         if view.pool.market == "spot":
             # capacity is there; a worker that then fails to come up is another matter
             if view.refused_since_ms is not None:
-                self._learning.refused(lease.pool, now_ms - view.refused_since_ms, True)
+                self._statistics.record_refusal(lease.pool, now_ms - view.refused_since_ms, True)
             view.refused_since_ms = None
         self._lease(replace(lease, granted_ms=now_ms))
 
@@ -157,7 +157,7 @@ class Fleet:
         self._put_off(view, now_ms)
         self._lease(replace(lease, ended_ms=now_ms, cause=f"refused: {why}"))
 
-    def _put_off(self, view: PoolView, now_ms: int) -> None:
+    def _put_off(self, view: PoolStatus, now_ms: int) -> None:
         """The next launch attempt comes later, each time later."""
         if view.retry_ms <= now_ms:
             view.refusals += 1
@@ -173,7 +173,9 @@ class Fleet:
         usd = view.pool.billed(lease.granted_ms, now_ms) if view is not None and lease.granted_ms is not None else 0
         if view is not None:
             view.starting.pop(lease.worker, None)
-            self._learning.lived(lease.pool, now_ms - (lease.granted_ms or now_ms), "taken" in cause or "died" in cause)
+            self._statistics.record_worker_life(
+                lease.pool, now_ms - (lease.granted_ms or now_ms), "taken" in cause or "died" in cause
+            )
             if lease.ready_ms is None:
                 # it never came up: as good as a refusal, or it would be launched again at once, for ever
                 self._put_off(view, now_ms)
@@ -259,15 +261,15 @@ class Fleet:
                     starting=tuple(Starting(name=n, asked_ms=at) for n, at in sorted(view.starting.items())),
                     refused_since_ms=view.refused_since_ms,
                     retry_ms=view.retry_ms,
-                    hazard_per_hour=self._learning.hazard(
+                    hazard_per_hour=self._statistics.hazard(
                         name,
                         pool.interruptions_per_1000_hours,
                         sum(now_ms - w.launched_ms for w in workers.get(name, ())) / 3_600_000,
                     )
                     if pool.market == "spot"
                     else 0.0,
-                    startup_ms=round(self._learning.startups.get(name, pool.startup_ms)),
-                    returns_per_hour=self._learning.returns(name) if pool.market == "spot" else 0.0,
+                    startup_ms=round(self._statistics.startups.get(name, pool.startup_ms)),
+                    returns_per_hour=self._statistics.returns(name) if pool.market == "spot" else 0.0,
                 )
             )
         if DEFAULT in workers and (default := self._default_pool()) is not None:

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from agent.governor.groups import Task
-from agent.governor.view import View
-from agent.ledger.records import Decided, Entry, Placed, Run
 from agent.model.plans import Decision, Wait
+from agent.model.records import Decided, Entry, Placed, Run
 from agent.model.snapshot import Group
+from agent.state.cluster import ClusterState
+from agent.state.groups import Task
 
 #: decisions kept in memory, and groups whose last one is known
 KEPT = 5_000
@@ -34,11 +34,11 @@ class Held:
     pool: str
 
 
-class Book:
+class Recorder:
     """Numbers decisions, placements and runs as they are entered."""
 
-    def __init__(self, view: View) -> None:
-        self.view = view
+    def __init__(self, view: ClusterState) -> None:
+        self.state = view
         self.next_decision = self.next_placement = self.next_run = 1
         #: flow run → its number
         self.runs: dict[str, int] = {}
@@ -70,7 +70,7 @@ class Book:
         self._last[about] = (signature, number)
         self.decisions[number] = decision
         entry.decisions.append(Decided(id=number, run=self._run(decision, entry), decision=decision))
-        self.view.tally.decisions[decision.verb, decision.pool or ""] += 1
+        self.state.tally.decisions[decision.verb, decision.pool or ""] += 1
         if len(self._last) > KEPT:
             self._last.clear()
         if len(self.decisions) > KEPT:
@@ -97,7 +97,7 @@ class Book:
     def _run(self, decision: Decision, entry: Entry) -> int:
         number = self.runs.get(decision.flow_run)
         if number is None:
-            spec = next((s for s in reversed(self.view.specs) if s.flow_run == decision.flow_run), None)
+            spec = next((s for s in reversed(self.state.specs) if s.flow_run == decision.flow_run), None)
             number, self.next_run = self.next_run, self.next_run + 1
             self.runs[decision.flow_run] = number
             entry.runs.append(
