@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-
-from dask.utils import parse_bytes, parse_timedelta
 
 from agent.errors import UnitError
 
@@ -15,18 +14,46 @@ MS_PER_HOUR = 3_600_000
 MICROS = 1_000_000
 
 
-def _numbered(value: str) -> str:
-    """The text, when it has a number in it: Dask reads "" and "MiB" as one."""
-    if not any(letter.isdigit() for letter in value):
-        raise ValueError("no number")
-    return value.strip()
+#: bytes of each unit, in small letters; one letter alone counts in thousands, as Dask reads it ("4k", "4 kB", "4 KiB")
+_BYTES = {"": 1, "b": 1} | {
+    unit: base**power
+    for power, letter in enumerate("kmgtp", start=1)
+    for unit, base in ((letter, 1000), (f"{letter}b", 1000), (f"{letter}i", 1024), (f"{letter}ib", 1024))
+}
+#: seconds of each unit, in small letters
+_SECONDS = {
+    name: seconds
+    for names, seconds in (
+        ("ns nanosecond nanoseconds", 1e-9),
+        ("us microsecond microseconds", 1e-6),
+        ("ms millisecond milliseconds", 1e-3),
+        ("s second seconds", 1),
+        ("m min mins minute minutes", 60),
+        ("h hour hours", 3_600),
+        ("d day days", 86_400),
+        ("w week weeks", 604_800),
+    )
+    for name in names.split()
+} | {"": 1}
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)([a-z]*)", re.ASCII)
+
+
+def _quantity(text: str, units: Mapping[str, float]) -> float:
+    """The number of a text like "1.5 h" times its unit. Raises ValueError, KeyError.
+
+    Dask's own reader would do, but importing Dask costs every command a tenth of a second.
+    """
+    found = _QUANTITY.fullmatch(text.replace(" ", "").lower())
+    if found is None:
+        raise ValueError("no number with a unit")
+    return float(found[1]) * units[found[2]]
 
 
 def memory_mib(value: str | int) -> int:
     """MiB of `"16 GiB"`; an integer counts MiB already. Raises UnitError unless positive."""
     try:
-        mib = value if isinstance(value, int) else math.ceil(parse_bytes(_numbered(value)) / MIB)
-    except (ValueError, TypeError, AttributeError) as error:
+        mib = value if isinstance(value, int) else math.ceil(int(_quantity(value, _BYTES)) / MIB)
+    except (ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
         raise UnitError(f"memory {value!r} cannot be read; write for example '16 GiB' or 512 (MiB)") from error
     if isinstance(mib, bool) or mib <= 0:
         raise UnitError(f"memory {value!r} must be more than nothing")
@@ -36,11 +63,7 @@ def memory_mib(value: str | int) -> int:
 def duration_ms(value: str | int | float) -> int:
     """Milliseconds of `"20 min"`; a number counts seconds. Raises UnitError unless finite and not negative."""
     try:
-        seconds = (
-            float(value)
-            if isinstance(value, int | float)
-            else float(parse_timedelta(re.sub(r"\s*mins?$", "m", _numbered(value))))
-        )
+        seconds = float(value) if isinstance(value, int | float) else _quantity(value, _SECONDS)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UnitError(
             f"duration {value!r} cannot be read; write for example '20 min', '90s' or 90 (seconds)"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from dask.utils import parse_bytes, parse_timedelta
 
 from agent import needs
 from agent.errors import SettingError, UnitError
@@ -26,6 +29,39 @@ def test_durations_are_read_in_ms(said, ms):
 @pytest.mark.parametrize(("said", "micros"), [("$1.50", 1_500_000), (0.1, 100_000), ("1,000", 1_000_000_000), (0, 0)])
 def test_money_is_read_in_micro_dollars(said, micros):
     assert units.usd_micros(said) == micros
+
+
+_NUMBERS = ("1", "2.5", "16", "1.5", "1e3", "2.", "1000000")
+
+
+@pytest.mark.parametrize(
+    "unit", ["", "B", "k", "kB", "KB", "KiB", "Ki", "M", "MB", "MiB", "GB", "GiB", "gib", "Ti", "PiB"]
+)
+def test_memory_is_read_as_dask_reads_it(unit):
+    for said in (f"{number}{space}{unit}" for number in _NUMBERS for space in ("", " ")):
+        count = parse_bytes(said)
+        assert units.memory_mib(said) == math.ceil(count / units.MIB), said
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["", "ns", "us", "ms", "s", "second", "seconds", "m", "minute", "MINUTES", "h", "hours", "d", "days", "w", "week"],
+)
+def test_durations_are_read_as_dask_reads_them(unit):
+    for said in (f"{number}{space}{unit}" for number in _NUMBERS for space in ("", " ")):
+        assert units.duration_ms(said) == round(parse_timedelta(said) * 1000), said
+
+
+def test_half_a_second_may_begin_with_its_point():
+    assert units.duration_ms(".5s") == 500  # Dask reads one and a half
+
+
+@pytest.mark.parametrize("bad", ["5 foos", "MiB", "1 2 GiB x", "1e400 GiB", "GiB 5", "٣ GiB"])
+def test_text_that_is_no_quantity_is_refused(bad):
+    with pytest.raises(UnitError, match="memory"):
+        units.memory_mib(bad)
+    with pytest.raises(UnitError, match="duration"):
+        units.duration_ms(bad.replace("GiB", "min"))
 
 
 @pytest.mark.parametrize("bad", ["many", "", "-1 GiB", "0 MiB", float("nan"), None, True])
