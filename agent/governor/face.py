@@ -48,6 +48,10 @@ class _Handler(tornado.web.RequestHandler):
         self.set_status(status)
         self.finish({"error": why})
 
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """What nobody foresaw is JSON too: the command line shows a sentence, the log has the traceback."""
+        self.finish({"error": f"the governor failed at {self.request.path} ({self._reason}); its log says why"})
+
     def said(self) -> dict[str, Any]:
         body: dict[str, Any] = json.loads(self.request.body or b"{}")
         return body

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from agent.model.snapshot import Statistic
+from agent.planner.intervals import negative_binomial_interval
 
 #: executions a class remembers in a pool: older ones fade, so that a class may change
 MEMORY = 200
@@ -136,17 +137,13 @@ class Statistics:
         Negative binomial: the mean is the hazard's; the variance is that of a renewal process, the squared coefficient of
         variation of its lives times the mean (Cox 1962, section 4.2), and that of the hazard itself, a gamma posterior's.
         """
-        # takes half a second, and only who looks at intervals needs it
-        from scipy.stats import nbinom
-
         if (mean := hazard_per_hour * hours) <= 0:
             return 0, 0
         watched, count, lived, squares = self.watched.get(pool, _NOT_WATCHED)
         varied = squares * count / (lived * lived) - 1 if count >= 2 and lived > 0 else PRIOR_BURSTS
         bursts = max(1.0, (PRIOR_BURSTS * PRIOR_LIVES + varied * count) / (PRIOR_LIVES + count))
-        times = bursts * (1 + hours / (PRIOR_HOURS + watched))
-        low, high = nbinom.interval(level, mean / (times - 1), 1 / times)
-        return int(low), int(high)
+        dispersion = bursts * (1 + hours / (PRIOR_HOURS + watched))
+        return negative_binomial_interval(level, mean=mean, dispersion=dispersion)
 
     def of_classes(self, classes: set[str]) -> tuple[Statistic, ...]:
         """Statistics of some classes, in a fixed order."""
