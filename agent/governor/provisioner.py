@@ -21,6 +21,8 @@ logger = logging.getLogger("orc.governor")
 LINGER = 5.0
 #: and one that a governor finds as it begins, to find its scheduler
 RETURN = 60.0
+#: a worker that is to end and got other work at the last moment is looked at again after so long, seconds
+BUSY_AGAIN = 1.0
 #: price steps of a pool kept in memory
 STEPS_KEPT = 500
 
@@ -119,19 +121,27 @@ class Provisioner:
         self.wake()
 
     async def drain(self, drain: Drain) -> None:
-        """Move results off an idle worker, then end it. Kept when it holds the only copy of something."""
+        """Move results off an idle worker, then end it. Kept when it holds the only copy of something, or has other work."""
         found = next(((a, live) for a, live in self.fleet.live.items() if live.counts.name == drain.worker), None)
         if found is None:
             return
         address, live = found
         provider = self.providers[self.fleet.pools[drain.pool].pool.provider or ""]
         live.counts.draining = True
-        if not await self.scheduler_client.copy_off(address):
+        if await self._busy(address) or not await self.scheduler_client.copy_off(address):
             live.counts.draining = False
-            live.idle_since_ms = self.clock()
+            live.idle_since_ms = None if live.busy else self.clock()
             await self.scheduler_client.call("orc_instruct", undrain=[address])
             return
+        while await self._busy(address):
+            # somebody sent it work as the copies were made: that ends first
+            await asyncio.sleep(BUSY_AGAIN)
         await provider.end(drain.worker)
+
+    async def _busy(self, address: str) -> bool:
+        """Whether a worker that is being drained has work that no governor placed."""
+        reply = await self.scheduler_client.call("orc_instruct", drain=[address])
+        return address in reply["busy"]
 
     async def _end_left(self, lease: Lease, why: str, seconds: float) -> None:
         """End a worker that is not on the scheduler: stopped or cut off it costs money, and holds a place in its pool."""

@@ -46,12 +46,12 @@ class Worker:
     name: str
     address: str
     slots: int
-    #: tasks bound to it, running or ahead, not counting those that lent their slot
+    #: slots taken on it, by what runs there or was sent ahead, not counting tasks that lent theirs
     bound: int
     cpus_free: int
     memory_free_mib: int
     gpus_free: int
-    #: since when it has nothing bound, ms; None: busy
+    #: since when nothing is on it, whoever sent it, ms; None: busy
     idle_since_ms: int | None
     launched_ms: int
     #: expected end of the next bound task, ms; None: idle

@@ -53,10 +53,18 @@ class Counts:
     lent: set[Any] = field(default_factory=set)
     #: inner tasks sent to it
     inner: int = 0
+    #: tasks and actors on it that no governor placed, and the slots they take
+    others: int = 0
+    other_slots: int = 0
     #: gets no more work
     draining: bool = False
     #: Dask sends it nothing now: its memory is full, or it is closing
     paused: bool = False
+
+    @property
+    def used(self) -> int:
+        """Slots that are taken, or promised to what was sent ahead."""
+        return len(self.bound) - len(self.lent) + self.other_slots
 
     def free(self) -> tuple[int, int, int, int]:
         """Free slots (negative when work was sent ahead), cpus, MiB and GPUs, with the largest tasks taken as the running ones.
@@ -71,11 +79,16 @@ class Counts:
         else:
             sums = [sum(load[i] for load in loads) for i in range(3)]
         waiting = sum(self.bound[key][1] for key in self.lent if key in self.bound) if used else 0
-        return self.slots - used, self.cpus - sums[0], self.memory_mib - sums[1] - waiting, self.gpus - sums[2]
+        return (
+            self.slots - used - self.other_slots,
+            self.cpus - sums[0],
+            self.memory_mib - sums[1] - waiting,
+            self.gpus - sums[2],
+        )
 
     def fits(self, load: tuple[int, int, int], ahead: int) -> bool:
         """Whether a task of that load may be sent now; `ahead` tasks a slot may wait on the worker."""
-        used = len(self.bound) - len(self.lent)
+        used = self.used
         if ahead:
             return used < self.slots * (1 + ahead)
         if used >= self.slots:

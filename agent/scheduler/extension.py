@@ -24,6 +24,7 @@ from agent.scheduler.inner import Inner
 from agent.scheduler.leaving import Leaving
 from agent.scheduler.slices import Slices
 from agent.scheduler.unrunnable import Unrunnable
+from agent.scheduler.worker_watch import WorkerWatch
 
 logger = logging.getLogger("orc.extension")
 
@@ -95,7 +96,7 @@ class Extension(SchedulerPlugin):
         self.seq = 0
         self.wake = asyncio.Event()
         #: longest stretch of the scheduler's loop by ORC, ms, by what it did
-        self.longest: dict[str, float] = {"hold": 0.0, "bind": 0.0, "release": 0.0, "copy": 0.0}
+        self.longest: dict[str, float] = {"hold": 0.0, "bind": 0.0, "release": 0.0, "copy": 0.0, "watch": 0.0}
         self.binding, self.copies, self.leaving = Binding(self), Copies(self), Leaving(self)
         #: workers that were lost, and did not leave by themselves
         self.broken = 0
@@ -107,7 +108,7 @@ class Extension(SchedulerPlugin):
         self.figures: Mapping[str, Any] | None = None
         #: an Adaptive has asked for its target
         self.adaptive = False
-        self.inner = Inner(self)
+        self.inner, self.watch = Inner(self), WorkerWatch(self)
         scheduler.handlers.update(
             {p.FOLLOW: self.follow, p.INSTRUCT: self.instruct, p.SNAPSHOT: self.snapshot, p.STATE: self.state}
         )
@@ -252,6 +253,7 @@ class Extension(SchedulerPlugin):
         task = self.tasks.get(key)
         if task is None:
             self.inner.transition(key, start, finish)
+            self.watch.moved(key, start, finish)
             return
         if finish == "no-worker":
             self._ready(task)
@@ -290,7 +292,9 @@ class Extension(SchedulerPlugin):
     def _ran_unheld(self, task: Task) -> None:
         ts = self.scheduler.tasks[task.key]
         task.on = ts.processing_on.address
-        if not self.governs(task):
+        if self.governs(task):
+            self.watch.moved(task.key, "", "processing")
+        else:
             self.tell(
                 (p.BOUND_ELSEWHERE, task.key, task.spec, self._input_bytes(ts), round(time.time() * 1000), task.on)
             )
@@ -316,7 +320,8 @@ class Extension(SchedulerPlugin):
         lost = where not in self.scheduler.workers
         starved = finish == "released" and lost and counts is not None and self.leaving.starved(counts, task.key)
         if counts is not None:
-            counts.bound.pop(task.key, None)
+            if counts.bound.pop(task.key, None) is None:
+                self.watch.moved(task.key, "processing", finish)
             counts.lent.discard(task.key)
         result = {"memory": "done", "erred": "failed"}.get(finish, "cancelled")
         ts = self.scheduler.tasks.get(task.key)
@@ -458,6 +463,8 @@ class Extension(SchedulerPlugin):
             "resources": dict(ws.resources),
             "draining": counts.draining,
             "paused": counts.paused,
+            "others": counts.others,
+            "other_slots": counts.other_slots,
         }
 
     def restart(self, scheduler: Any) -> None:
@@ -469,6 +476,7 @@ class Extension(SchedulerPlugin):
             counts.bound.clear()
             counts.lent.clear()
             counts.inner = 0
+            self.watch.look(counts)
         self.tell((p.RESTARTED, self.restarting[0]))
         self.restarting = 0, False
 
@@ -627,7 +635,7 @@ class Extension(SchedulerPlugin):
         leave: Sequence[tuple[Any, str]] = (),
         figures: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Apply instructions that are still true. Answers with the worker of each bound key, None where it could not be bound."""
+        """Apply instructions that are still true. Answers with the worker of each bound key, None where it could not be bound, and what is drained and busy with other work."""
         if fenced := self._fenced(epoch):
             return fenced
         if pools is not None and not self.degraded:
@@ -650,7 +658,8 @@ class Extension(SchedulerPlugin):
                 self.leaving.ask(task, why)
         for key, kind, why in refuse:
             self.binding.refuse(key, kind, why)
-        return {"bound": await self.binding.bind(epoch, binds)}
+        busy = [address for address in drain if (c := self.counts.get(address)) is not None and self.watch.look(c)]
+        return {"bound": await self.binding.bind(epoch, binds), "busy": busy}
 
     def _configure(self, pools: Iterable[Mapping[str, Any]]) -> None:
         self.sizes = {said["name"]: Size.read(said) for said in pools}
@@ -658,3 +667,4 @@ class Extension(SchedulerPlugin):
             self._joined(address)
             new = self.counts[address]
             new.bound, new.lent, new.inner, new.draining = old.bound, old.lent, old.inner, old.draining
+            self.watch.look(new)

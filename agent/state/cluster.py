@@ -140,6 +140,9 @@ class ClusterState:
         elif kind == p.PAUSED:
             if (paused := self.fleet.live.get(delta[1])) is not None:
                 paused.counts.paused = delta[2]
+        elif kind == p.BUSY:
+            if (busy := self.fleet.live.get(delta[1])) is not None:
+                busy.runs_others(delta[2], delta[3], now_ms)
         elif kind == p.NOTICE:
             if (leaving := self.fleet.live.get(delta[1])) is not None:
                 leaving.notice()
@@ -214,7 +217,7 @@ class ClusterState:
         if live is not None:
             live.counts.bound.pop(key, None)
             live.counts.lent.discard(key)
-            if not live.counts.bound:
+            if not live.busy:
                 live.idle_since_ms = now_ms
         spec = self.specs[bound.task.spec]
         kept = self.kept.get(key)

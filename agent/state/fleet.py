@@ -41,10 +41,35 @@ class Live:
     lease: int | None = None
     #: it was told that it is taken away
     noticed: bool = False
+    #: since when it has tasks that no governor placed, ms
+    others_since_ms: int | None = None
 
     def notice(self) -> None:
         """It is to be taken away, and gets no more work."""
         self.noticed = self.counts.draining = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs there, whoever sent it."""
+        return bool(self.counts.bound or self.counts.others)
+
+    def runs_others(self, others: int, slots: int, now_ms: int) -> None:
+        """So many tasks and actors are on it that no governor placed, and take so many slots."""
+        before = self.busy
+        self.counts.others, self.counts.other_slots = others, slots
+        if not others:
+            self.others_since_ms = None
+        elif self.others_since_ms is None:
+            self.others_since_ms = now_ms
+        if self.busy:
+            self.idle_since_ms = None
+        elif before:
+            self.idle_since_ms = now_ms
+
+    def others_end(self, now_ms: int) -> list[int]:
+        """When the slots of such tasks are expected to be free, ms: nobody said, so as late again as they have run."""
+        since = self.others_since_ms if self.others_since_ms is not None else now_ms
+        return [now_ms + max(1_000, now_ms - since)] * min(self.counts.slots, self.counts.other_slots)
 
 
 class Fleet:
@@ -86,6 +111,8 @@ class Fleet:
         if old is not None:
             counts.bound, counts.lent = old.counts.bound, old.counts.lent
         live = Live(counts, now_ms, None if counts.bound else now_ms)
+        live.others_since_ms = old.others_since_ms if old is not None else None
+        live.runs_others(worker.get("others", 0), worker.get("other_slots", 0), now_ms)
         live.noticed = old.noticed if old is not None else False
         self.live[address] = live
         if view is not None:
@@ -233,20 +260,21 @@ class Fleet:
         for address in sorted(self.live):
             live = self.live[address]
             _, cpus, memory, gpus = live.counts.free()
+            until = sorted([*ends.get(address, ()), *live.others_end(now_ms)])
             lease = self.leases.get(live.lease) if live.lease is not None else None
             workers.setdefault(live.counts.pool, []).append(
                 Worker(
                     name=live.counts.name,
                     address=address,
                     slots=live.counts.slots,
-                    bound=len(live.counts.bound) - len(live.counts.lent),
+                    bound=live.counts.used,
                     cpus_free=cpus,
                     memory_free_mib=memory,
                     gpus_free=gpus,
                     idle_since_ms=live.idle_since_ms,
                     launched_ms=(lease.granted_ms if lease else None) or live.joined_ms,
-                    frees_ms=min(ends[address]) if address in ends else None,
-                    ends_ms=tuple(sorted(ends[address])) if address in ends else (),
+                    frees_ms=until[0] if until else None,
+                    ends_ms=tuple(until),
                     draining=live.counts.draining or live.counts.paused,
                 )
             )

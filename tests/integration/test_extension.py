@@ -195,6 +195,22 @@ def test_what_its_author_pinned_is_let_through(cluster, governor):
     assert future.key in governor.keys("through")
 
 
+def test_a_task_that_nobody_placed_keeps_its_worker_busy_until_it_ends(cluster, governor):
+    address = cluster.names()["spot-0"]
+    pinned = cluster.client.submit(slow, 2.0, pure=False, workers=[address])
+    busy = (p.BUSY, address, 1, 1)
+    until(lambda: [d for d in governor.follow() if d[0] == p.BUSY][-1:] == [busy])
+    held = cluster.client.submit(where, pure=False)
+    governor.ready(1)
+    assert governor.bind("spot", held.key) == [None]  # its only slot is taken
+    assert list(cluster.ask("orc_instruct", epoch=governor.epoch, drain=[address])["busy"]) == [address]
+    cluster.ask("orc_instruct", epoch=governor.epoch, undrain=[address])
+    assert pinned.result(timeout=10) == "spot-0"
+    until(lambda: [d for d in governor.follow() if d[0] == p.BUSY][-1] == (p.BUSY, address, 0, 0))
+    assert governor.bind("spot", held.key) == [address]
+    assert held.result(timeout=10) == "spot-0"
+
+
 def test_an_actor_is_never_held(cluster, governor):
     class Counter:
         n = 0
@@ -206,6 +222,10 @@ def test_an_actor_is_never_held(cluster, governor):
     with cluster.client.as_current():
         actor = cluster.client.submit(Counter, actor=True).result(timeout=10)
         assert actor.up().result(timeout=10) == 1
+    # and its worker is not idle while it lives
+    until(lambda: [d[2:] for d in governor.follow() if d[0] == p.BUSY][-1:] == [(1, 0)])
+    del actor
+    until(lambda: [d[2:] for d in governor.follow() if d[0] == p.BUSY][-1:] == [(0, 0)])
 
 
 def test_resources_its_author_asked_for_are_honoured_beside_the_pool(cluster, governor):

@@ -193,3 +193,26 @@ def test_dask_asks_for_resources_in_thousandths():
     made = view()
     made.apply((p.SPECIFIED, 1, {"prefix": "x", "says": {}, "resources": {"GPU": 0.5}}), 0)
     assert made.specs[1].needs.resources == (("GPU", 500),)
+
+
+def test_a_worker_that_runs_what_nobody_placed_is_not_idle_and_its_slot_not_free():
+    made = view()
+    made.apply((p.BUSY, "tcp://1", 2, 1), 1_000)
+    (worker,) = [w for s in made.pool_states(31_000) for w in s.workers]
+    # it has run for half a minute, and is taken to go on for as long again
+    assert (worker.idle_since_ms, worker.bound, worker.ends_ms) == (None, 1, (61_000,))
+    made.apply((p.BUSY, "tcp://1", 0, 0), 40_000)
+    (worker,) = [w for s in made.pool_states(41_000) for w in s.workers]
+    assert (worker.idle_since_ms, worker.bound, worker.ends_ms) == (40_000, 0, ())
+
+
+def test_a_worker_is_idle_only_when_both_what_was_placed_and_what_was_not_have_ended():
+    made = view()
+    ready(made)
+    send(made)
+    made.apply((p.BUSY, "tcp://1", 1, 0), 200)
+    made.apply((p.ENDED, "k", "done", "tcp://1", 200, 700, 0), 800)
+    assert made.fleet.live["tcp://1"].idle_since_ms is None
+    made.apply((p.JOINED, {**WORKER, "others": 1, "other_slots": 0}), 850)  # told of anew
+    made.apply((p.BUSY, "tcp://1", 0, 0), 900)
+    assert made.fleet.live["tcp://1"].idle_since_ms == 900

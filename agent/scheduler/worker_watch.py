@@ -1,0 +1,81 @@
+"""What keeps workers busy beside the tasks that were bound to them: what Dask runs there, whoever sent it, is work."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import TYPE_CHECKING, Any
+
+from agent.scheduler import protocol as p
+from agent.scheduler.counts import Counts
+
+if TYPE_CHECKING:
+    from agent.scheduler.extension import Extension
+
+#: seconds in which changes are gathered: a graph that Dask runs by itself changes the figures with each task
+GATHER = 0.1
+#: tasks of a worker that are looked at, at most
+MOST = 1000
+
+
+class WorkerWatch:
+    """Counts, for each worker, the tasks and actors that no governor placed, and tells when the count changes."""
+
+    def __init__(self, extension: Extension) -> None:
+        self.extension = extension
+        #: addresses of workers to look at
+        self._changed: set[str] = set()
+        #: and of those that had something
+        self._busy: set[str] = set()
+        self._looking = False
+
+    def moved(self, key: Any, start: str, finish: str) -> None:
+        """A task that was not bound by a governor went through a transition."""
+        if finish == "processing":
+            self._changed.add(self.extension.scheduler.tasks[key].processing_on.address)
+        elif start not in ("processing", "memory") or not (self._busy or self._changed):
+            return
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(GATHER, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        begin = time.thread_time()
+        changed, self._changed = self._changed | self._busy, set()
+        for address in changed:
+            if (counts := self.extension.counts.get(address)) is None:
+                self._busy.discard(address)
+            else:
+                self.look(counts)
+        self.extension.took("watch", begin)
+
+    def look(self, counts: Counts) -> bool:
+        """Count one worker's now; whether it has any."""
+        others, slots = self._others(counts)
+        if (others, slots) != (counts.others, counts.other_slots):
+            counts.others, counts.other_slots = others, slots
+            self.extension.tell((p.BUSY, counts.address, others, slots))
+        (self._busy.add if others else self._busy.discard)(counts.address)
+        return others > 0
+
+    def _others(self, counts: Counts) -> tuple[int, int]:
+        """Tasks and actors that no governor placed, and those of them that hold a thread of their own.
+
+        What a task of the governor's submitted takes no slot (its parent has it), what has seceded neither.
+        """
+        extension = self.extension
+        ws = extension.scheduler.workers.get(counts.address)
+        if ws is None:
+            return 0, 0
+        others, slots = len(ws.actors), 0
+        if len(ws.processing) > len(counts.bound):
+            for ts in itertools.islice(ws.processing, MOST):
+                task = extension.tasks.get(ts.key)
+                if ts.key in counts.bound or (task is not None and not extension.governs(task)):
+                    # those that a governor only looks at are told one by one
+                    continue
+                others += 1
+                slots += ts.key not in extension.inner.tasks and ts not in ws.long_running
+        return others, slots
