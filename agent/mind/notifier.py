@@ -37,6 +37,8 @@ class Notifier:
         self._client: PrefectClient | None = None
         self._open = AsyncExitStack()
         self._remembered = False
+        #: the ledger's last record when everything was told
+        self._told = -1
 
     async def look(self) -> bool:
         """See `Consumer`."""
@@ -45,6 +47,9 @@ class Notifier:
             self._remembered = True
         if self._client is None:
             self._client = await self._open.enter_async_context(get_client())
+        last = await asyncio.to_thread(self.ledger.last_seq)
+        if last == self._told and not self.news:
+            return False
         after = await asyncio.to_thread(self.ledger.cursor, EVENTS)
         records = await asyncio.to_thread(self.ledger.records, after, 200)
         if records:
@@ -61,7 +66,10 @@ class Notifier:
             await self._artifacts(self._client)
             if not self.news:
                 await asyncio.to_thread(self.ledger.advance, ARTIFACTS, records[-1].seq if records else after)
-        return len(records) == 200
+        more = len(records) == 200
+        if not more:
+            self._told = last
+        return more
 
     async def leave(self) -> None:
         """See `Consumer`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from agent.errors import GraphAwayError, GraphError
 from agent.graph.bolt import Graph, address
@@ -12,6 +13,8 @@ from agent.settings import Settings
 
 #: records taken in at once: their tasks are some transactions
 RECORDS = 100
+#: while nothing new is on record the graph is asked only so often, seconds: it may have been emptied or restored
+ASK = 5.0
 #: nodes deleted in one transaction
 _DELETED = 5_000
 
@@ -25,15 +28,28 @@ class RunGraph:
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self.ledger, self.settings = ledger, settings
         self._graph: Graph | None = None
+        #: the ledger's last record when the graph had everything, and until when that is believed, monotonic seconds
+        self._complete = -1, 0.0
 
     async def look(self) -> bool:
         """See `Consumer`."""
-        return await asyncio.to_thread(self.take_in)
+        return await asyncio.to_thread(self._look)
+
+    def _look(self) -> bool:
+        seq, until = self._complete
+        last = self.ledger.last_seq()
+        if last == seq and time.monotonic() < until:
+            return False
+        more = self.take_in()
+        if not more:
+            # what is written from here on has a later number
+            self._complete = last, time.monotonic() + ASK
+        return more
 
     async def leave(self) -> None:
         """See `Consumer`."""
         if self._graph is not None:
-            graph, self._graph = self._graph, None
+            graph, self._graph, self._complete = self._graph, None, (-1, 0.0)
             await asyncio.to_thread(graph.close)
 
     def take_in(self) -> bool:
