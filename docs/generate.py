@@ -182,17 +182,17 @@ def ledger() -> str:
     """Tables of the ledger, from its schema."""
     meaning = {
         "orc_record": "the chain: one record for each commit, with the SHA-256 over the record before, these columns and the body",
-        "orc_decision": "a decision: its run, task class, pool and verb; its body (every option with its arithmetic, every verdict) is a part",
+        "orc_decision": "a decision: its run, team, task class, pool and verb; its body (every option with its arithmetic, every verdict) is a part",
         "orc_placement": "one task sent to a pool, by its Dask key, with the placements whose results it takes in",
-        "orc_outcome": "what became of a placement: result, lease, start, runtime, its part of the worker's price",
-        "orc_lease": "a worker's life: asked, granted (billing starts), ready, ended, why, price steps, cost",
+        "orc_outcome": "what became of a placement: result, lease, start, runtime, its part of the worker's price; where it ran when not in the decision's pool, what a checkpoint spared it, items of a chunk",
+        "orc_lease": "a worker's life: asked, granted (billing starts), ready, ended, why in words and what ended it, price steps, cost",
         "orc_budget": "limits, what is reserved, spent and overrun",
         "orc_reservation": "what a placement reserves of a budget, and what was spent of it",
         "orc_part": "content by its digest: parts of snapshots, bodies of decisions",
-        "orc_run": "flow runs that had tasks here; the empty one is plain Dask",
+        "orc_run": "flow runs that had tasks here, with their root, team and trace; the empty one is plain Dask",
         "orc_chain": "one row for each scheduler: who may write, its epoch, when it was last seen, the number of the last record",
         "orc_cursor": "how far a follower has read",
-        "orc_version": f"version of the schema; this one is {t.VERSION}",
+        "orc_version": f"version of the tables; this one is {t.VERSION}",
     }
     assert set(meaning) == set(t.metadata.tables)
     rows = [
@@ -207,7 +207,11 @@ def ledger() -> str:
     }
     text = f"""One chain for each scheduler, one writer (the governor whose epoch it holds), one durable commit for each plan *before* its instructions are sent. SQLite (write-ahead log, `synchronous=FULL`) in `ORC_HOME/ledger.db`, or [PostgreSQL](../how-to/use-postgresql.md) by `ORC_LEDGER_URL`. Times are Unix milliseconds, money is micro-dollars.
 
-A record's body holds a digest over its decisions, placements and outcomes, the head of the snapshot with the parts that changed, and the digest of the plan. `orc ledger verify` checks the chain and the rows; `--replay` puts each snapshot together again, plans it and compares. Records of another planner's version are counted, not compared. Leases and budgets are projections that later records change; they are not covered by the digest.
+A record's body holds a digest over its decisions, placements, outcomes and runs, the head of the snapshot with the parts that changed, and the digest of the plan. `orc ledger verify` checks the chain and the rows; `--replay` puts each snapshot together again, plans it and compares. Records of another planner's version are counted, not compared. Leases and budgets are projections that later records change; they are not covered by the digest.
+
+Whose work something is stands where it is true: team on the decision and the run, root run and trace on the run. A record holds the work of many runs; its own columns of those names are empty, and kept because older records hash them.
+
+Whoever opens a ledger of an older version brings its tables up to date first (Alembic, in one transaction, under a lock); a ledger of a newer version is refused, and nothing is changed. `orc_revision` is Alembic's own table.
 
 No task parameter and no result is ever written: the ledger knows names, sizes and times.
 

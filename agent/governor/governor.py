@@ -433,7 +433,6 @@ class Governor:
             number = numbers[bind.decision]
             tasks = self.state.take(bind)
             ids = [self.recorder.placed(number, task, entry, bind.budget, bind.reserve_usd_micros) for task in tasks]
-            entry.team, entry.trace, entry.root_run = self._context(tasks[0])
             guess = estimate(group, bind.pool, statistics, self.policy.deadline_sigmas)
             out.append(
                 _Sending(
@@ -447,10 +446,6 @@ class Governor:
                 )
             )
         return out
-
-    def _context(self, task: Task) -> tuple[str, str, str]:
-        spec = self.state.specs[task.spec]
-        return spec.team, spec.trace, spec.root_run
 
     def _plan_launches(self, made: Plan, now: int, entry: Entry) -> None:
         """Leases for the workers that will be asked for, on record before they are."""

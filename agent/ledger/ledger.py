@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, true, update
+from sqlalchemy import Connection, create_engine, event, func, insert, select, true, update
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from agent.errors import FencedError, LedgerAwayError, LedgerError, LedgerNewerError
+from agent.errors import FencedError, LedgerAwayError, LedgerError
 from agent.ledger import schema as t
+from agent.ledger.migrate import bring_up_to_date
 from agent.ledger.rows import Rows, content_digest, upsert
 from agent.ledger.spool import Sealed, Spool, raw, text
 from agent.model.codec import encode
@@ -25,7 +26,6 @@ from agent.model.snapshot import Budget
 #: a record carries the whole list of its snapshot's parts each so many records; the others carry what changed
 WHOLE_EVERY = 64
 #: seconds until a silent PostgreSQL counts as away; ms of unacknowledged data
-_LOCK = 0x0C1ED6E4
 _PATIENCE = {"connect_timeout": 3, "tcp_user_timeout": 5_000}
 
 
@@ -57,7 +57,7 @@ class Ledger:
             )
             if sqlite:
                 event.listen(self.engine, "connect", _sqlite)
-            _check_version(self.engine)
+            bring_up_to_date(self.engine)
             self.chain = self._chain()
             self._seq, self._hash = self._last()
         self._manifest: dict[str, bytes] = {}
@@ -215,10 +215,9 @@ class Ledger:
         if entry.parts:
             says["parts"] = {"whole": whole, "set": changed, "gone": gone}
         body = zlib.compress(orjson.dumps(says, option=orjson.OPT_SORT_KEYS), 6)
-        about = (entry.kind, entry.at_ms, entry.mode, entry.actor, entry.team, entry.trace, entry.root_run)
+        about = (entry.kind, entry.at_ms, entry.mode, entry.actor, "", "", "")
         sealed = Sealed(
-            seq=seq, epoch=self.epoch, kind=entry.kind, at_ms=entry.at_ms, mode=entry.mode, actor=entry.actor, team=entry.team, trace=entry.trace,
-            root_run=entry.root_run, body=text(body), hash=text(chain_hash(self._hash, [self.scheduler, seq, self.epoch, *about], body)),
+            seq=seq, epoch=self.epoch, kind=entry.kind, at_ms=entry.at_ms, mode=entry.mode, actor=entry.actor, body=text(body), hash=text(chain_hash(self._hash, [self.scheduler, seq, self.epoch, *about], body)),
             runs=tuple(entry.runs), decisions=tuple(entry.decisions), placements=tuple(entry.placements), outcomes=tuple(entry.outcomes),
             leases=tuple(entry.leases), bodies=tuple((text(k), text(v)) for k, v in rows.bodies.items()) if self.spool is not None else (),
         )  # fmt: skip
@@ -416,7 +415,13 @@ class Ledger:
             rows = db.execute(select(t.run).where(t.run.c.chain == self.chain).order_by(t.run.c.no))
             return [
                 Run(
-                    no=r.no, flow_run=r.flow_run, root_run=r.root_run, flow=r.flow, deployment=r.deployment, team=r.team
+                    no=r.no,
+                    flow_run=r.flow_run,
+                    root_run=r.root_run,
+                    flow=r.flow,
+                    deployment=r.deployment,
+                    team=r.team,
+                    trace=r.trace,
                 )
                 for r in rows
             ]
@@ -508,9 +513,6 @@ def _record(scheduler: str, row: Any) -> Record:
         at_ms=row.at_ms,
         mode=row.mode,
         actor=row.actor,
-        team=row.team,
-        trace=row.trace,
-        root_run=row.root_run,
         body=orjson.loads(zlib.decompress(row.body)),
         hash=bytes(row.hash),
     )
@@ -530,33 +532,6 @@ def _lease(row: Any) -> Lease:
         price=row.price,
         usd_micros=row.usd_micros,
     )
-
-
-def _check_version(engine: Engine) -> None:
-    if not inspect(engine).has_table(t.version.name):
-        with engine.begin() as db:
-            # of two that begin at once the second waits, and finds the tables of the first
-            postgresql = engine.dialect.name == "postgresql"
-            db.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})" if postgresql else "BEGIN IMMEDIATE")
-            if not inspect(db).has_table(t.version.name):
-                t.metadata.create_all(db)
-                db.execute(upsert(db, t.version, {"version": t.VERSION}, ["version"], {}))
-    with engine.begin() as db:
-        found = db.execute(select(t.version.c.version)).scalar() or 0
-        if found > t.VERSION:
-            raise LedgerNewerError(
-                f"the ledger has version {found} and this ORC knows {t.VERSION}; install a newer orc-agent, nothing was changed"
-            )
-        if found < t.VERSION:
-            _migrate(db, found)
-
-
-def _migrate(db: Connection, found: int) -> None:
-    """Bring an older ledger up to this version, in the transaction of the look at it."""
-    for version in range(found, t.VERSION):
-        for statement in t.MIGRATIONS[version]:
-            db.exec_driver_sql(statement)
-    db.execute(update(t.version).values(version=t.VERSION))
 
 
 def _sqlite(connection: Any, _: Any) -> None:

@@ -37,14 +37,25 @@ class Rows:
         e = self.entry
         placed = [placement_line(p.id, p.decision, p.key, p.upstream) for p in e.placements]
         ended = [
-            outcome_line(o.placement, t.RESULT_CODE[o.result], o.lease, o.start_ms, o.run_ms, o.usd_micros)
+            outcome_line(
+                o.placement,
+                t.RESULT_CODE[o.result],
+                o.lease,
+                o.start_ms,
+                o.run_ms,
+                o.usd_micros,
+                o.ran_in,
+                o.spared_ms,
+                o.items,
+            )
             for o in sorted(e.outcomes, key=lambda o: o.placement)
         ]
         decided = [
-            decision_line(d.id, d.run, d.decision.task_class, d.decision.pool or "", d.decision.verb, digest)
+            decision_line(d.id, d.run, d.decision.task_class, d.decision.pool or "", d.decision.verb, digest, d.team)
             for d, digest in self.decision_bodies
         ]
-        return rows_digest(decided, placed, ended)
+        runs = [run_line(r.no, r.flow_run, r.root_run, r.flow, r.deployment, r.team, r.trace) for r in e.runs]
+        return rows_digest(decided, placed, ended, runs)
 
     def write(self, db: Connection) -> None:
         e, chain, seq = self.entry, self.chain, self.seq
@@ -57,11 +68,13 @@ class Rows:
                     {
                         "chain": chain,
                         "no": r.no,
+                        "seq": seq,
                         "flow_run": r.flow_run,
                         "root_run": r.root_run,
                         "flow": r.flow,
                         "deployment": r.deployment,
                         "team": r.team,
+                        "trace": r.trace,
                     }
                     for r in e.runs
                 ],
@@ -78,6 +91,7 @@ class Rows:
                         "task_class": d.decision.task_class,
                         "pool": d.decision.pool or "",
                         "verb": d.decision.verb,
+                        "team": d.team,
                         "body": digest,
                     }
                     for d, digest in self.decision_bodies
@@ -112,6 +126,9 @@ class Rows:
                         "start_ms": o.start_ms,
                         "run_ms": o.run_ms,
                         "usd_micros": o.usd_micros,
+                        "ran_in": o.ran_in,
+                        "spared_ms": o.spared_ms,
+                        "items": o.items,
                     }
                     for o in e.outcomes
                 ],
@@ -185,9 +202,14 @@ class Rows:
             )
 
 
-def decision_line(id: int, run: int, task_class: str, pool: str, verb: str, body: bytes) -> str:
-    """A decision row as it is hashed."""
-    return f"{id}|{run}|{task_class}|{pool}|{verb}|{body.hex()}"
+def run_line(no: int, flow_run: str, root_run: str, flow: str, deployment: str, team: str, trace: str) -> str:
+    """A run row as it is hashed."""
+    return "|".join((str(no), flow_run, root_run, flow, deployment, team, trace))
+
+
+def decision_line(id: int, run: int, task_class: str, pool: str, verb: str, body: bytes, team: str = "") -> str:
+    """A decision row as it is hashed; what a column of a later version does not say is left out, as it was before."""
+    return f"{id}|{run}|{task_class}|{pool}|{verb}|{body.hex()}" + (f"|{team}" if team else "")
 
 
 def placement_line(id: int, decision: int, key: str, upstream: str) -> str:
@@ -195,14 +217,26 @@ def placement_line(id: int, decision: int, key: str, upstream: str) -> str:
     return f"{id}|{decision}|{key}|{upstream}" if upstream else f"{id}|{decision}|{key}"
 
 
-def outcome_line(placement: int, result: int, lease: int, start_ms: int, run_ms: int, usd_micros: int) -> str:
+def outcome_line(
+    placement: int,
+    result: int,
+    lease: int,
+    start_ms: int,
+    run_ms: int,
+    usd_micros: int,
+    ran_in: str = "",
+    spared_ms: int = 0,
+    items: int = 1,
+) -> str:
     """An outcome row as it is hashed."""
-    return f"{placement}|{result}|{lease}|{start_ms}|{run_ms}|{usd_micros}"
+    line = f"{placement}|{result}|{lease}|{start_ms}|{run_ms}|{usd_micros}"
+    return f"{line}|{ran_in}|{spared_ms}|{items}" if (ran_in, spared_ms, items) != ("", 0, 1) else line
 
 
-def rows_digest(decided: Sequence[str], placed: Sequence[str], ended: Sequence[str]) -> bytes:
-    """SHA-256 over a record's rows."""
-    return hashlib.sha256("\n".join((*decided, "--", *placed, "--", *ended)).encode()).digest()
+def rows_digest(decided: Sequence[str], placed: Sequence[str], ended: Sequence[str], runs: Sequence[str] = ()) -> bytes:
+    """SHA-256 over a record's rows. Runs were covered from version 3 of the tables on."""
+    lines = (*decided, "--", *placed, "--", *ended, *(("--", *runs) if runs else ()))
+    return hashlib.sha256("\n".join(lines).encode()).digest()
 
 
 def content_digest(body: bytes) -> bytes:

@@ -15,14 +15,12 @@ from sqlalchemy import (
     Table,
 )
 
-#: raised with every change of the tables; a ledger of a higher version is refused
-VERSION = 2
-
-#: statements that bring a ledger of an older version up to the next
-MIGRATIONS = {1: ("ALTER TABLE orc_placement ADD COLUMN upstream VARCHAR NOT NULL DEFAULT ''",)}
+#: number of the newest revision under `migrations/`; a ledger of a higher one is refused
+VERSION = 3
 
 metadata = MetaData()
 
+#: by this number a release, also one of before Alembic, refuses a ledger that is newer than itself
 version = Table("orc_version", metadata, Column("version", Integer, primary_key=True))
 
 #: one chain for each Dask scheduler, and the governor that may write it
@@ -48,6 +46,7 @@ record = Table(
     Column("at_ms", BigInteger, nullable=False),
     Column("mode", String, nullable=False),
     Column("actor", String, nullable=False),
+    # empty since version 3, and hashed as before: a record is of many runs; see run.trace, decision.team
     Column("team", String, nullable=False),
     Column("trace", String, nullable=False),
     Column("root_run", String, nullable=False),
@@ -75,6 +74,11 @@ run = Table(
     Column("flow", String, nullable=False),
     Column("deployment", String, nullable=False),
     Column("team", String, nullable=False),
+    #: trace id of the root run, hex; "": it has none
+    Column("trace", String, nullable=False, server_default=""),
+    #: the record whose digest covers this row; 0: written before version 3, covered by none
+    Column("seq", BigInteger, nullable=False, server_default="0"),
+    Index("orc_run_seq", "chain", "seq"),
     Index("orc_run_flow_run", "flow_run"),
 )
 
@@ -88,6 +92,8 @@ decision = Table(
     Column("task_class", String, nullable=False),
     Column("pool", String, nullable=False),
     Column("verb", String, nullable=False),
+    #: whose work it is; "": its run's team's
+    Column("team", String, nullable=False, server_default=""),
     Column("body", LargeBinary, nullable=False),
     Index("orc_decision_run", "chain", "run"),
     Index("orc_decision_seq", "chain", "seq"),
@@ -120,6 +126,12 @@ outcome = Table(
     Column("start_ms", BigInteger, nullable=False),
     Column("run_ms", BigInteger, nullable=False),
     Column("usd_micros", BigInteger, nullable=False),
+    #: pool of the worker it ran on, where that is not the decision's; ""
+    Column("ran_in", String, nullable=False, server_default=""),
+    #: what a checkpoint of an earlier attempt spared it, ms: it belongs to the task's runtime
+    Column("spared_ms", BigInteger, nullable=False, server_default="0"),
+    #: items of a chunk; 1 for an ordinary task
+    Column("items", Integer, nullable=False, server_default="1"),
     Index("orc_outcome_seq", "chain", "seq"),
     sqlite_with_rowid=False,
 )
@@ -137,7 +149,10 @@ lease = Table(
     Column("granted_ms", BigInteger),
     Column("ready_ms", BigInteger),
     Column("ended_ms", BigInteger),
+    #: why it was launched; after its end what ended it, in words
     Column("cause", String, nullable=False),
+    #: what ended it, out of a closed list; "" while it is open
+    Column("end_cause", String, nullable=False, server_default=""),
     #: price steps [[since_ms, usd_micros_per_hour], …], minimum billing: JSON
     Column("price", String, nullable=False),
     Column("usd_micros", BigInteger, nullable=False),

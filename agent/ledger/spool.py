@@ -24,9 +24,10 @@ class Sealed:
     at_ms: int
     mode: str
     actor: str
-    team: str
-    trace: str
-    root_run: str
+    # of records that a version before wrote; see the columns of their name
+    team: str = ""
+    trace: str = ""
+    root_run: str = ""
     #: compressed body and chain hash, base64
     body: str
     hash: str

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger, chain_hash
 from agent.ledger.parts import join, manifest
-from agent.ledger.rows import decision_line, outcome_line, placement_line, rows_digest
+from agent.ledger.rows import decision_line, outcome_line, placement_line, rows_digest, run_line
 from agent.model import codec
 from agent.planner.plan import VERSION, plan
 
@@ -68,7 +68,8 @@ def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fau
             body = orjson.loads(zlib.decompress(row.body))
             if _rows(ledger, row.seq).hex() != body["rows"]:
                 yield Fault(
-                    seq=row.seq, what="a decision, placement or outcome of the record was changed, added or removed"
+                    seq=row.seq,
+                    what="a decision, placement, outcome or run of the record was changed, added or removed",
                 )
             named = manifest(named, body.get("parts"))
             if replay and "plan" in body:
@@ -85,9 +86,9 @@ def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fau
 
 def _rows(ledger: Ledger, seq: int) -> bytes:
     with ledger.reading() as db:
-        d, p, o = t.decision.c, t.placement.c, t.outcome.c
+        d, p, o, n = t.decision.c, t.placement.c, t.outcome.c, t.run.c
         decided = [
-            decision_line(r.id, r.run, r.task_class, r.pool, r.verb, r.body)
+            decision_line(r.id, r.run, r.task_class, r.pool, r.verb, r.body, r.team)
             for r in db.execute(select(t.decision).where(d.chain == ledger.chain, d.seq == seq).order_by(d.id))
         ]
         placed = [
@@ -95,7 +96,13 @@ def _rows(ledger: Ledger, seq: int) -> bytes:
             for r in db.execute(select(t.placement).where(p.chain == ledger.chain, p.seq == seq).order_by(p.id))
         ]
         ended = [
-            outcome_line(r.placement, r.result, r.lease, r.start_ms, r.run_ms, r.usd_micros)
+            outcome_line(
+                r.placement, r.result, r.lease, r.start_ms, r.run_ms, r.usd_micros, r.ran_in, r.spared_ms, r.items
+            )
             for r in db.execute(select(t.outcome).where(o.chain == ledger.chain, o.seq == seq).order_by(o.placement))
         ]
-        return rows_digest(decided, placed, ended)
+        runs = [
+            run_line(r.no, r.flow_run, r.root_run, r.flow, r.deployment, r.team, r.trace)
+            for r in db.execute(select(t.run).where(n.chain == ledger.chain, n.seq == seq).order_by(n.no))
+        ]
+        return rows_digest(decided, placed, ended, runs)

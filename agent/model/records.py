@@ -19,6 +19,8 @@ class Run:
     flow: str = ""
     deployment: str = ""
     team: str = ""
+    #: trace id of the root run, hex; "": it has none
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,8 @@ class Decided:
 
     id: int
     run: int
+    #: whose work it is; "": its run's team's
+    team: str = ""
     decision: Decision
 
 
@@ -54,6 +58,12 @@ class Ended:
     run_ms: int = 0
     #: its part of the worker's price while it ran
     usd_micros: int = 0
+    #: pool of the worker it ran on, where that is not the decision's; ""
+    ran_in: str = ""
+    #: what a checkpoint of an earlier attempt spared it, ms: it belongs to the task's runtime
+    spared_ms: int = 0
+    #: items of a chunk; 1 for an ordinary task
+    items: int = 1
     #: ("reads" or "writes", kind, address) of the datasets and models its body named
     lineage: tuple[tuple[str, str, str], ...] = ()
 
@@ -84,9 +94,6 @@ class Entry:
     at_ms: int
     mode: str = "govern"
     actor: str = "governor"
-    team: str = ""
-    trace: str = ""
-    root_run: str = ""
     #: whatever else the record says, JSON
     says: dict[str, Any] = field(default_factory=dict)
     #: snapshot parts by name
@@ -109,8 +116,5 @@ class Record:
     at_ms: int
     mode: str
     actor: str
-    team: str
-    trace: str
-    root_run: str
     body: Mapping[str, Any]
     hash: bytes

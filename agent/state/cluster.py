@@ -241,8 +241,8 @@ class ClusterState:
         run = stop_ms - start_ms if start_ms else now_ms - bound.at_ms if result in (*_UNDONE, "failed") else 0
         part = self._share(bound)
         lease = live.lease if live is not None else self.fleet.lease_of.get(bound.address)
+        ran_in = live.counts.pool if live is not None else bound.pool
         if result == "done" and start_ms and self.learns_runtimes:
-            ran_in = live.counts.pool if live is not None else bound.pool
             # what a checkpoint spared it belongs to its runtime
             self.statistics.record_runtime(
                 spec.task_class, ran_in, stop, run + (kept.done_ms if kept else 0), spec.root_run
@@ -263,6 +263,9 @@ class ClusterState:
                 start_ms=start_ms or bound.at_ms,
                 run_ms=run,
                 usd_micros=usd,
+                ran_in=ran_in if ran_in != bound.pool else "",
+                spared_ms=kept.done_ms if kept and result == "done" else 0,
+                items=spec.items,
                 lineage=tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage),
             )
         )

@@ -69,7 +69,10 @@ class Recorder:
         self.next_decision += 1
         self._last[about] = (signature, number)
         self.decisions[number] = decision
-        entry.decisions.append(Decided(id=number, run=self._run(decision, entry), decision=decision))
+        run = self._run(decision, entry)
+        group = self.state.groups.known.get(decision.group)
+        team = group.team if group is not None else ""
+        entry.decisions.append(Decided(id=number, run=run, team=team, decision=decision))
         self.state.tally.decisions[decision.verb, decision.pool or ""] += 1
         if len(self._last) > KEPT:
             self._last.clear()
@@ -108,6 +111,7 @@ class Recorder:
                     flow=spec.flow if spec else "",
                     deployment=spec.deployment if spec else "",
                     team=spec.team if spec else "",
+                    trace=spec.trace if spec else "",
                 )
             )
         return number

@@ -49,7 +49,7 @@ def test_a_change_in_a_ledger_of_before_is_still_found(ledger):
     with ledger.engine.begin() as db:
         db.execute(t.outcome.update().where(t.outcome.c.placement == 1).values(run_ms=7))
     assert [fault.what for fault in verify(ledger, Report())] == [
-        "a decision, placement or outcome of the record was changed, added or removed"
+        "a decision, placement, outcome or run of the record was changed, added or removed"
     ]
 
 

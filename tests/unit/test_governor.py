@@ -200,3 +200,25 @@ def test_a_lease_of_a_worker_that_nobody_watched_ends_when_its_provider_or_the_s
         assert ended == [lost, rig.now, lost + MINUTE, None]
 
     asyncio.run(story())
+
+
+def test_each_decision_knows_whose_it_is_whatever_else_its_record_holds(rig):
+    async def story():
+        await rig.governor.take()
+        for number, team in enumerate(("red", "blue")):
+            run = {"flow_run": f"f-{team}", "root_run": f"r-{team}", "team": team, "trace": f"trace-{team}"}
+            rig.say(p.SPECIFIED, number, {"prefix": team, "says": {p.NEEDS: {}, p.RUN: run}, "resources": {}})
+            rig.say(p.READY, team, number, 0, rig.now)
+        rig.join("on-demand")
+        await rig.round()
+        with rig.ledger.reading() as db:
+            joined = t.decision.join(t.run, t.run.c.no == t.decision.c.run)
+            rows = db.execute(joined.select().order_by(t.decision.c.task_class)).all()
+        assert [(row.task_class, row.team, row.root_run, row.trace) for row in rows] == [
+            (team, team, f"r-{team}", f"trace-{team}") for team in ("blue", "red")
+        ]
+        for team in ("red", "blue"):
+            rig.say(p.ENDED, team, "done", "tcp://on-demand", rig.now, rig.now + 10, 0)
+        await rig.round(1)
+
+    asyncio.run(story())

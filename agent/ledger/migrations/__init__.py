@@ -1,0 +1,1 @@
+"""Revisions of the ledger's tables, by Alembic. `agent.ledger.migrate` runs them."""
