@@ -8,7 +8,8 @@ import sys
 import time
 from uuid import UUID
 
-from agent.cli import show
+from agent.cli.runs import show_report
+from agent.cli.terminal import console, say
 from agent.errors import OrcError, ServiceError
 from agent.ledger.ledger import Ledger
 from agent.report.run import RunReport, declared_pools, report
@@ -18,7 +19,6 @@ from agent.settings import Settings, load
 from rules.schema import RuleError
 
 DEPLOYMENT = "pipeline/nycflights"
-echo = show.console.print
 
 
 def main() -> int:
@@ -28,29 +28,29 @@ def main() -> int:
     variables = states.environment(settings, state)
     del variables[states.INSTANCE]
     os.environ.update(variables)
-    echo(f"\nprefect deployment run {DEPLOYMENT}")
+    say("", f"prefect deployment run {DEPLOYMENT}")
     flow_run = _start()
     ended = _watch(settings, flow_run)
     ledger = Ledger(settings.ledger(), "local")
     made = _settled(ledger, flow_run)
     if made is not None:
-        echo()
-        show.run(made, any(pool.emulated for pool in declared_pools(ledger).values()))
+        say()
+        show_report(made, any(pool.emulated for pool in declared_pools(ledger).values()))
     _result(flow_run)
     host, ports = settings.host, state.ports
-    echo(f"\nPrefect UI      http://{host}:{ports['prefect']}/runs/flow-run/{flow_run}")
-    echo(f"Dask dashboard  http://{host}:{ports['dashboard']}/status")
-    echo("again: make demo    look: .venv/bin/orc status, .venv/bin/orc explain RUN    end: make down")
-    echo(f"{ended} in {time.monotonic() - begin:.0f} s")
+    say("", f"Prefect UI      http://{host}:{ports['prefect']}/runs/flow-run/{flow_run}")
+    say(f"Dask dashboard  http://{host}:{ports['dashboard']}/status")
+    say("again: make demo    look: .venv/bin/orc status, .venv/bin/orc explain RUN    end: make down")
+    say(f"{ended} in {time.monotonic() - begin:.0f} s")
     return 0 if ended == "Completed" else 1
 
 
 def _up(settings: Settings) -> states.State:
     old = states.read(settings)
     if old is not None and old.alive() and old.ready:
-        echo(f"ORC is up since its process {old.pid}; using it")
+        say(f"ORC is up since its process {old.pid}; using it")
         return old
-    return control.up(settings, lambda text: echo(f"  {text}"))
+    return control.up(settings, lambda text: say(f"  {text}"))
 
 
 def _start() -> str:
@@ -75,12 +75,12 @@ def _watch(settings: Settings, flow_run: str) -> str:
             run = client.read_flow_run(UUID(flow_run))
             line = _progress(ledger, flow_run)
             if run.state is not None and run.state.is_final():
-                echo(f"  {time.monotonic() - begin:4.0f} s  {run.state.name}: {line}")
+                say(f"  {time.monotonic() - begin:4.0f} s  {run.state.name}: {line}")
                 return run.state.name or ""
             if line != shown:
                 shown = line
                 name = run.state.name if run.state is not None else "Pending"
-                echo(f"  {time.monotonic() - begin:4.0f} s  {name}: {line or 'the flow is starting'}")
+                say(f"  {time.monotonic() - begin:4.0f} s  {name}: {line or 'the flow is starting'}")
             time.sleep(1)
 
 
@@ -115,7 +115,7 @@ def _result(flow_run: str) -> None:
         )
         for artifact in client.read_artifacts(artifact_filter=wanted):
             if artifact.description == "What the pipeline made":
-                echo(Markdown(str(artifact.data)))
+                console().print(Markdown(str(artifact.data)))
 
 
 if __name__ == "__main__":

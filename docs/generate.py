@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -141,7 +140,7 @@ def commands() -> str:
     lines = [
         "# Commands",
         "<!-- made by docs/generate.py -->",
-        "An error is one message on standard error and exit code 2. `orc COMMAND --help` says the same as this page. A run is named by its id or the beginning of it.",
+        "An error is one message on standard error and exit code 2. Names of tasks and whatever else comes from others is shown as plain text: a character that would do something to the terminal is shown as `\\x1b` or `\\n`. `orc COMMAND --help` says the same as this page. A run is named by its id or the beginning of it.",
     ]
     for name, command in _commands("orc", made):
         arguments = [x for x in command.params if x.param_type_name == "argument"]
@@ -170,10 +169,7 @@ def _shown(argument: Any) -> str:
 def _parameter(found: Any) -> str:
     name = ", ".join(found.opts) if found.param_type_name == "option" else found.name.upper()
     default = found.default
-    if default == getpass.getuser():
-        shown = "the user of this machine"
-    else:
-        shown = "" if default is None or default == "" or default is False or callable(default) else f"`{default}`"
+    shown = "" if default is None or default == "" or default is False or callable(default) else f"`{default}`"
     needed = " (required)" if found.required else ""
     return f"| `{name}`{needed} | {getattr(found, 'help', None) or ''} | {shown} |"
 

@@ -8,9 +8,7 @@ from typing import Any
 
 import yaml
 
-
-class RuleError(ValueError):
-    """A rule file is wrong; the rules in force stay as they were."""
+from rules.errors import RuleError as RuleError
 
 
 def compose(path: Path) -> Node | None:

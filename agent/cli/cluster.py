@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli import show
+from agent.cli.terminal import labelled, say, table
 from agent.errors import PoolError, SettingError, UnitError
-from agent.model.units import usd_micros
-from agent.pools.propose import propose, text
-from agent.scheduler import look
-from agent.services import doctor as checks
-from agent.services import state as states
-from agent.settings import load
 
-echo = show.console.print
+if TYPE_CHECKING:
+    from agent.pools.propose import Proposed
+
+_COLOURS = {"good": "green", "warning": "yellow", "wrong": "red"}
 
 
 def init(
@@ -30,6 +25,11 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="overwrite the file")] = False,
 ) -> None:
     """Look at a running cluster and propose its pools. No worker is restarted or changed."""
+    import sys
+
+    from agent.pools.propose import propose, text
+    from agent.scheduler import look
+
     if out.exists() and not force:
         raise PoolError(f"{out} is there already; write elsewhere with --out, or overwrite it with --force")
     prices = dict(_price(said) for said in price or ())
@@ -43,29 +43,40 @@ def init(
     if sys.stdin.isatty():
         for pool in proposed.pools:
             if pool.name not in prices:
-                prices[pool.name] = _price(
-                    f"{pool.name}={typer.prompt(f'dollars an hour of one worker of {pool.name}')}"
-                )[1]
-    rows = [
-        [p.name, len(p.workers), p.because, f"{p.workers[0].nthreads} threads, {p.workers[0].memory_mib} MiB", "spot" if p.spot else "on-demand", prices.get(p.name, "not said")]
-        for p in proposed.pools
-    ]  # fmt: skip
-    show.table(
-        f"pools of {scheduler}", ["pool", "workers", "told apart by", "a worker", "market", "$/h"], rows, {"workers"}
-    )
-    for line in proposed.unknown:
-        echo(f"not known: {line}")
+                asked = typer.prompt(f"dollars an hour of one worker of {pool.name}")
+                prices[pool.name] = _price(f"{pool.name}={asked}")[1]
+    _show_proposal(proposed, scheduler, prices)
     out.write_text(text(proposed, scheduler, prices))
-    echo(f"\nwritten to {out}. Next:")
+    say("", f"written to {out}. Next:")
     if missing := [p.name for p in proposed.pools if p.name not in prices]:
-        echo(f"  say the price of {', '.join(missing)} in {out}: ORC does not guess it")
-    echo(
-        f"  ORC_POOLS={out} ORC_MODE=shadow orc up --scheduler {scheduler}    flows run as before, the plan is recorded"
+        say(f"  say the price of {', '.join(missing)} in {out}: ORC does not guess it")
+    say(
+        f"  ORC_POOLS={out} ORC_MODE=shadow orc up --scheduler {scheduler}    flows run as before, the plan is recorded",
+        "  orc shadow report    what ORC would have done; then ORC_MODE=govern",
     )
-    echo("  orc shadow report    what ORC would have done; then ORC_MODE=govern")
+
+
+def _show_proposal(proposed: Proposed, scheduler: str, prices: dict[str, str]) -> None:
+    rows = [
+        [
+            pool.name,
+            len(pool.workers),
+            pool.because,
+            f"{pool.workers[0].nthreads} threads, {pool.workers[0].memory_mib} MiB",
+            "spot" if pool.spot else "on-demand",
+            prices.get(pool.name, "not said"),
+        ]
+        for pool in proposed.pools
+    ]
+    columns = ["pool", "workers", "told apart by", "a worker", "market", "$/h"]
+    table(f"pools of {scheduler}", columns, rows, {"workers"})
+    for line in proposed.unknown:
+        say(f"not known: {line}")
 
 
 def _price(said: str) -> tuple[str, str]:
+    from agent.model.units import usd_micros
+
     name, _, usd = said.partition("=")
     try:
         usd_micros(usd)
@@ -84,19 +95,24 @@ def doctor(
     ] = None,
 ) -> None:
     """Check versions, selectors, clocks, reachability, Python paths and settings, and say what to do about each."""
+    import os
+
+    from agent.services import doctor as checks
+    from agent.services import state as states
+    from agent.settings import load
+
     settings = load()
     state = states.read(settings)
-    said = states.environment(settings, state) if state is not None and state.alive() else {}
-    found = checks.diagnose(
-        settings, scheduler or settings.scheduler or said.get("ORC_SCHEDULER"), said.get("PREFECT_API_URL") or os.environ.get("PREFECT_API_URL"), module or ()
-    )  # fmt: skip
-    colour = {"good": "green", "warning": "yellow", "wrong": "red"}
+    known = states.environment(settings, state) if state is not None and state.alive() else {}
+    at = scheduler or settings.scheduler or known.get("ORC_SCHEDULER")
+    prefect = known.get("PREFECT_API_URL") or os.environ.get("PREFECT_API_URL")
+    found = checks.diagnose(settings, at, prefect, module or ())
     for finding in found:
-        echo(f"[{colour[finding.level]}]{finding.level:8}[/] {finding.what}: ", end="")
-        echo(finding.says, markup=False)
+        labelled(f"{finding.level:8}", _COLOURS[finding.level], f" {finding.what}: {finding.says}")
         if finding.do:
-            echo(f"         → {finding.do}", markup=False)
+            say(f"         → {finding.do}")
     wrong = sum(finding.level == "wrong" for finding in found)
-    echo(f"\n{len(found)} checks, {wrong} wrong, {sum(f.level == 'warning' for f in found)} warnings")
+    warnings = sum(finding.level == "warning" for finding in found)
+    say("", f"{len(found)} checks, {wrong} wrong, {warnings} warnings")
     if wrong:
         raise typer.Exit(1)

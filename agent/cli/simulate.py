@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from agent.cli import opened, show
+from agent.cli.terminal import say, table, written
 from agent.errors import SettingError
-from agent.governor.rulebook import made as ready
-from agent.model.units import duration_ms, show_ms
-from agent.pools import declared, prices
-from agent.settings import load
-from agent.simulate import backtest as past
-from agent.simulate import page, trace, workflow
-from agent.simulate.run import Setting
-from agent.simulate.what_if import POLICIES, simulate_workflow
-from agent.simulate.world import Supply
-from rules import schema as rules_schema
 
-echo = show.console.print
+#: names of `agent.simulate.what_if.POLICIES`, which take half a second to import; a test compares them
+POLICY_NAMES = (
+    "orc", "on-demand", "spot-retries", "flyte", "fallback-stay", "fallback-back", "greedy", "uniform", "uniform-task",
+    "ic-pcp", "ray",
+)  # fmt: skip
 
 
 def simulate(
@@ -31,7 +24,7 @@ def simulate(
     workers: Annotated[int, typer.Option(help="workers a zone has while its trace says 1")] = 8,
     deadline: Annotated[str | None, typer.Option(help="from the start on; by default twice the feasible time")] = None,
     policy: Annotated[
-        list[str] | None, typer.Option(help=f"one or more of {', '.join(POLICIES)}; by default all")
+        list[str] | None, typer.Option(help=f"one or more of {', '.join(POLICY_NAMES)}; by default all")
     ] = None,
     scale: Annotated[float, typer.Option(help="every runtime times this")] = 1.0,
     noisy: Annotated[bool, typer.Option(help="runtimes known from history only")] = False,
@@ -39,6 +32,14 @@ def simulate(
     html: Annotated[Path | None, typer.Option(help="write one page too")] = None,
 ) -> None:
     """What a workflow would cost on your pools under ORC and other policies, and whether it would be in time."""
+    from agent.model.units import duration_ms, show_ms
+    from agent.pools import declared, prices
+    from agent.settings import load
+    from agent.simulate import page, trace, workflow
+    from agent.simulate.run import Setting
+    from agent.simulate.what_if import POLICIES, simulate_workflow
+    from agent.simulate.world import Supply
+
     found = workflow.read(file)
     made = found if scale == 1.0 else found.scaled(scale)
     settings = load()
@@ -54,21 +55,21 @@ def simulate(
     )
     left_out = [pool.name for pool in said.pools if pool.market == "spot" and pool.name not in traces]
     for name in left_out:
-        echo(f"spot pool {name} is left out: no trace is given for it (--spot {name}=FILE)")
+        say(f"spot pool {name} is left out: no trace is given for it (--spot {name}=FILE)")
     goal = duration_ms(deadline) if deadline is not None else None
     what = simulate_workflow(made, supplies, goal, policy or list(POLICIES), Setting(exact=not noisy, seed=seed))
     if goal is not None and goal < what.feasible_ms:
-        echo(
+        say(
             f"on-demand workers need {show_ms(what.feasible_ms)}: the deadline cannot be kept, it is placed for the least lateness"
         )
-    show.table(
+    table(
         f"{made.name}, {len(made.tasks)} tasks{'' if scale == 1.0 else f', scaled {scale:g} times'}, simulated",
         page.HEAD,
         page.table(what),
         set(page.HEAD[1:]),
     )
     if html is not None:
-        show.written(html, page.what_if(what))
+        written(html, page.what_if(what))
 
 
 def _pair(said: str) -> tuple[str, Path]:
@@ -84,23 +85,34 @@ def backtest(
     html: Annotated[Path | None, typer.Option(help="write one page too")] = None,
 ) -> None:
     """What other rules would have forbidden (exact), and what that would have cost (modelled)."""
-    found = rules_schema.load(rules)
+    import time
+
+    from agent.cli.context import open_ledger
+    from agent.governor.rulebook import made as ready
+    from agent.model.units import duration_ms
+    from agent.settings import load
+    from agent.simulate import backtest as past
+    from agent.simulate import page
+    from rules import schema
+
+    found = schema.load(rules)
     made = past.backtest(
-        opened.ledger(load()), ready(found).judge, found.facts, round(time.time() * 1000) - duration_ms(since)
+        open_ledger(load()), ready(found).judge, found.facts, round(time.time() * 1000) - duration_ms(since)
     )
-    show.table(
+    table(
         f"{made.executions} executions; forbidden by the rules (exact)",
         page.FORBIDDEN,
         page.forbidden(made),
         {"executions"},
     )
     for rule, count in made.asked:
-        echo(f"rule {rule} would have asked a person {count} times")
+        say(f"rule {rule} would have asked a person {count} times")
     usd, ms = made.usd_micros, made.ms
-    echo(
-        f"modelled: {page.signed(usd.value)} ({page.signed(usd.low)} to {page.signed(usd.high)}), {ms.value / 60_000:+.1f} min of work ({ms.low / 60_000:+.1f} to {ms.high / 60_000:+.1f})"
+    say(
+        f"modelled: {page.signed(usd.value)} ({page.signed(usd.low)} to {page.signed(usd.high)}), "
+        f"{ms.value / 60_000:+.1f} min of work ({ms.low / 60_000:+.1f} to {ms.high / 60_000:+.1f})"
     )
     for limit in made.limits:
-        echo(limit)
+        say(limit)
     if html is not None:
-        show.written(html, page.backtest(made))
+        written(html, page.backtest(made))

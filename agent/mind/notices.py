@@ -14,6 +14,7 @@ from prefect.events.schemas.events import RelatedResource
 
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
+from agent.model.plain_text import markdown, printable
 from agent.model.records import Record
 from agent.model.units import show_ms, show_usd
 from agent.report.run import RunReport
@@ -111,12 +112,12 @@ def decision_rows(report: RunReport) -> list[dict[str, Any]]:
     """One row for each task class and pool."""
     return [
         {
-            "task": row.name,
+            "task": printable(row.name),
             "tasks": row.tasks,
             "pool": row.pool,
             "kind": row.kind,
             "considered": ", ".join(row.considered),
-            "why": row.reason,
+            "why": printable(row.reason),
             "estimated": show_ms(row.estimated_ms) if row.estimated_ms is not None else "",
             "from": row.source,
             "real (median)": show_ms(sorted(row.real_ms)[len(row.real_ms) // 2]) if row.real_ms else "",
@@ -133,18 +134,18 @@ def summary(report: RunReport) -> str:
     for row in report.leases:
         lease = row.lease
         lines.append(
-            f"| {lease.worker} | {lease.kind} | {show_usd(row.startup_usd_micros)} | {show_usd(row.busy_usd_micros)} | {show_usd(row.idle_usd_micros)} | {show_usd(row.usd_micros)} | {lease.cause if lease.ended_ms else 'running'} |"
+            f"| {markdown(lease.worker)} | {markdown(lease.kind)} | {show_usd(row.startup_usd_micros)} | {show_usd(row.busy_usd_micros)} | {show_usd(row.idle_usd_micros)} | {show_usd(row.usd_micros)} | {markdown(lease.cause) if lease.ended_ms else 'running'} |"
         )
     lines.append(
         f"\n**{show_usd(report.usd_micros)}** in all while the run lasted ({show_ms(report.stop_ms - report.start_ms)})."
     )
     if report.on_demand_usd_micros is not None:
         lines.append(
-            f"The same executions packed onto {report.on_demand_pool}: {show_usd(report.on_demand_usd_micros)} on {report.on_demand_leases} leases."
+            f"The same executions packed onto {markdown(report.on_demand_pool)}: {show_usd(report.on_demand_usd_micros)} on {report.on_demand_leases} leases."
         )
     lines += [
-        f"\n`{m.key}` was {m.result} on {m.from_pool} after {show_ms(m.lost_ms)} ({show_usd(m.usd_micros)} lost) "
-        f"and went to {m.to_pool or 'nowhere yet'}."
+        f"\n{markdown(m.key)} was {m.result} on {markdown(m.from_pool)} after {show_ms(m.lost_ms)} ({show_usd(m.usd_micros)} lost) "
+        f"and went to {markdown(m.to_pool) if m.to_pool else 'nowhere yet'}."
         for m in report.moves
     ]
     return "\n".join(lines)

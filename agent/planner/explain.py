@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.model.plain_text import printable
 from agent.model.plans import Decision, Option
 from agent.model.snapshot import Group, PoolState
 from agent.model.units import show_mib, show_ms, show_usd
@@ -73,7 +74,7 @@ def read_aloud(decision: Decision) -> str:
     lines.append("  no model was asked")
     if decision.approved_by:
         lines.append(f"  approved by {decision.approved_by}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _verb(decision: Decision) -> str:

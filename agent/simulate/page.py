@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
+from agent.model.plain_text import html
 from agent.model.units import show_ms, show_usd
 from agent.report import page
 from agent.report.page import COLORS
@@ -97,12 +97,12 @@ def _timeline(result: Result, most: int = 200) -> str:
     def bar(start: int, stop: int, color: str, title: str) -> str:
         x = left + start / end * (width - left - 10)
         wide = max(0.5, (stop - start) / end * (width - left - 10))
-        return f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{row - 2}" fill="{color}"><title>{escape(title)}</title></rect>'
+        return f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{row - 2}" fill="{color}"><title>{html(title)}</title></rect>'
 
     for span in shown:
         if span.pool != pool:
             pool, y = span.pool, y + 16
-            lines.append(f'<text x="4" y="{y + 6}">{escape(pool)}</text>')
+            lines.append(f'<text x="4" y="{y + 6}">{html(pool)}</text>')
         lines.append(
             bar(
                 span.granted_ms,
