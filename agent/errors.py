@@ -14,7 +14,8 @@ OrcError
 ├── RejectedError       a person rejected the task, or a rule refused it
 ├── LedgerError         the ledger cannot be read, written or trusted
 │   ├── LedgerNewerError  it was written by a newer ORC
-│   └── LedgerAwayError   its database cannot be reached now
+│   ├── LedgerAwayError   its database cannot be reached now
+│   └── LedgerPartError   content that a record names is not there
 ├── FencedError         another governor of a newer epoch has taken over
 ├── GraphError          the knowledge graph cannot be used
 │   ├── GraphAwayError      there is none, or it does not answer
@@ -100,6 +101,10 @@ class LedgerNewerError(LedgerError):
 
 class LedgerAwayError(LedgerError):
     """The ledger's database cannot be reached now."""
+
+
+class LedgerPartError(LedgerError):
+    """Content that a record names is not in the ledger."""
 
 
 class FencedError(OrcError):

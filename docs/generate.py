@@ -203,7 +203,7 @@ def ledger() -> str:
     }
     text = f"""One chain for each scheduler, one writer (the governor whose epoch it holds), one durable commit for each plan *before* its instructions are sent. SQLite (write-ahead log, `synchronous=FULL`) in `ORC_HOME/ledger.db`, or [PostgreSQL](../how-to/use-postgresql.md) by `ORC_LEDGER_URL`. Times are Unix milliseconds, money is micro-dollars.
 
-A record's body holds a digest over its decisions, placements, outcomes and runs, the head of the snapshot with the parts that changed, and the digest of the plan. `orc ledger verify` checks the chain and the rows; `--replay` puts each snapshot together again, plans it and compares. Records of another planner's version are counted, not compared. Leases and budgets are projections that later records change; they are not covered by the digest.
+A record's body holds a digest over its decisions, placements, outcomes and runs, the head of the snapshot with the parts that changed, and the digest of the plan. `orc ledger verify` checks the chain and the rows; `--replay` puts each snapshot together again, plans it and compares. Records of another planner's version are counted, not compared. A record that cannot be read is named, and so are the plans behind it that cannot be made again; whoever reads the ledger (commands, reports, the mind) names it and goes on. Leases and budgets are projections that later records change; they are not covered by the digest.
 
 Whose work something is stands where it is true: team on the decision and the run, root run and trace on the run. A record holds the work of many runs; its own columns of those names are empty, and kept because older records hash them.
 

@@ -32,6 +32,8 @@ def verify(
         parts = [f"{name}: {done.records} records"]
         parts += [f"{done.replayed} plans made again"] if replay else []
         more = f"; {done.other_version} plans are of another planner's version" if done.other_version else ""
+        if done.not_replayed:
+            more += f"; {done.not_replayed} plans stand behind a record that cannot be read, and were not made again"
         say(f"{', '.join(parts)}, {faults} faults{more}")
     if wrong:
         raise typer.Exit(1)

@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import Connection, create_engine, event, func, insert, select, true, update
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from agent.errors import FencedError, LedgerAwayError, LedgerError
+from agent.errors import FencedError, LedgerAwayError, LedgerError, LedgerPartError
 from agent.ledger import schema as t
 from agent.ledger.migrate import bring_up_to_date
 from agent.ledger.rows import Rows, content_digest, upsert
@@ -361,7 +361,7 @@ class Ledger:
         with self.reading() as db:
             body = db.execute(select(t.part.c.body).where(t.part.c.digest == digest)).scalar()
         if body is None:
-            raise LedgerError(f"part {digest.hex()} is missing from the ledger")
+            raise LedgerPartError(f"part {digest.hex()} is missing from the ledger")
         return zlib.decompress(body)
 
     def open_placements(self) -> list[tuple[int, str, int, str, str]]:
@@ -505,6 +505,16 @@ def _rows_of(chain: int, sealed: Sealed) -> Rows:
 
 
 def _record(scheduler: str, row: Any) -> Record:
+    body: dict[str, Any] = {}
+    unreadable = ""
+    try:
+        found = orjson.loads(zlib.decompress(row.body))
+        if isinstance(found, dict):
+            body = found
+        else:
+            unreadable = f"its body is a {type(found).__name__}, not an object"
+    except (ValueError, zlib.error) as error:
+        unreadable = f"its body is damaged: {error}"
     return Record(
         scheduler=scheduler,
         seq=row.seq,
@@ -513,8 +523,9 @@ def _record(scheduler: str, row: Any) -> Record:
         at_ms=row.at_ms,
         mode=row.mode,
         actor=row.actor,
-        body=orjson.loads(zlib.decompress(row.body)),
+        body=body,
         hash=bytes(row.hash),
+        unreadable=unreadable,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from sqlalchemy import select
@@ -13,6 +14,7 @@ from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger, chain_hash
 from agent.ledger.parts import join, manifest
 from agent.ledger.rows import decision_line, outcome_line, placement_line, rows_digest, run_line
+from agent.ledger.unreadable import UNREADABLE, why
 from agent.model import codec
 from agent.planner.plan import VERSION, plan
 
@@ -33,12 +35,15 @@ class Report:
     replayed: int = 0
     #: rounds of another planner's version, which cannot be replayed here
     other_version: int = 0
+    #: rounds behind a record that cannot be read, up to the next one that lists its whole snapshot
+    not_replayed: int = 0
 
 
 def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fault]:
     """Every fault of the chain, oldest first: a changed, missing or reordered record, a changed row, a plan that differs."""
     previous, expected = b"", 1
-    named: Mapping[str, str] = {}
+    #: name → digest of the parts of the newest snapshot; None: a record that cannot be read changed them
+    named: Mapping[str, str] | None = {}
     with ledger.reading() as db:
         last = int(db.execute(select(t.chain.c.last_seq).where(t.chain.c.id == ledger.chain)).scalar_one())
         for row in db.execute(select(t.record).where(t.record.c.chain == ledger.chain).order_by(t.record.c.seq)):
@@ -65,23 +70,45 @@ def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fau
             if chain_hash(previous, head, row.body) != row.hash:
                 yield Fault(seq=row.seq, what="the record was changed or moved, or the one before it is missing")
             previous, expected = row.hash, row.seq + 1
-            body = orjson.loads(zlib.decompress(row.body))
-            if _rows(ledger, row.seq).hex() != body["rows"]:
+            try:
+                body = orjson.loads(zlib.decompress(row.body))
+                rows, parts = body["rows"], body.get("parts")
+                if parts is not None:
+                    named = manifest(named or {}, parts) if named is not None or parts["whole"] else None
+            except UNREADABLE as error:
+                yield Fault(seq=row.seq, what=f"the record cannot be read: {why(error)}")
+                named = None
+                continue
+            if _rows(ledger, row.seq).hex() != rows:
                 yield Fault(
                     seq=row.seq,
                     what="a decision, placement, outcome or run of the record was changed, added or removed",
                 )
-            named = manifest(named, body.get("parts"))
             if replay and "plan" in body:
-                if body["head"]["planner"] != VERSION:
-                    report.other_version += 1
-                    continue
-                report.replayed += 1
-                parts = {name: ledger.decision_body(bytes.fromhex(digest)) for name, digest in named.items()}
-                if codec.digest(codec.encode(plan(join(body["head"], parts)))) != body["plan"]:
-                    yield Fault(seq=row.seq, what="the plan made from the recorded snapshot is not the recorded plan")
+                yield from _replayed(ledger, report, row.seq, body, named)
     if expected <= last:
         yield Fault(seq=expected, what=f"the end is missing: record {last} was acknowledged")
+
+
+def _replayed(
+    ledger: Ledger, report: Report, seq: int, body: Mapping[str, Any], named: Mapping[str, str] | None
+) -> Iterator[Fault]:
+    """The fault of a round whose plan, made again from its snapshot, is another."""
+    try:
+        if body["head"]["planner"] != VERSION:
+            report.other_version += 1
+            return
+        if named is None:
+            report.not_replayed += 1
+            return
+        parts = {name: ledger.decision_body(bytes.fromhex(digest)) for name, digest in named.items()}
+        made = codec.digest(codec.encode(plan(join(body["head"], parts))))
+    except UNREADABLE as error:
+        yield Fault(seq=seq, what=f"its plan cannot be made again: {why(error)}")
+        return
+    report.replayed += 1
+    if made != body["plan"]:
+        yield Fault(seq=seq, what="the plan made from the recorded snapshot is not the recorded plan")
 
 
 def _rows(ledger: Ledger, seq: int) -> bytes:

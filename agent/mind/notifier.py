@@ -10,11 +10,14 @@ from contextlib import AsyncExitStack
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.events import Event
 from prefect.events.clients import get_events_client
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from agent.ledger.ledger import Ledger
+from agent.ledger.unreadable import UNREADABLE, why
 from agent.mind.notices import events, write_artifacts
+from agent.model.records import Record
 from agent.report.run import report
 
 logger = logging.getLogger("orc.mind")
@@ -22,6 +25,8 @@ logger = logging.getLogger("orc.mind")
 EVENTS, ARTIFACTS = "prefect-events", "prefect-artifacts"
 #: an artifact is written when nothing new came for so long, or after so many seconds of news
 SETTLED, LATEST = 2.0, 10.0
+#: answers of the server that mean "never": bad, too large, unprocessable
+REFUSED = (400, 413, 422)
 
 
 class Notifier:
@@ -43,7 +48,7 @@ class Notifier:
     async def look(self) -> bool:
         """See `Consumer`."""
         if not self._remembered:
-            await asyncio.to_thread(self._remember)
+            await asyncio.to_thread(self.remember)
             self._remembered = True
         if self._client is None:
             self._client = await self._open.enter_async_context(get_client())
@@ -56,7 +61,7 @@ class Notifier:
             now = time.monotonic()
             async with get_events_client() as teller:
                 for record in records:
-                    told, runs = await asyncio.to_thread(events, self.ledger, record)
+                    told, runs = await asyncio.to_thread(self._events, record)
                     for event in told:
                         await teller.emit(event)
                     for run in runs:
@@ -76,14 +81,22 @@ class Notifier:
         self._client = None
         await self._open.aclose()
 
-    def _remember(self) -> None:
+    def remember(self) -> None:
         """Flow runs that had news when the last mind ended, before their artifacts were written."""
         after, told = self.ledger.cursor(ARTIFACTS), self.ledger.cursor(EVENTS)
         while after < told and (records := self.ledger.records(after, 500)):
             for record in records:
-                for run in events(self.ledger, record)[1]:
+                for run in self._events(record)[1]:
                     self.news[run] = (0.0, 0.0)
             after = records[-1].seq
+
+    def _events(self, record: Record) -> tuple[list[Event], set[str]]:
+        """What a record is told as; nothing, and a line in the log, when it cannot be read."""
+        try:
+            return events(self.ledger, record)
+        except UNREADABLE as error:
+            logger.error("record %d of %s cannot be told: %s; passed over", record.seq, record.scheduler, why(error))
+            return [], set()
 
     async def _artifacts(self, client: PrefectClient) -> None:
         now = time.monotonic()
@@ -91,14 +104,31 @@ class Notifier:
             if now - last < SETTLED and now - first < LATEST:
                 continue
             del self.news[run]
-            made = await asyncio.to_thread(report, self.ledger, run, round(time.time() * 1000))
-            if made is None:
-                continue
             try:
-                uuid.UUID(run)
-                await write_artifacts(client, run, made)
-            except (ObjectNotFound, ValueError):
-                logger.info("flow run %s is not on this Prefect server", run)
+                await self.write_report(client, run)
             except BaseException:
                 self.news[run] = (first, last)
                 raise
+
+    async def write_report(self, client: PrefectClient, run: str) -> None:
+        """The artifacts of a flow run; what will never be taken is told in the log, and not tried for ever."""
+        try:
+            made = await asyncio.to_thread(report, self.ledger, run, round(time.time() * 1000))
+        except UNREADABLE as error:
+            logger.error("flow run %s cannot be reported: %s; passed over", run, why(error))
+            return
+        if made is None:
+            return
+        try:
+            uuid.UUID(run)
+        except ValueError:
+            logger.info("flow run %s is none of Prefect's", run)
+            return
+        try:
+            await write_artifacts(client, run, made)
+        except ObjectNotFound:
+            logger.info("flow run %s is not on this Prefect server", run)
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code not in REFUSED:
+                raise
+            logger.error("the artifacts of flow run %s are refused: %s; passed over", run, error)

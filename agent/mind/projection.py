@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
 from agent.graph.bolt import quoted
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
+from agent.ledger.unreadable import UNREADABLE, decision_of, why
 from agent.mind.notices import task_run_of
-from agent.model import codec
 from agent.model.plans import Decision
 from agent.model.records import Record
+
+logger = logging.getLogger("orc.mind")
 
 #: labels of the run graph; every node has `id`, and all but assets and flows `scheduler`
 LABELS = (
@@ -71,26 +74,42 @@ def project(ledger: Ledger, records: Iterable[Record]) -> Projection:
     """Everything that some records say: runs, tasks, attempts, decisions, pools, leases, datasets and models."""
     made = Projection(ledger.scheduler)
     for record in records:
-        placed, ended = ledger.rows(record.seq)
-        for row in ledger.decided(record.seq):
-            _decision(ledger, made, record, row)
-        for row in placed:
-            _placed(made, record, row)
-        for row in ended:
-            _ended(made, row)
-        for lease in ledger.leases_of(record.body.get("leases", ())):
-            pool = made.node("OrcPool", made.id_of(lease.pool), scheduler=made.scheduler, name=lease.pool)
-            id = made.node(
-                "OrcLease", made.id_of(lease.id), scheduler=made.scheduler, worker=lease.worker, kind=lease.kind,
-                asked_ms=lease.asked_ms, granted_ms=lease.granted_ms, ready_ms=lease.ready_ms, ended_ms=lease.ended_ms,
-                cause=lease.cause, usd_micros=lease.usd_micros,
-            )  # fmt: skip
-            made.relation("OrcLease", id, "ORC_OF_POOL", "OrcPool", pool)
-        for placement, verb, kind, address in record.body.get("lineage", ()):
-            attempt = made.node("OrcAttempt", made.id_of(placement), scheduler=made.scheduler)
-            made.node("OrcAsset", address, kind=kind)
-            made.relation("OrcAttempt", attempt, "ORC_READ" if verb == "reads" else "ORC_WROTE", "OrcAsset", address)
+        if record.unreadable:
+            logger.error(
+                "record %d of %s: %s; the graph has its rows only", record.seq, made.scheduler, record.unreadable
+            )
+        try:
+            _project(ledger, made, record)
+        except UNREADABLE as error:
+            logger.error(
+                "record %d of %s cannot be projected whole: %s; the graph goes on",
+                record.seq,
+                made.scheduler,
+                why(error),
+            )
     return made
+
+
+def _project(ledger: Ledger, made: Projection, record: Record) -> None:
+    placed, ended = ledger.rows(record.seq)
+    for row in ledger.decided(record.seq):
+        _decision(ledger, made, record, row)
+    for row in placed:
+        _placed(made, record, row)
+    for row in ended:
+        _ended(made, row)
+    for lease in ledger.leases_of(record.body.get("leases", ())):
+        pool = made.node("OrcPool", made.id_of(lease.pool), scheduler=made.scheduler, name=lease.pool)
+        id = made.node(
+            "OrcLease", made.id_of(lease.id), scheduler=made.scheduler, worker=lease.worker, kind=lease.kind,
+            asked_ms=lease.asked_ms, granted_ms=lease.granted_ms, ready_ms=lease.ready_ms, ended_ms=lease.ended_ms,
+            cause=lease.cause, usd_micros=lease.usd_micros,
+        )  # fmt: skip
+        made.relation("OrcLease", id, "ORC_OF_POOL", "OrcPool", pool)
+    for placement, verb, kind, address in record.body.get("lineage", ()):
+        attempt = made.node("OrcAttempt", made.id_of(placement), scheduler=made.scheduler)
+        made.node("OrcAsset", address, kind=kind)
+        made.relation("OrcAttempt", attempt, "ORC_READ" if verb == "reads" else "ORC_WROTE", "OrcAsset", address)
 
 
 def _run(made: Projection, row: Any) -> str | None:
@@ -107,7 +126,13 @@ def _run(made: Projection, row: Any) -> str | None:
 
 
 def _decision(ledger: Ledger, made: Projection, record: Record, row: Any) -> None:
-    said = codec.decode(Decision, ledger.decision_body(row.body))
+    said = decision_of(ledger, row.body, row.id)
+    if not isinstance(said, Decision):
+        logger.error("record %d of %s: %s; the graph has what its columns say", record.seq, made.scheduler, said)
+        said = Decision(
+            group="", task_class=row.task_class, name=row.task_class, root_run="", flow_run="", verb=row.verb, pool=row.pool,
+            reason=said, options=(),
+        )  # fmt: skip
     id = made.node(
         "OrcDecision", made.id_of(row.id), scheduler=made.scheduler, at_ms=record.at_ms, verb=said.verb, task_class=said.task_class,
         name=said.name, reason=said.reason, verdicts=list(said.verdicts), approved_by=said.approved_by,

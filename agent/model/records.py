@@ -116,5 +116,8 @@ class Record:
     at_ms: int
     mode: str
     actor: str
+    #: empty when it cannot be read
     body: Mapping[str, Any]
     hash: bytes
+    #: why its body cannot be read; "" when it can
+    unreadable: str = ""

@@ -6,11 +6,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
 from sqlalchemy import select
 
+from agent.errors import LedgerPartError
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
+from agent.ledger.unreadable import UNREADABLE, why
 from agent.model import codec
 from agent.model.plans import Decision
 
@@ -104,13 +105,8 @@ def read(ledger: Ledger, ids: Sequence[int]) -> list[RecordedDecision]:
 def _read(id: int, seq: int, at_ms: int, body: bytes | None) -> RecordedDecision:
     try:
         if body is None:
-            raise ValueError("its body is missing from the ledger")
+            raise LedgerPartError("its body is missing from the ledger")
         return RecordedDecision(id=id, at_ms=at_ms, decision=codec.decode(Decision, zlib.decompress(body)))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    except (ValueError, zlib.error) as error:
-        why = str(error)
-    return RecordedDecision(
-        id=id, at_ms=at_ms, decision=None, unreadable=f"decision {id} in record {seq} cannot be read: {why}"
-    )
+    except UNREADABLE as error:
+        told = f"decision {id} in record {seq} cannot be read: {why(error)}"
+        return RecordedDecision(id=id, at_ms=at_ms, decision=None, unreadable=told)

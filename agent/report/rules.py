@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,11 +14,13 @@ from sqlalchemy import func, select
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import join, manifest
-from agent.model import codec
+from agent.ledger.unreadable import decision_of
 from agent.model.plans import Decision
 from agent.model.records import Record
 from agent.model.snapshot import Group, Snapshot
 from agent.planner.plan import ranked_alone
+
+logger = logging.getLogger("orc.report")
 
 #: records read at once
 _PAGE = 500
@@ -185,8 +188,10 @@ def _decisions(ledger: Ledger, since_ms: int) -> list[_Decided]:
         joined = d.join(r, (r.c.chain == d.c.chain) & (r.c.seq == d.c.seq))
         query = select(d.c.id, d.c.seq, d.c.body, r.c.at_ms).select_from(joined)
         rows = db.execute(query.where(d.c.chain == ledger.chain, r.c.at_ms >= since_ms).order_by(d.c.id)).all()
-    bodies = _bodies(ledger, {row.body for row in rows})
-    return [_Decided(id=row.id, seq=row.seq, at_ms=row.at_ms, said=bodies[row.body]) for row in rows]
+    bodies = _bodies(ledger, {row.body: row.id for row in rows})
+    return [
+        _Decided(id=row.id, seq=row.seq, at_ms=row.at_ms, said=bodies[row.body]) for row in rows if row.body in bodies
+    ]
 
 
 def _placements(ledger: Ledger, since_ms: int) -> dict[Decision, int]:
@@ -196,14 +201,22 @@ def _placements(ledger: Ledger, since_ms: int) -> dict[Decision, int]:
         joined = p.join(r, (r.c.chain == p.c.chain) & (r.c.seq == p.c.seq)).join(
             d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)
         )
-        query = select(d.c.body, func.count().label("tasks")).select_from(joined)
+        query = select(d.c.body, func.max(d.c.id).label("id"), func.count().label("tasks")).select_from(joined)
         rows = db.execute(query.where(p.c.chain == ledger.chain, r.c.at_ms >= since_ms).group_by(d.c.body)).all()
-    bodies = _bodies(ledger, {row.body for row in rows})
-    return {bodies[row.body]: row.tasks for row in rows}
+    bodies = _bodies(ledger, {row.body: row.id for row in rows})
+    return {bodies[row.body]: row.tasks for row in rows if row.body in bodies}
 
 
-def _bodies(ledger: Ledger, digests: Iterable[bytes]) -> dict[bytes, Decision]:
-    return {digest: codec.decode(Decision, ledger.decision_body(digest)) for digest in sorted(digests)}
+def _bodies(ledger: Ledger, digests: Mapping[bytes, int]) -> dict[bytes, Decision]:
+    """Decisions by the digests of their bodies; one that cannot be read is told, and left out."""
+    made = {}
+    for digest, id in sorted(digests.items()):
+        decision = decision_of(ledger, digest, id)
+        if isinstance(decision, Decision):
+            made[digest] = decision
+        else:
+            logger.warning("left out: %s", decision)
+    return made
 
 
 def _said(ledger: Ledger, since_ms: int) -> Iterable[Record]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import select
 
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
+from agent.ledger.unreadable import decision_of
 from agent.model import codec
 from agent.model.plans import Decision
 from agent.model.pools import Pool
@@ -132,7 +134,8 @@ def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
     begin, end = 2**62, 0
     for x in placed:
         if x.body not in bodies:
-            bodies[x.body] = codec.decode(Decision, ledger.decision_body(x.body))
+            found_body = decision_of(ledger, x.body, x.decision)
+            bodies[x.body] = found_body if isinstance(found_body, Decision) else _unread(x, found_body)
         decision = bodies[x.body]
         result = t.RESULTS[x.result] if x.result is not None else "running"
         if result in ("not sent", "withdrawn", "unknown"):
@@ -190,6 +193,14 @@ def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
         on_demand_leases=count,
         on_demand_pool=reference.pool if reference is not None else "",
     )
+
+
+def _unread(row: Any, why: str) -> Decision:
+    """What stands in for a decision that cannot be read: the placement's own columns, and why."""
+    return Decision(
+        group="", task_class=row.task_class, name=row.task_class, root_run="", flow_run="", verb="bind", pool=row.pool,
+        reason=why, options=(),
+    )  # fmt: skip
 
 
 def declared_pools(ledger: Ledger) -> dict[str, Pool]:
