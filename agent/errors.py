@@ -12,7 +12,11 @@ OrcError
 │   ├── CheckpointError     a task's checkpoint cannot be used
 │   └── ItemsFailedError    items of a chunk failed, others may have succeeded
 ├── RejectedError       a person rejected the task, or a rule refused it
+├── ProviderError       a worker could not be launched
+│   ├── NoCapacityError     the market has none now: its capacity is learned from it
+│   └── LaunchFaultError    by a fault that is not the market's: an image, a quota, a right
 ├── LedgerError         the ledger cannot be read, written or trusted
+│   ├── BudgetTakenError    another governor reserved the money first
 │   ├── LedgerNewerError  it was written by a newer ORC
 │   ├── LedgerAwayError   its database cannot be reached now
 │   └── LedgerPartError   content that a record names is not there
@@ -91,8 +95,24 @@ class RejectedError(OrcError):
     """A person or a rule said no; raised by the task's future."""
 
 
+class ProviderError(OrcError):
+    """A worker could not be launched."""
+
+
+class NoCapacityError(ProviderError):
+    """The market has no capacity now; the message says why."""
+
+
+class LaunchFaultError(ProviderError):
+    """A launch failed by a fault that is not the market's; the message says which."""
+
+
 class LedgerError(OrcError):
     """The ledger cannot be read, written or trusted."""
+
+
+class BudgetTakenError(LedgerError):
+    """Another governor reserved the money first; nothing was written."""
 
 
 class LedgerNewerError(LedgerError):

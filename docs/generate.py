@@ -14,9 +14,10 @@ from agent.cli.main import app
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.mind.projection import LABELS, Projection, project
+from agent.model.leases import Lease
 from agent.model.needs import SAID
 from agent.model.plans import Decision, Option
-from agent.model.records import Decided, Ended, Entry, Lease, Placed, Run
+from agent.model.records import Decided, Ended, Entry, Placed, Run
 from agent.pools.declared import _Budget, _Gpus, _Limits, _Pool, _Selector, _Size
 from agent.settings import Settings
 from rules.facts import FACTS, LABEL, SELECTS, UNSAID

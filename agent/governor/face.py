@@ -13,8 +13,10 @@ import tornado.web
 
 from agent.governor.governor import Governor
 from agent.governor.metrics import page
+from agent.model.effects import Note
 from agent.model.snapshot import PoolState
 from agent.model.units import show_ms
+from agent.state.snapshot import pools
 
 TOKEN = "X-Orc-Token"
 _AWAY = "the ledger's database is away; what people say is taken when it is back, and nothing was changed"
@@ -60,10 +62,10 @@ class _Handler(tornado.web.RequestHandler):
 class _Status(_Handler):
     def get(self) -> None:
         g, now = self.governor, self.governor.clock()
-        pools = []
-        for state in g.state.pool_states(now):
+        shown = []
+        for state in pools(g.state, now):
             pool = state.pool
-            pools.append(
+            shown.append(
                 {
                     "pool": pool.name,
                     "kind": pool.shown_kind,
@@ -92,20 +94,20 @@ class _Status(_Handler):
                 "epoch": g.epoch,
                 "degraded": g.degraded,
                 "warnings": g.warnings,
-                "pools": pools,
+                "pools": shown,
                 "running": len(g.state.bound),
-                "held": sum(len(tasks) for tasks in g.state.ready.values()),
-                "open_usd_micros": g.state.fleet.open_usd_micros(now),
+                "held": len(g.state.waiting),
+                "open_usd_micros": g.state.fleet.leases.open_usd_micros(now),
                 "scheduler": g.scheduler,
-                "through": g.state.through,
+                "through": g.state.passed_through,
                 "spooled": g.ledger.spooled,
                 "rules": {
-                    "count": g.rulebook.rules.count,
-                    "digest": g.rulebook.rules.digest,
-                    "wrong": g.rulebook.wrong,
+                    "count": g.rules.rulebook.rules.count,
+                    "digest": g.rules.rulebook.rules.digest,
+                    "wrong": g.rules.rulebook.wrong,
                 },
                 "plan_ms": _quantiles(g.plan_ms),
-                "commit_ms": _quantiles(g.commit_ms),
+                "commit_ms": _quantiles(g.journal.commit_ms),
             }
         )
 
@@ -143,11 +145,11 @@ class _Why(_Handler):
                 "why": h.why,
                 "since": show_ms(now - h.since_ms),
                 "release": h.release,
-                "id": h.group,
+                "id": h.approval or h.group,
             }
             for h in holds
         ]
-        state = await g.scheduler_client.call("orc_state", flow_run=run) if not g._stop else {"waiting": []}
+        state = await g.scheduler_client.call("orc_state", flow_run=run) if not g.stopping else {"waiting": []}
         for key, since, on, count in state["waiting"]:
             lines.append(
                 {
@@ -175,40 +177,40 @@ class _Why(_Handler):
 
 class _Answer(_Handler):
     async def post(self, verb: str) -> None:
-        said = self.said()
-        found = [
-            h
-            for h in self.governor.holds.values()
-            if said.get("id") and h.group.startswith(said["id"]) and h.reason == "approval"
-        ]
+        said, g = self.said(), self.governor
+        wanted = str(said.get("id") or "")
+        found = g.state.approvals.find(wanted)
         if len(found) != 1:
-            return self.fail(404, f"no task waits for approval under {said.get('id')!r}; `orc why` lists what waits")
+            return self.fail(404, f"no task waits for approval under {wanted!r}; `orc why` lists what waits")
         if not said.get("by"):
             return self.fail(400, "who answers? say --by NAME")
-        if self.governor.ledger.away:
+        usd = said.get("usd_micros")
+        if usd is not None and (isinstance(usd, bool) or not isinstance(usd, int) or usd < 0):
+            return self.fail(400, f"usd_micros is {usd!r}: say whole micro-dollars, 0 or more")
+        if g.ledger.away:
             return self.fail(503, _AWAY)
-        held, done = found[0], asyncio.get_running_loop().create_future()
+        asked, done = found[0], asyncio.get_running_loop().create_future()
 
         def answer(now: int) -> None:
-            if held.group not in self.governor.state.ready:
-                done.set_result(False)
+            still = [open for open in g.state.approvals.find(asked.id) if open.group in g.state.waiting.by_group]
+            if not still:
+                done.set_result(None)
                 return
-            rules = [v.rule for v in self.governor.state.groups.known[held.group].verdicts if v.verb == "escalate"]
-            words = {
-                "answer": verb,
-                "groups": [held.group],
-                "rules": rules,
-                "pool": held.pool,
-                "usd_micros": said.get("usd_micros"),
-            }
-            about = {"task": held.name, "flow_run": held.flow_run, "by": said["by"], "why": said.get("why", "")}
-            self.governor.answer({**words, **about})
-            done.set_result(True)
+            closed = g.state.approvals.close(asked.id)
+            by = str(said["by"])
+            about = {"task": closed.task, "flow_run": closed.flow_run, "by": by, "why": str(said.get("why", ""))}
+            words = {"answer": verb, "approval": closed.id, "groups": [closed.group], "rules": list(closed.rules)}
+            g.note(Note(kind="approval", body=closed.body(), actor=by))
+            g.answer({**words, "pool": closed.pool, "usd_micros": usd, **about}, by)
+            done.set_result(len(g.state.waiting.by_group[closed.group]))
 
-        self.governor.command(answer)
-        if not await done:
-            return self.fail(409, f"{held.name} no longer waits under {held.group[:12]}; `orc why` lists what waits")
-        self.finish({"task": held.name, "count": held.count, "answer": verb})
+        g.command(answer)
+        if (count := await done) is None:
+            return self.fail(
+                409,
+                f"{asked.task} no longer waits under {asked.id[:12]}: it was answered, or ended; `orc why` lists what waits",
+            )
+        self.finish({"task": asked.task, "count": count, "answer": verb})
 
 
 class _Override(_Handler):
@@ -224,7 +226,7 @@ class _Override(_Handler):
         wanted = str(said.get("task", "")).replace("-", "")
         groups = {
             group
-            for key, group in g.state.group_of.items()
+            for key, group in g.state.waiting.group_of.items()
             if wanted and (wanted in str(key).replace("-", "") or group.startswith(wanted))
         }
         if not groups:
@@ -234,7 +236,8 @@ class _Override(_Handler):
         done = asyncio.get_running_loop().create_future()
 
         def override(now: int) -> None:
-            g.answer({"override": pool, "groups": sorted(groups), "by": said["by"], "why": said.get("why", "")})
+            by = str(said["by"])
+            g.answer({"override": pool, "groups": sorted(groups), "by": by, "why": str(said.get("why", ""))}, by)
             done.set_result(None)
 
         g.command(override)

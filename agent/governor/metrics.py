@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from agent.state.snapshot import pools
 from agent.state.tally import RATIOS
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Collector:
             {(k,): v / 1000 for k, v in oldest.items()},
         )
         yield _gauge("orc_running_tasks", "Tasks bound to workers", (), {(): len(g.state.bound)})
-        states = g.state.pool_states(now)
+        states = pools(g.state, now)
         workers = {(s.pool.name, "live"): len(s.workers) for s in states} | {
             (s.pool.name, "starting"): len(s.starting) for s in states
         }
@@ -63,12 +64,12 @@ class Collector:
             "orc_open_lease_dollars",
             "Cost so far of the leases that are open",
             (),
-            {(): g.state.fleet.open_usd_micros(now) / 1e6},
+            {(): g.state.fleet.leases.open_usd_micros(now) / 1e6},
         )
         yield _gauge("orc_spooled_records", "Records that wait for the ledger's database", (), {(): g.ledger.spooled})
         yield _gauge("orc_epoch", "Number of this governor", (), {(): g.epoch})
         yield _times("orc_plan_seconds", "Time of the last plans", g.plan_ms)
-        yield _times("orc_commit_seconds", "Time of the last commits", g.commit_ms)
+        yield _times("orc_commit_seconds", "Time of the last commits", g.journal.commit_ms)
         family = HistogramMetricFamily("orc_runtime_ratio", "Actual runtime over the expected one")
         running, buckets = 0, []
         for at, bound in enumerate(RATIOS):
@@ -125,7 +126,7 @@ def figures(governor: Governor) -> dict[str, object]:
                 "placed": tally.placements[s.pool.name],
                 "taken": sum(n for (p, r), n in tally.outcomes.items() if p == s.pool.name and r in ("preempted", "lost")),
             }
-            for s in governor.state.pool_states(now)
+            for s in pools(governor.state, now)
         ],
         "held": [
             {"task": h.name, "flow_run": h.flow_run, "tasks": h.count, "reason": h.reason, "why": h.why, "release": h.release, "seconds": (now - h.since_ms) / 1000}
@@ -133,7 +134,7 @@ def figures(governor: Governor) -> dict[str, object]:
         ],
         "running": len(governor.state.bound),
         "moves": sum(tally.moves.values()),
-        "spent_usd": (sum(tally.lease_usd_micros.values()) + governor.state.fleet.open_usd_micros(now)) / 1e6,
+        "spent_usd": (sum(tally.lease_usd_micros.values()) + governor.state.fleet.leases.open_usd_micros(now)) / 1e6,
         "runtimes_ms": governor.state.statistics.short_ms(),
         "spooled": governor.ledger.spooled,
     }  # fmt: skip

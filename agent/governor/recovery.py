@@ -7,37 +7,38 @@ from typing import Any
 
 from agent.model.plans import Decision
 from agent.model.records import Ended, Entry
-from agent.state.cluster import Bound, ClusterState
-from agent.state.groups import Task
-from agent.state.recorder import Recorder
+from agent.state.cluster import ClusterState
+from agent.state.recorder import Recorder, RecorderDraft
+from agent.state.tasks import BoundTask, ReadyTask
 
 #: a task that was bound before is expected to take so long, ms
 EXPECTED_MS = 60_000
 
 
-def reconcile(
-    view: ClusterState,
+def recover(
+    state: ClusterState,
     recorder: Recorder,
     opened: Iterable[tuple[int, str, Any, str, Any]],
-    state: Mapping[str, Any],
+    seen: Mapping[str, Any],
     entry: Entry,
-    now: int,
-) -> None:
-    """Close what is over, take up what still runs, and nothing else.
+    now_ms: int,
+) -> RecorderDraft:
+    """Close what is over, take up what still runs, and nothing else. What it numbers counts once the entry is on record.
 
     Args:
         opened: open placements: number, key, _, pool, _.
-        state: the extension's full snapshot.
+        seen: the extension's full snapshot.
     """
     opened = list(opened)
-    bound = {str(key): (key, spec, address) for key, spec, address in state["bound"]}
-    ended = {str(delta[1]): delta for delta in state["ended"]}
-    ready = {str(key): key for key, *_ in state["ready"]}
+    draft = recorder.draft(entry, reversed(state.specs))
+    bound = {str(key): (key, spec, address) for key, spec, address in seen["bound"]}
+    ended = {str(delta[1]): delta for delta in seen["ended"]}
+    ready = {str(key) for key, *_ in seen["ready"]}
     newest = {key: id for id, key, *_ in opened}
     for id, key, _, pool, _ in opened:
         if newest[key] == id and key in bound:
             theirs, spec, address = bound[key]
-            _rebind(view, id, pool, Task(theirs, spec, 0, now), address, now)
+            _rebind(state, id, pool, ReadyTask(theirs, spec, 0, now_ms), address, now_ms)
         elif newest[key] == id and key in ended:
             _, _, result, _, start, stop, _, lineage, *_ = ended[key]
             named = tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage)
@@ -49,22 +50,24 @@ def reconcile(
     entry.says["closed"] = len(entry.outcomes)
     for key, (theirs, spec, address) in bound.items():
         if key not in newest:
-            _adopt(view, recorder, Task(theirs, spec, 0, now), address, entry, now)
+            _adopt(state, draft, ReadyTask(theirs, spec, 0, now_ms), address, now_ms)
+    return draft
 
 
-def _adopt(view: ClusterState, recorder: Recorder, task: Task, address: str, entry: Entry, now: int) -> None:
+def _adopt(state: ClusterState, draft: RecorderDraft, task: ReadyTask, address: str, now_ms: int) -> None:
     """A task is bound and no record says so: another governor's record has not arrived. It gets one."""
-    live = view.fleet.live.get(address)
+    live = state.fleet.live.get(address)
     pool = live.counts.pool if live is not None else ""
-    group = view.group(task, now)
+    group = state.group(task, now_ms)
     decision = Decision(
         group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run, flow_run=group.flow_run, verb="bind",
         pool=pool, reason=f"{pool}: bound before this governor began, by one whose record has not arrived", options=(),
     )  # fmt: skip
-    _rebind(view, recorder.placed(recorder.decided(decision, entry), task, entry), pool, task, address, now)
+    _rebind(state, draft.placed(draft.decided(decision, group.team), task), pool, task, address, now_ms)
 
 
-def _rebind(view: ClusterState, placement: int, pool: str, task: Task, address: str, now: int) -> None:
-    group = view.group(task, now)
-    load = view.load(group, pool) if view.fleet.state_of(pool) else (0, 0, 0)
-    view.sent(Bound(task, placement, group.id, pool, address, now, EXPECTED_MS, view.fleet.price(pool, now), load))
+def _rebind(state: ClusterState, placement: int, pool: str, task: ReadyTask, address: str, now_ms: int) -> None:
+    group = state.group(task, now_ms)
+    load = state.load(group, pool) if state.fleet.state_of(pool) else (0, 0, 0)
+    price = state.fleet.price(pool, now_ms)
+    state.sent(BoundTask(task, placement, group.id, pool, address, now_ms, EXPECTED_MS, price, load))

@@ -20,7 +20,8 @@ from agent.ledger.migrate import bring_up_to_date
 from agent.ledger.rows import Rows, content_digest, upsert
 from agent.ledger.spool import Sealed, Spool, raw, text
 from agent.model.codec import encode
-from agent.model.records import Entry, Lease, Record, Run
+from agent.model.leases import EndCause, Lease
+from agent.model.records import Ended, Entry, Execution, Record, Run
 from agent.model.snapshot import Budget
 
 #: a record carries the whole list of its snapshot's parts each so many records; the others carry what changed
@@ -426,19 +427,33 @@ class Ledger:
                 for r in rows
             ]
 
-    def executions(self, limit: int = 200_000) -> Iterator[tuple[str, str, str, int, int, str]]:
-        """Outcomes of the past, oldest first: task class, pool, result, start ms, run ms, root run."""
+    def executions(self, limit: int = 200_000) -> Iterator[Execution]:
+        """The newest outcomes, oldest first, in the order in which they went on record."""
         o, p, d, r = t.outcome, t.placement, t.decision, t.run
         joined = o.join(p, (p.c.chain == o.c.chain) & (p.c.id == o.c.placement)).join(
             d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)
         )
         joined = joined.join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run))
-        query = select(d.c.task_class, d.c.pool, o.c.result, o.c.start_ms, o.c.run_ms, r.c.root_run).select_from(joined)
+        query = select(o, d.c.task_class, d.c.pool, r.c.root_run).select_from(joined).where(o.c.chain == self.chain)
         with self.reading() as db:
-            for row in reversed(
-                db.execute(query.where(o.c.chain == self.chain).order_by(o.c.placement.desc()).limit(limit)).all()
-            ):
-                yield row.task_class, row.pool, t.RESULTS[row.result], row.start_ms, row.run_ms, row.root_run
+            rows = db.execute(query.order_by(o.c.seq.desc(), o.c.placement.desc()).limit(limit)).all()
+        for row in reversed(rows):
+            yield Execution(
+                task_class=row.task_class,
+                pool=row.ran_in or row.pool,
+                root_run=row.root_run,
+                ended=Ended(
+                    placement=row.placement,
+                    result=t.RESULTS[row.result],
+                    lease=row.lease,
+                    start_ms=row.start_ms,
+                    run_ms=row.run_ms,
+                    usd_micros=row.usd_micros,
+                    ran_in=row.ran_in,
+                    spared_ms=row.spared_ms,
+                    items=row.items,
+                ),
+            )
 
     def next_ids(self) -> tuple[int, int, int, int]:
         """The first unused numbers of decisions, placements, leases and runs."""
@@ -540,6 +555,7 @@ def _lease(row: Any) -> Lease:
         ready_ms=row.ready_ms,
         ended_ms=row.ended_ms,
         cause=row.cause,
+        end=EndCause(row.end_cause) if row.end_cause else None,
         price=row.price,
         usd_micros=row.usd_micros,
     )

@@ -10,14 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from agent.errors import LedgerError
+from agent.errors import BudgetTakenError
 from agent.ledger import schema as t
 from agent.model import codec
 from agent.model.records import Decided, Ended, Entry, Placed
-
-
-class BudgetTakenError(LedgerError):
-    """Another governor reserved the money first; nothing was written."""
 
 
 class Rows:
@@ -150,6 +146,7 @@ class Rows:
                     "usd_micros",
                 )
             }
+            values["end_cause"] = lease.end or ""
             db.execute(upsert(db, t.lease, {"chain": chain, **values}, ["chain", "id"], values))
 
     def _reserve(self, db: Connection, placed: list[Placed]) -> None:

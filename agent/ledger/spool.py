@@ -11,7 +11,8 @@ from typing import Any
 
 from agent.errors import LedgerError
 from agent.model import codec
-from agent.model.records import Decided, Ended, Lease, Placed, Run
+from agent.model.leases import Lease
+from agent.model.records import Decided, Ended, Placed, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.model.leases import Lease
 from agent.model.plans import Decision
 
 
@@ -69,21 +70,13 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """A worker's life and its price; written again, whole, when it changes."""
+class Execution:
+    """An outcome as it stands in the ledger, with what it was of."""
 
-    id: int
+    task_class: str
     pool: str
-    kind: str
-    worker: str
-    asked_ms: int
-    granted_ms: int | None = None
-    ready_ms: int | None = None
-    ended_ms: int | None = None
-    #: why it was launched; after its end, why it ended
-    cause: str
-    price: str
-    usd_micros: int = 0
+    root_run: str
+    ended: Ended
 
 
 @dataclass(slots=True, kw_only=True)

@@ -84,6 +84,8 @@ class PoolState:
     refused_since_ms: int | None = None
     #: earliest next launch attempt, ms
     retry_ms: int = 0
+    #: why the last launch failed, where it was not for want of capacity; ""
+    fault: str = ""
     #: interruptions per hour, the prior and what was seen
     hazard_per_hour: float = 0.0
     #: start-up as seen, ms; the declared one when nothing was seen

@@ -15,12 +15,15 @@ from pathlib import Path
 
 import psutil
 
+from agent.errors import NoCapacityError
+from agent.model.leases import EndCause
 from agent.model.pools import Pool
-from agent.pools.port import Gone, Notice, Price, Refused, Report
+from agent.pools.port import Gone, Notice, Price, Report
 from agent.pools.weather import Weather
 
 #: seconds a worker that was told to end may take
 GRACE = 8.0
+_WORDS = {EndCause.INTERRUPTED: "taken away by the spot market"}
 
 
 @dataclass(slots=True)
@@ -31,7 +34,7 @@ class _Process:
     created: float
     #: when its notice runs out, monotonic seconds
     taken_at: float | None = None
-    ending: str | None = None
+    ending: EndCause | None = None
 
 
 class LocalProvider:
@@ -84,7 +87,7 @@ class LocalProvider:
         delay = 0.0
         if (sky := self.weather.get(pool.name)) is not None:
             if not self._sky(pool.name, sky)[0]:
-                raise Refused(f"no spot capacity in {dict(pool.labels).get('zone', pool.name)}")
+                raise NoCapacityError(f"no spot capacity in {dict(pool.labels).get('zone', pool.name)}")
             delay = sky.launch_delay_seconds
         if delay:
             await asyncio.sleep(delay)
@@ -144,7 +147,7 @@ class LocalProvider:
         process = self.processes.get(worker)
         if process is None:
             return
-        process.ending = "drained"
+        process.ending = EndCause.DRAINED
         _signal(process, signal.SIGTERM)
         until = time.monotonic() + GRACE
         while _alive(process) and time.monotonic() < until:
@@ -185,7 +188,8 @@ class LocalProvider:
                 if not _alive(process):
                     del self.processes[worker]
                     self._forget(worker)
-                    self.report(Gone(worker=worker, cause=process.ending or "died"))
+                    cause = process.ending or EndCause.DIED
+                    self.report(Gone(worker=worker, cause=cause, detail=_WORDS.get(cause, "")))
             for name, sky in self.weather.items():
                 self._play(name, sky)
             await asyncio.sleep(0.1)
@@ -204,7 +208,7 @@ class LocalProvider:
                 process.taken_at = now + sky.notice_seconds
                 self.report(Notice(worker=worker, left_ms=round(sky.notice_seconds * 1000)))
             if process.taken_at is not None and now >= process.taken_at:
-                process.ending = "taken away by the spot market"
+                process.ending = EndCause.INTERRUPTED
                 _signal(process, signal.SIGKILL)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from agent.errors import NoCapacityError
+from agent.model.leases import EndCause
 from agent.model.pools import Pool
-from agent.pools.port import Gone, Refused, Report
+from agent.pools.port import Gone, Report
 
 
 class MemoryProvider:
@@ -18,13 +20,13 @@ class MemoryProvider:
         """See `Provider`."""
         taken = sum(1 for name in self.workers.values() if name == pool.name)
         if taken >= self.capacity.get(pool.name, 2**31):
-            raise Refused(f"{pool.name} has no capacity")
+            raise NoCapacityError(f"{pool.name} has no capacity")
         self.workers[worker] = pool.name
 
     async def end(self, worker: str) -> None:
         """See `Provider`."""
         if self.workers.pop(worker, None) is not None:
-            self.report(Gone(worker=worker, cause="ended"))
+            self.report(Gone(worker=worker, cause=EndCause.DRAINED))
 
     async def adopt(self, report: Report) -> dict[str, int | None]:
         """See `Provider`."""

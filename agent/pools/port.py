@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.model.leases import EndCause
 from agent.model.pools import Pool
 
 
@@ -23,7 +24,9 @@ class Gone:
     """A worker's machine has ended."""
 
     worker: str
-    cause: str
+    cause: EndCause
+    #: the same in words, where there is more to say
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +41,16 @@ Observation = Notice | Gone | Price
 Report = Callable[[Observation], None]
 
 
-class Refused(Exception):
-    """The provider has no capacity now; the message says why."""
-
-
 class Provider(Protocol):
     """Launches and ends workers. Asynchronous, and may refuse."""
 
     async def launch(self, pool: Pool, worker: str) -> None:
-        """Start a worker of that name; it joins the scheduler by itself. Raises Refused."""
+        """Start a worker of that name; it joins the scheduler by itself.
+
+        Raises:
+            NoCapacityError: the market's answer, from which its capacity is learned.
+            LaunchFaultError: anything else that is known by name.
+        """
 
     async def end(self, worker: str) -> None:
         """End a worker that has been drained; unknown names are ignored."""

@@ -13,9 +13,9 @@ from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.unreadable import decision_of
 from agent.model import codec
+from agent.model.leases import Lease
 from agent.model.plans import Decision
 from agent.model.pools import Pool
-from agent.model.records import Lease
 from agent.model.units import cost_micros
 from agent.report.pack import OnDemand, packed
 

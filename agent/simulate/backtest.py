@@ -30,7 +30,7 @@ from agent.planner.room import share
 from agent.report.run import declared_pools
 from agent.state import task_specs as specs
 from agent.state.groups import Judge
-from agent.state.task_specs import Facts, Spec
+from agent.state.task_specs import Facts, TaskSpec
 
 #: resamples of an interval
 RESAMPLES = 1_000
@@ -167,7 +167,7 @@ def _ratios(found: Sequence[_Execution]) -> dict[tuple[str, str], float]:
 
 def _facts(x: _Execution) -> Facts:
     group = x.group
-    spec = Spec(
+    spec = TaskSpec(
         number=0, name=group.name, task_class=group.task_class, needs=group.needs, flow_run=group.flow_run, root_run=group.root_run,
         flow=x.run.flow, deployment=x.run.deployment, team=group.needs.team or x.run.team, deadline_ms=group.deadline_ms,
     )  # fmt: skip

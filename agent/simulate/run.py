@@ -13,16 +13,22 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from agent.governor import round as rounds
+from agent.governor.round import Round
+from agent.model.leases import EndCause
 from agent.model.needs import Needs
 from agent.model.plans import Plan
+from agent.model.records import Entry
 from agent.model.snapshot import Policy, PoolState, Running, Snapshot
-from agent.planner.estimate import estimate, statistics_of
-from agent.planner.plan import VERSION
 from agent.scheduler import protocol as p
 from agent.simulate.workflow import Job, Task
 from agent.simulate.world import Doing, Happened, Machine, Supply, World, check_horizon
-from agent.state.cluster import Bound, ClusterState
+from agent.state import snapshot as snapshots
+from agent.state.cluster import ClusterState
+from agent.state.events import apply
+from agent.state.recorder import Recorder
 from agent.state.statistics import Statistics
+from agent.state.tasks import BoundTask
 
 #: the simulation's time 0 as Unix time, ms, so that no instant is 0
 EPOCH_MS = 1_000_000_000_000
@@ -132,11 +138,12 @@ class _Simulation:
         self.planner, self.setting = planner, setting
         self.world = World(supplies, setting.seed, setting.refusal_ms, setting.egress_usd_micros_per_gib)
         self.state = ClusterState([supply.pool for supply in supplies], lambda facts: (), frozenset())
-        self.state.fleet.retry_most_ms = setting.retry_ms
+        self.state.fleet.leases.retry_most_ms = setting.retry_ms
         self.policy = setting.policy
         if setting.exact:
             self.state.graphs.sigmas, self.state.learns_runtimes = 0.0, False
             self.policy = replace(setting.policy, deadline_sigmas=0.0)
+        self.recorder = Recorder()
         self.random = Random(setting.seed + 1)
         self.left: dict[str, int] = {}
         self.children: dict[str, list[str]] = {}
@@ -147,11 +154,11 @@ class _Simulation:
         self.rounds = self.moves = 0
         #: some tasks have checkpoints
         self._keeps = any(task.needs.checkpoint_ms for job in jobs for task in job.workflow.tasks)
-        self._placements, self._looked_ms = 0, -1
+        self._looked_ms = -1
         self._specs: dict[tuple[object, ...], int] = {}
         self._leases: dict[str, int] = {}
-        self._named = 0
-        self._free: dict[str, list[str]] = {supply.pool.name: [] for supply in supplies}
+        #: pool → workers with room, by number of their lease
+        self._free: dict[str, list[tuple[int, str]]] = {supply.pool.name: [] for supply in supplies}
         self._next_round_ms = self._woken_ms = -1
         self._remember()
         for job in jobs:
@@ -210,33 +217,33 @@ class _Simulation:
     def _hear(self, happened: Happened) -> None:
         view, now, machine = self.state, happened.at_ms + EPOCH_MS, happened.machine
         if happened.kind == "done" and machine is not None:
-            view.apply((p.ENDED, happened.task, "done", machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
-            heapq.heappush(self._free[machine.pool.name], machine.name)
+            apply(view, (p.ENDED, happened.task, "done", machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
+            heapq.heappush(self._free[machine.pool.name], (self._leases[machine.name], machine.name))
             self._keep(happened, machine, "done")
             self._done(happened.task, now)
         elif happened.kind == "leaves" and machine is not None:
             self._checkpointed(happened.task)
-            view.apply((p.ENDED, happened.task, p.LEFT_EARLY, machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
-            heapq.heappush(self._free[machine.pool.name], machine.name)
+            apply(view, (p.ENDED, happened.task, p.LEFT_EARLY, machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
+            heapq.heappush(self._free[machine.pool.name], (self._leases[machine.name], machine.name))
             self._keep(happened, machine, p.LEFT_EARLY)
             self.moves += 1
-            view.apply((p.READY, happened.task, self.spec_of[happened.task], 0, now), now)
+            apply(view, (p.READY, happened.task, self.spec_of[happened.task], 0, now), now)
         elif happened.kind == "joined" and machine is not None:
-            view.apply((p.JOINED, _worker(machine)), now)
-            heapq.heappush(self._free[machine.pool.name], machine.name)
+            apply(view, (p.JOINED, _worker(machine)), now)
+            heapq.heappush(self._free[machine.pool.name], (self._leases[machine.name], machine.name))
         elif happened.kind == "left" and machine is not None:
-            view.fleet.end_lease(self._leases.pop(machine.name), now, "taken away")
-            view.apply((p.LEFT, machine.name), now)
+            view.fleet.leases.end(self._leases.pop(machine.name), now, EndCause.INTERRUPTED)
+            apply(view, (p.LEFT, machine.name), now)
         elif happened.kind == "lost" and machine is not None:
             self._checkpointed(happened.task)
-            view.apply((p.READY, happened.task, self.spec_of[happened.task], 0, now), now)
+            apply(view, (p.READY, happened.task, self.spec_of[happened.task], 0, now), now)
         elif happened.kind == "refused":
             if (lease := self._leases.pop(happened.task, None)) is not None:
-                view.fleet.refused(lease, now, "no capacity")
+                view.fleet.leases.refused(lease, now, "no capacity")
                 view.dirty = True
         elif happened.kind == "price":
             view.fleet.pools[happened.pool].price = self.world.price(happened.pool)
-            view.dirty = view.dirty or bool(view.ready)
+            view.dirty = view.dirty or bool(view.waiting)
         elif happened.kind == "arrives":
             self._arrive(self.jobs[happened.task], now)
         elif happened.kind == "look":
@@ -267,7 +274,7 @@ class _Simulation:
         self.state.submitted(tasks)
         for key, spec, parents in tasks:
             if not parents:
-                self.state.apply((p.READY, key, spec, 0, now), now)
+                apply(self.state, (p.READY, key, spec, 0, now), now)
 
     def _spec(self, job: Job, task: Task) -> int:
         name = self._class(job.workflow.name, task)
@@ -279,7 +286,7 @@ class _Simulation:
                 run["deadline_ms"] = job.deadline_ms + EPOCH_MS  # type: ignore[assignment]
             needs = {field: getattr(task.needs, field) for field in Needs.__dataclass_fields__ if field != "resources"}
             says = {"prefix": name, "says": {p.NEEDS: {**needs, "task_class": name}, p.RUN: run}, "resources": {}}
-            self.state.apply((p.SPECIFIED, number, says), EPOCH_MS)
+            apply(self.state, (p.SPECIFIED, number, says), EPOCH_MS)
         return self._specs[key]
 
     def _done(self, task: str, now: int) -> None:
@@ -287,7 +294,7 @@ class _Simulation:
         for child in self.children.pop(task, ()):
             self.waits[child] -= 1
             if not self.waits[child]:
-                self.state.apply((p.READY, child, self.spec_of[child], 0, now), now)
+                apply(self.state, (p.READY, child, self.spec_of[child], 0, now), now)
         self.left[doing.job] -= 1
         if not self.left[doing.job]:
             self.ends[doing.job] = self.world.now_ms
@@ -300,28 +307,18 @@ class _Simulation:
         view.dirty = False
         self.rounds += 1
         self._next_round_ms = world.now_ms + self.setting.round_ms
-        groups, running = view.live_groups(), self._running(now)
-        snapshot = Snapshot(
-            now_ms=now,
-            planner=VERSION,
-            rules_digest="",
-            seed=self.setting.seed,
-            policy=self.policy,
-            pools=self._foretold(view.pool_states(now)) if self.setting.clairvoyant else view.pool_states(now),
-            groups=groups,
-            statistics=view.statistics.of_classes({g.task_class for g in (*groups, *(task.group for task in running))}),
-            runs=view.runs(now),
-            running=running,
-            graphs=self.setting.graphs,
-        )
-        self._apply(self.planner(snapshot), snapshot, now)
-        view.ended.clear()
-        for id in view.fleet.changed_leases:
-            if view.fleet.leases[id].ended_ms is not None:
-                del view.fleet.leases[id]
-        view.fleet.changed_leases.clear()
-        retries = [state.retry_ms - EPOCH_MS for state in view.fleet.pools.values() if state.retry_ms > now]
-        if view.ready or self._could_move():
+        snapshot = snapshots.take(
+            view, now, self.policy, view.live_groups(), running=self._running(now), graphs=self.setting.graphs, seed=self.setting.seed
+        )  # fmt: skip
+        if self.setting.clairvoyant:
+            snapshot = replace(snapshot, pools=self._foretold(snapshot.pools))
+        entry = Entry(kind="round", at_ms=now, outcomes=list(view.ended), leases=view.fleet.leases.unrecorded())
+        drawn = rounds.draw_up(view, self.recorder, snapshot, self.planner(snapshot), entry)
+        # there is nobody who could refuse the entry
+        rounds.take_in(view, self.recorder, drawn)
+        self._carry_out(drawn, now)
+        retries = [status.retry_ms - EPOCH_MS for status in view.fleet.pools.values() if status.retry_ms > now]
+        if view.waiting or self._could_move():
             self._wake(min([world.now_ms + self.setting.tick_ms, *retries]))
         elif any(machine.joined and not machine.running for machine in world.machines.values()):
             # an idle worker may be ended by time alone
@@ -332,7 +329,7 @@ class _Simulation:
         """A task runs on demand, with checkpoints to leave at."""
         return self._keeps and any(self._leavable(bound) for bound in self.state.bound.values())
 
-    def _leavable(self, bound: Bound) -> bool:
+    def _leavable(self, bound: BoundTask) -> bool:
         needs = self.world.doing[str(bound.task.key)].task.needs
         return bool(needs.checkpoint_ms) and self.state.fleet.pools[bound.pool].pool.market == "on-demand"
 
@@ -347,59 +344,46 @@ class _Simulation:
                     bound.saved = (saved + EPOCH_MS, 0)
         return view.running(now, look)
 
-    def _apply(self, made: Plan, snapshot: Snapshot, now: int) -> None:
-        view, world = self.state, self.world
+    def _carry_out(self, drawn: Round, now: int) -> None:
+        view, world, made = self.state, self.world, drawn.plan
         if made.look_ms is not None:
             self._wake(max(self._next_round_ms, made.look_ms - EPOCH_MS))
-        groups = {group.id: group for group in snapshot.groups}
-        statistics = statistics_of(snapshot)
-        for bind in made.binds:
-            group = groups[bind.group]
-            load = view.load(group, bind.pool)
-            guess = estimate(group, bind.pool, statistics, self.policy.deadline_sigmas)
-            expected = max(1, guess.mean_ms - group.done_ms)
-            for task in view.take(bind):
-                name = self._place(bind.pool, load, bind.ahead)
+        orders = rounds.orders_of(view, drawn)
+        for sending in drawn.sendings:
+            # one by one: where the next goes depends on where the last went
+            for task, placement in zip(sending.tasks, sending.placements, strict=True):
+                name = self._place(sending.pool.pool.name, sending.load, sending.ahead)
                 if name is None:
-                    view.back(task, now)
+                    view.wait(task, now)
                     continue
-                self._placements += 1
-                view.sent(
-                    Bound(
-                        task, self._placements, group.id, bind.pool, name, now, expected, world.price(bind.pool), load
-                    )
-                )
+                one = replace(sending, tasks=[task], placements=[placement])
+                rounds.sent(view, one, [name], now)
                 world.start(str(task.key), name)
         for drain in made.drains:
             machine = world.machines.get(drain.worker)
             if machine is not None and machine.joined and not machine.running and not machine.queued:
                 world.end(drain.worker, "idle")
-                view.fleet.end_lease(self._leases.pop(drain.worker), now, "drained")
-                view.apply((p.LEFT, drain.worker), now)
-        for launch in made.launches:
-            pool = view.fleet.pools[launch.pool].pool
-            for _ in range(launch.count):
-                self._named += 1
-                name = f"{pool.name}-{self._named:06}"
-                lease = view.fleet.new_lease(pool, name, now, launch.why)
-                view.fleet.pools[pool.name].starting[name] = now
-                self._leases[name] = lease.id
-                if world.launch(pool.name, name):
-                    view.fleet.granted(lease.id, now)
-        for move in made.moves:
-            key, bound = next((k, b) for k, b in view.bound.items() if b.placement == move.placement)
-            view.told_to_leave(key, move.pool, now)
-            world.leave(str(key), bound.address)
+                view.fleet.leases.end(self._leases.pop(drain.worker), now, EndCause.DRAINED)
+                apply(view, (p.LEFT, drain.worker), now)
+        for order in drawn.launches:
+            name = order.lease.worker
+            self._leases[name] = order.lease.id
+            if world.launch(order.pool.name, name):
+                view.fleet.leases.granted(order.lease.id, now)
+        for key, pool, _ in orders.leave:
+            address = view.bound[key].address
+            view.told_to_leave(key, pool, now)
+            world.leave(str(key), address)
         for refusal in made.refusals:
             raise AssertionError(f"a task was refused: {refusal.why}")
 
     def _place(self, pool: str, load: tuple[int, int, int], ahead: int) -> str | None:
         """A worker with room, the oldest first, so that the younger may become idle and end."""
         free = self._free[pool]
-        skipped: list[str] = []
+        skipped: list[tuple[int, str]] = []
         found: str | None = None
         while free:
-            name = free[0]
+            _, name = free[0]
             live = self.state.fleet.live.get(name)
             if live is None or live.counts.draining or (not ahead and len(live.counts.bound) >= live.counts.slots):
                 heapq.heappop(free)
@@ -408,8 +392,8 @@ class _Simulation:
                 found = name
                 break
             skipped.append(heapq.heappop(free))
-        for name in skipped:
-            heapq.heappush(free, name)
+        for one in skipped:
+            heapq.heappush(free, one)
         return found
 
     def _foretold(self, states: tuple[PoolState, ...]) -> tuple[PoolState, ...]:

@@ -9,7 +9,7 @@ from agent.model.snapshot import Run
 from agent.planner.dag import Graph
 from agent.planner.estimate import PRIOR_LOG_MS
 from agent.state.statistics import Statistics
-from agent.state.task_specs import Spec
+from agent.state.task_specs import TaskSpec
 
 #: paths behind tasks are told apart by this factor, so that tasks of nearly the same urgency are one group
 PATH_STEP = 1.05
@@ -36,7 +36,7 @@ class RunGraphs:
         self._of_class: dict[str, dict[str, list[Hashable]]] = {}
         self._statistics, self._startup_ms = statistics, startup_ms
 
-    def submitted(self, tasks: Iterable[tuple[Hashable, Spec, Iterable[Hashable]]]) -> None:
+    def submitted(self, tasks: Iterable[tuple[Hashable, TaskSpec, Iterable[Hashable]]]) -> None:
         """Tasks that were submitted, ready or not, with the keys of their inputs; inputs first."""
         by_run: dict[str, list[tuple[Hashable, int, Iterable[Hashable], int]]] = {}
         for key, spec, parents in tasks:
@@ -91,7 +91,7 @@ class RunGraphs:
         for runs in self._of_class.values():
             runs.pop(root_run, None)
 
-    def tail_ms(self, key: Hashable, spec: Spec) -> int:
+    def tail_ms(self, key: Hashable, spec: TaskSpec) -> int:
         """The longest path behind a task, ms, rounded up to a step; 0 without a deadline, which alone asks for it."""
         graph = self._of_key.get(key)
         if graph is None or spec.deadline_ms is None:
@@ -99,7 +99,7 @@ class RunGraphs:
         tail = graph.tail_ms(key)
         return tail if tail < 2 else math.ceil(PATH_STEP ** math.ceil(math.log(tail, PATH_STEP) - 1e-9))
 
-    def learned(self, spec: Spec) -> None:
+    def learned(self, spec: TaskSpec) -> None:
         """A class's expected time has changed: so do the paths it is on."""
         old = self._expected.get(spec.task_class)
         if old is None:
@@ -110,14 +110,14 @@ class RunGraphs:
             for run, keys in self._of_class.get(spec.task_class, {}).items():
                 self.of_run[run].weigh(keys, new)
 
-    def _ms(self, spec: Spec) -> int:
+    def _ms(self, spec: TaskSpec) -> int:
         """What a task of a class is reckoned to take on a path, ms."""
         known = self._expected.get(spec.task_class)
         if known is None:
             known = self._expected[spec.task_class] = self._reckoned(spec)
         return known
 
-    def _reckoned(self, spec: Spec) -> int:
+    def _reckoned(self, spec: TaskSpec) -> int:
         seen = self._statistics.runtimes.get((spec.task_class, ""))
         if seen is not None and seen.n >= 1:
             sigma = math.sqrt(seen.m2 / seen.n)

@@ -6,8 +6,10 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from agent.model.records import Ended
 from agent.model.snapshot import Statistic
 from agent.planner.intervals import negative_binomial_interval
+from agent.scheduler.protocol import CHUNKS
 
 #: executions a class remembers in a pool: older ones fade, so that a class may change
 MEMORY = 200
@@ -61,7 +63,7 @@ class Statistics:
     #: class → mean ms of an item in a chunk
     items_ms: dict[str, float] = field(default_factory=dict)
     #: class → memory with which it ran out of it, MiB
-    starved_mib: dict[str, int] = field(default_factory=dict)
+    oom_mib: dict[str, int] = field(default_factory=dict)
     #: root run → class → last end; "" is the run's own
     ends: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -77,9 +79,16 @@ class Statistics:
             seen[task_class] = max(seen.get(task_class, 0), stop_ms)
             seen[""] = max(seen.get("", 0), stop_ms)
 
+    def record_execution(self, task_class: str, pool: str, stop_ms: int, ended: Ended, root_run: str) -> None:
+        """A task ended well: live, and as it is read from the ledger."""
+        # what a checkpoint spared it belongs to its runtime
+        self.record_runtime(task_class, pool, stop_ms, ended.run_ms + ended.spared_ms, root_run)
+        if ended.items > 1:
+            self.record_item(task_class.removesuffix(CHUNKS), ended.run_ms / ended.items)
+
     def record_out_of_memory(self, task_class: str, mib: int) -> None:
         """A task with so much memory ran out of it."""
-        self.starved_mib[task_class] = max(mib, self.starved_mib.get(task_class, 0))
+        self.oom_mib[task_class] = max(mib, self.oom_mib.get(task_class, 0))
 
     def record_item(self, task_class: str, ms: float) -> None:
         """An item of a chunk took so long, in the mean."""

@@ -16,7 +16,7 @@ Facts = dict[str, str | int | bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
+class TaskSpec:
     """One distinct saying of tasks, shared by all that say it."""
 
     number: int
@@ -39,7 +39,7 @@ class Spec:
     error: str = ""
 
 
-def read(number: int, says: Mapping[str, Any], now_ms: int) -> Spec:
+def read(number: int, says: Mapping[str, Any], now_ms: int) -> TaskSpec:
     """A spec from what the extension reports; a wrong one carries its error."""
     body, prefix = says["says"], str(says["prefix"])
     resources = tuple((str(k), round(float(v) * 1000)) for k, v in sorted(says["resources"].items()))
@@ -59,7 +59,7 @@ def read(number: int, says: Mapping[str, Any], now_ms: int) -> Spec:
     deadline = run.get("deadline_ms")
     if deadline is None and needs.deadline_ms is not None and not run:
         deadline = now_ms + needs.deadline_ms
-    return Spec(
+    return TaskSpec(
         number=number,
         name=str(body.get(p.NAME) or prefix),
         task_class=_class(needs.task_class, batch) or str(body.get("task_class") or prefix),
@@ -82,7 +82,7 @@ def _class(said: str | None, batch: Mapping[str, Any]) -> str:
     return said + p.CHUNKS if said and batch else said or ""
 
 
-def facts(spec: Spec, input_mib: int, preemptions: int, losses: int, now_ms: int) -> Facts:
+def facts(spec: TaskSpec, input_mib: int, preemptions: int, losses: int, now_ms: int) -> Facts:
     """The facts of a placement group, by the names of `rules.facts`."""
     at, n = datetime.fromtimestamp(now_ms / 1000, UTC), spec.needs
     out: Facts = {

@@ -57,7 +57,7 @@ def test_a_ledger_of_before_is_taken_over_and_goes_on(url, ledger):
     assert ledger.take("third", 2_000_000_000_000, 10_000) == 3
     assert len(ledger.open_placements()) == 1
     assert ledger.budgets()["team"].spent_usd_micros == 30_443
-    assert {result for _, _, result, *_ in ledger.executions()} == {
+    assert {execution.ended.result for execution in ledger.executions()} == {
         "done",
         "failed",
         "preempted",

@@ -9,9 +9,11 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from agent.errors import NoCapacityError
+from agent.model.leases import EndCause
 from agent.pools.local import LocalProvider
 from agent.pools.memory import MemoryProvider
-from agent.pools.port import Gone, Notice, Refused
+from agent.pools.port import Gone, Notice
 from agent.pools.weather import Weather
 from tests.conftest import free_port
 from tests.values import pool
@@ -28,7 +30,7 @@ def provider(request, tmp_path):
     class OneWorker(LocalProvider):
         async def launch(self, pool, worker):
             if self.processes:
-                raise Refused("no capacity")
+                raise NoCapacityError("no capacity")
             await super().launch(pool, worker)
 
     # nobody listens there: the workers wait for their scheduler, which is all this test needs
@@ -48,7 +50,7 @@ def test_a_worker_is_launched_refused_beyond_capacity_and_ended(provider):
         news, made = [], provider()
         assert await made.adopt(news.append) == {}
         await made.launch(SPOT, "spot-0")
-        with pytest.raises(Refused, match="capacity"):
+        with pytest.raises(NoCapacityError, match="capacity"):
             await made.launch(SPOT, "spot-1")
         await made.end("nobody")
         await made.end("spot-0")
@@ -76,7 +78,7 @@ def test_workers_outlive_the_provider_and_are_found_again(tmp_path):
         assert await second.adopt(news.append) == {"spot-0": None}
         process = psutil.Process(second.processes["spot-0"].pid)
         process.kill()
-        assert (await seen(news, Gone)).cause == "died"
+        assert (await seen(news, Gone)).cause == EndCause.DIED
         await second.close()
         third = local(tmp_path)
         assert await third.adopt(news.append) == {}
@@ -111,9 +113,9 @@ def test_weather_refuses_and_takes_workers_back_with_a_notice(tmp_path):
         notice = await seen(news, Notice)
         assert (notice.worker, notice.left_ms) == ("spot-0", 300)
         gone = await seen(news, Gone)
-        assert (gone.worker, gone.cause) == ("spot-0", "taken away by the spot market")
+        assert (gone.worker, gone.cause, gone.detail) == ("spot-0", EndCause.INTERRUPTED, "taken away by the spot market")
         assert news.index(notice) < news.index(gone)
-        with pytest.raises(Refused, match="no spot capacity"):
+        with pytest.raises(NoCapacityError, match="no spot capacity"):
             await made.launch(SPOT, "spot-1")
         await made.close()
 

@@ -12,7 +12,8 @@ from agent.graph.bolt import Graph
 from agent.ledger.ledger import Ledger
 from agent.mind.projection import LABELS
 from agent.mind.run_graph import RunGraph
-from agent.model.records import Decided, Ended, Entry, Lease, Placed, Run
+from agent.model.leases import Lease
+from agent.model.records import Decided, Ended, Entry, Placed, Run
 from agent.planner.plan import plan
 from agent.settings import Settings
 from tests.conftest import ROOT, free_port

@@ -50,7 +50,7 @@ def test_the_ledgers_database_away_under_a_running_flow_loses_nothing(postgres, 
     until(lambda: not ledger.open_placements(), 30, 0.3)
     assert [f"{f.seq}: {f.what}" for f in verify(ledger, Report(), replay=True)] == []
     assert set(started(tmp_path).values()) == {1}  # nothing ran twice
-    assert sum(1 for _, _, result, *_ in ledger.executions() if result == "done") >= 11
+    assert sum(1 for execution in ledger.executions() if execution.ended.result == "done") >= 11
     ledger.close()
 
 

@@ -253,7 +253,7 @@ def test_a_temporary_cluster_is_governed_from_the_flows_own_process(theirs):
         assert "sum 21" in theirs.run("temporary.py", ORC_HOME=str(theirs.home / "own"))
     ledger = Ledger(f"sqlite:///{theirs.home}/own/ledger.db", "temporary")
     assert ledger.open_placements() == []
-    assert sum(1 for _, _, result, *_ in ledger.executions() if result == "done") == 12
+    assert sum(1 for execution in ledger.executions() if execution.ended.result == "done") == 12
     assert [f"{f.seq}: {f.what}" for f in verify(ledger, Report(), replay=True)] == []
     theirs.orc("down")
     assert json.loads((theirs.home / ".orc/services.last.json").read_text())["theirs"] == {}

@@ -15,6 +15,7 @@ from agent.ledger.verify import Report, verify
 from agent.model import codec
 from agent.model.snapshot import Policy
 from agent.scheduler import protocol as p
+from agent.state import events
 from tests.values import MINUTE, pool
 
 SPOT, SAFE = pool("spot", "spot", 0.02, provider=None), pool(usd=3.6, provider=None)
@@ -50,7 +51,8 @@ class Rig:
         }
 
     def say(self, *delta):
-        self.governor.state.apply(delta, self.now)
+        self.governor._do(events.apply(self.governor.state, delta, self.now))
+        assert self.governor.state.faults() == []
 
     def join(self, name):
         worker = {"address": f"tcp://{name}", "name": f"{name}-0", "pool": name, "slots": 1, "memory_mib": 4096}
@@ -145,7 +147,7 @@ def test_a_class_that_ran_out_of_memory_is_given_more_also_by_the_next_governor(
             policy=Policy(), providers={}, mode="govern", holder="heir", clock=lambda: rig.now + 60_000,
         )  # fmt: skip
         assert await heir.governor.take()
-        assert heir.governor.state.statistics.starved_mib == {"work": 512}
+        assert heir.governor.state.statistics.oom_mib == {"work": 512}
 
     asyncio.run(story())
 
@@ -187,15 +189,17 @@ def test_a_worker_that_is_gone_is_tried_once_though_its_going_was_not_heard_of(r
 def test_a_lease_of_a_worker_that_nobody_watched_ends_when_its_provider_or_the_scheduler_lost_it(rig):
     async def story():
         await rig.governor.take()
-        leases = [rig.governor.state.fleet.new_lease(SPOT, f"spot-{n}", rig.now, "test") for n in range(4)]
+        held = rig.governor.state.fleet.leases
+        leases = [replace(held.draft(SPOT, rig.now, "test"), worker=f"spot-{n}") for n in range(4)]
         for lease in leases:
-            rig.governor.state.fleet.granted(lease.id, rig.now)
+            held.ask(lease)
+            held.granted(lease.id, rig.now)
         lost, rig.now = rig.now + MINUTE, rig.now + 10 * MINUTE
         spot = rig.governor.state.fleet.pools["spot"]
         spot.pool = replace(spot.pool, provider="theirs")
         known = {"theirs": {"spot-2": lost + MINUTE, "spot-3": None}}
-        rig.governor.provisioner.reconcile(known, {"spot-0": lost, "spot-2": lost}, rig.now)
-        ended = [rig.governor.state.fleet.leases[lease.id].ended_ms for lease in leases]
+        rig.governor.provisioner.recover(known, {"spot-0": lost, "spot-2": lost}, rig.now)
+        ended = [held.open[lease.id].ended_ms for lease in leases]
         # by the scheduler, by nobody, by the provider, and one that runs
         assert ended == [lost, rig.now, lost + MINUTE, None]
 

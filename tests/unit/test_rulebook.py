@@ -7,16 +7,15 @@ import pytest
 from agent.governor.rulebook import Refused, Rulebook, Rules, Watch
 from agent.model.verdicts import Verdict
 from agent.scheduler import protocol as p
-from agent.state.answers import carried
-from agent.state.groups import Word
+from agent.state.approvals import Answers, carry_over
 from rules.schema import RuleError
-from tests.unit.test_cluster_state import ready, view
+from tests.unit.test_cluster_state import apply, ready, view
 
 FORBID = "rules: [{name: a, reason: x, then: {forbid: {market: spot}}}]"
 A, B = ((("f", 1, 1),), (("f", 2, 1),))
 
 
-def recorder(tmp_path, text=FORBID):
+def rulebook(tmp_path, text=FORBID):
     (tmp_path / "rules").mkdir(exist_ok=True)
     (tmp_path / "rules/a.yaml").write_text(text)
     return Rulebook([tmp_path / "rules"], tmp_path / "kept.json")
@@ -48,7 +47,7 @@ def test_a_file_that_goes_on_changing_is_not_read():
 
 
 def test_a_good_change_is_offered_and_not_yet_in_force(tmp_path):
-    made = recorder(tmp_path)
+    made = rulebook(tmp_path)
     (tmp_path / "rules/b.yaml").write_text("rules: [{name: b, reason: y, then: {prefer: any}}]")
     found = looked(made)
     assert isinstance(found, Rules)
@@ -62,7 +61,7 @@ def test_a_good_change_is_offered_and_not_yet_in_force(tmp_path):
 
 
 def test_a_wrong_file_is_refused_once_and_the_rules_in_force_stay(tmp_path):
-    made = recorder(tmp_path)
+    made = rulebook(tmp_path)
     (tmp_path / "rules/a.yaml").write_text(FORBID.replace("forbid", "allow"))
     found = looked(made)
     assert isinstance(found, Refused)
@@ -77,7 +76,7 @@ def test_a_wrong_file_is_refused_once_and_the_rules_in_force_stay(tmp_path):
 
 @pytest.mark.parametrize("left", [None, "", "rules: []"])
 def test_no_rule_left_is_refused_since_every_forbid_would_be_lifted(tmp_path, left):
-    made = recorder(tmp_path)
+    made = rulebook(tmp_path)
     if left is None:
         (tmp_path / "rules/a.yaml").unlink()
     else:
@@ -87,7 +86,7 @@ def test_no_rule_left_is_refused_since_every_forbid_would_be_lifted(tmp_path, le
 
 
 def test_a_governor_that_starts_while_a_file_is_wrong_goes_on_with_the_rules_that_were_in_force(tmp_path):
-    before = recorder(tmp_path)
+    before = rulebook(tmp_path)
     (tmp_path / "rules/a.yaml").write_text("rules: {")
     after = Rulebook([tmp_path / "rules"], tmp_path / "kept.json")
     assert after.rules.set == before.rules.set
@@ -113,7 +112,7 @@ def test_waiting_tasks_are_judged_again_when_the_rules_change():
     (after,) = made.live_groups()
     assert [v.rule for v in after.verdicts] == ["a"]
     assert moved == {after.id: frozenset({before.id})}
-    assert made.group_of == {"k": after.id}
+    assert made.waiting.group_of == {"k": after.id}
     ready(made, "later")
     assert made.live_groups()[0].ready == 2
 
@@ -145,7 +144,7 @@ def test_the_hour_is_nothing_to_rules_that_do_not_read_it():
 
 def approved(made, **says):
     (group,) = made.live_groups()
-    made.groups.words[group.id] = Word(
+    made.groups.answers[group.id] = Answers(
         approved=("ask",), approved_pools=("spot",), approved_by="ada", approved_usd_micros=7, **says
     )
 
@@ -157,7 +156,7 @@ def test_an_approval_goes_along_for_a_rule_that_says_the_same():
     moved = made.judge_again(lambda facts: (*asks(facts), *forbids(facts)), frozenset(), 0)
     ((new, olds),) = moved.items()
     about = {"groups": [new], "carried_from": sorted(olds)}
-    assert carried(made.groups.words, made.groups.known, moved) == [
+    assert carry_over(made.groups.answers, made.groups.known, moved) == [
         {**about, "override": "spot"},
         {**about, "answer": "approve", "rules": ["ask"], "pool": "spot", "by": "ada", "usd_micros": 7},
     ]
@@ -170,14 +169,14 @@ def test_a_rule_that_was_changed_asks_again():
     stricter = (Verdict(rule="ask", verb="escalate", reason="x", above_usd_micros=5),)
     moved = made.judge_again(lambda facts: stricter, frozenset(), 0)
     assert moved
-    assert carried(made.groups.words, made.groups.known, moved) == []
+    assert carry_over(made.groups.answers, made.groups.known, moved) == []
 
 
 def test_groups_that_become_one_keep_only_what_was_said_of_each():
     judged = {"k": "one", "l": "two"}
     made = view(lambda facts: (Verdict(rule="ask", verb="escalate", reason=judged[facts["task"]]),))
     for number, name in enumerate(("k", "l"), 1):
-        made.apply(
+        apply(made, 
             (
                 p.SPECIFIED,
                 number,
@@ -185,12 +184,12 @@ def test_groups_that_become_one_keep_only_what_was_said_of_each():
             ),
             0,
         )
-        made.apply((p.READY, name, number, 0, 0), 0)
+        apply(made, (p.READY, name, number, 0, 0), 0)
     first, second = made.live_groups()
-    word = Word(rejected_by="ada")
-    made.groups.words[first.id] = word
+    word = Answers(rejected_by="ada")
+    made.groups.answers[first.id] = word
     moved = {"new": frozenset({first.id, second.id})}
     groups = {**made.groups.known, "new": first}
-    assert carried(made.groups.words, groups, moved) == []
-    made.groups.words[second.id] = Word(rejected_by="ada")
-    assert [said["answer"] for said in carried(made.groups.words, groups, moved)] == ["reject"]
+    assert carry_over(made.groups.answers, groups, moved) == []
+    made.groups.answers[second.id] = Answers(rejected_by="ada")
+    assert [said["answer"] for said in carry_over(made.groups.answers, groups, moved)] == ["reject"]

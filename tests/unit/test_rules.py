@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from agent.cli.rules import rules_app
 from agent.model.needs import Needs
 from agent.state import task_specs as specs
-from agent.state.task_specs import Spec
+from agent.state.task_specs import TaskSpec
 from rules import cases
 from rules.engine import Engine
 from rules.facts import FACTS, UNSAID
@@ -151,7 +151,7 @@ def test_a_wrong_case_is_refused_with_file_line_case_and_what_is_allowed(tmp_pat
 
 
 def test_a_case_begins_from_the_facts_of_a_task_that_says_nothing():
-    plain = specs.facts(Spec(number=0, name="x", task_class="x", needs=Needs()), 0, 0, 0, 0)
+    plain = specs.facts(TaskSpec(number=0, name="x", task_class="x", needs=Needs()), 0, 0, 0, 0)
     said = {k: v for k, v in plain.items() if k not in ("task", "task_class", "hour", "weekday")}
     assert said == {name: UNSAID.get(name, FACTS[name].kind()) for name in said}
 

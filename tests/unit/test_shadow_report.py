@@ -6,8 +6,9 @@ import pytest
 
 from agent.ledger.ledger import Ledger
 from agent.model.codec import encode
+from agent.model.leases import Lease
 from agent.model.plans import Decision
-from agent.model.records import Decided, Ended, Entry, Lease, Placed, Run
+from agent.model.records import Decided, Ended, Entry, Placed, Run
 from agent.report.shadow import shadow_report
 from tests.values import HOUR, pool
 
