@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.runner.runner import GovernedTaskRunner
-    from agent.runner.said import needs
+    from agent.runner.needs import needs
+    from agent.runner.task_runner import GovernedTaskRunner
     from agent.worker import checkpoint, lineage
 
 __all__ = ["GovernedTaskRunner", "checkpoint", "lineage", "needs"]
@@ -19,11 +19,11 @@ __all__ = ["GovernedTaskRunner", "checkpoint", "lineage", "needs"]
 def __getattr__(name: str) -> Any:
     # on demand: the governor and the extension import `agent` too, and must not import Prefect
     if name == "needs":
-        from agent.runner.said import needs
+        from agent.runner.needs import needs
 
         return needs
     if name == "GovernedTaskRunner":
-        from agent.runner.runner import GovernedTaskRunner
+        from agent.runner.task_runner import GovernedTaskRunner
 
         return GovernedTaskRunner
     if name in ("checkpoint", "lineage"):

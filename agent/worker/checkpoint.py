@@ -34,7 +34,7 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 
 from agent.errors import CheckpointError
 from agent.scheduler import protocol as p
-from agent.worker import leaving
+from agent.worker import preemption
 
 T = TypeVar("T")
 logger = logging.getLogger("orc.checkpoint")
@@ -106,8 +106,8 @@ def save(state: Any, *, version: str | None = None) -> None:
     _write(place, json.dumps(said).encode() + b"\n" + body)
     _collect(place)
     _tell(len(body), round((time.time() - begin) * 1000), at_ms=round(begin * 1000))
-    if why := leaving.asked(_key()):
-        raise leaving.Moved(p.LEFT_EARLY, f"left at its checkpoint: {why}")
+    if why := preemption.asked(_key()):
+        raise preemption.Moved(p.LEFT_EARLY, f"left at its checkpoint: {why}")
 
 
 def _key() -> Any:

@@ -14,9 +14,9 @@ from prefect.task_engine import AsyncTaskRunEngine, SyncTaskRunEngine
 from prefect.tasks import Task
 from prefect.utilities.engine import link_state_to_task_run_result
 
+from agent.prefect_events.queue import emit
 from agent.scheduler import protocol as p
-from agent.worker.events import tell
-from agent.worker.leaving import Moved
+from agent.worker.preemption import Moved
 
 
 def _enter(engine: Any, state: State[Any]) -> State[Any]:
@@ -37,7 +37,7 @@ def _enter(engine: Any, state: State[Any]) -> State[Any]:
         if run.start_time and not run.end_time:
             run.end_time = cast(Any, state.timestamp)
         link_state_to_task_run_result(state, state.data.result if isinstance(state.data, ResultRecord) else state.data)
-    engine._last_event = tell(run, last, state, engine._last_event)
+    engine._last_event = emit(run, last, state, engine._last_event)
     engine._telemetry.update_state(state)
     return state
 

@@ -15,8 +15,8 @@ import prefect.task_engine  # noqa: F401
 from prefect.logging.configuration import ensure_logging_setup
 from prefect.logging.handlers import PrefectConsoleHandler
 
-import agent.worker.body  # noqa: F401
-from agent.worker import leaving
+import agent.worker.task_body  # noqa: F401
+from agent.worker import preemption
 
 #: seconds that the process of a closing worker may take to end: Dask gives bodies 30, last states take 10; what a body left behind may hold it for ever
 LAST = 45.0
@@ -24,7 +24,7 @@ LAST = 45.0
 
 def dask_setup(worker: Any) -> None:
     """Dask's hook for preloaded modules."""
-    leaving.ready(worker)
+    preemption.ready(worker)
     atexit.register(_say_ended)
     ensure_logging_setup()
     for name in (None, *logging.root.manager.loggerDict):

@@ -12,7 +12,7 @@ from prefect import get_run_logger, task
 from prefect_dask import get_async_dask_client, get_dask_client
 
 from agent import checkpoint
-from agent.worker import events
+from agent.prefect_events.queue import current_queue
 
 
 @task
@@ -158,8 +158,8 @@ def blob(size: int) -> bytes:
 @task
 def mute() -> int:
     """Its worker tells nothing for a second, as if it were killed before it could."""
-    queue = events.events()
+    queue = current_queue()
     assert queue is not None
-    vars(queue)["tell"] = lambda event: None
-    threading.Timer(1.0, vars(queue).pop, ("tell",)).start()
+    vars(queue)["emit"] = lambda event: None
+    threading.Timer(1.0, vars(queue).pop, ("emit",)).start()
     return 1

@@ -181,7 +181,7 @@ def test_a_result_that_dask_has_lost_and_the_flow_has_is_handed_on_by_value(runn
 
 
 def test_stored_results_are_taken_in_before_anybody_asks_and_large_ones_are_left_where_they_are(runner, monkeypatch):
-    monkeypatch.setattr("agent.runner.future.LOOK", 0.05)
+    monkeypatch.setattr("agent.runner.futures.LOOK", 0.05)
 
     @flow(task_runner=runner, persist_result=True)
     def work():

@@ -13,7 +13,7 @@ from agent import needs
 from agent.errors import SettingError
 from agent.model.pools import Selector
 from agent.report.pack import OnDemand, packed
-from agent.runner import run as runs
+from agent.runner import flow_run as runs
 from agent.scheduler.counts import Counts, Size
 from agent.scheduler.unrunnable import Unrunnable
 from agent.settings import load

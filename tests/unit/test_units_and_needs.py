@@ -11,7 +11,7 @@ from agent import needs
 from agent.errors import SettingError, UnitError
 from agent.model import units
 from agent.model.needs import Needs, from_fields, merged, read
-from agent.runner.said import overrides, said_by
+from agent.runner.needs import overrides, said_by
 
 
 @pytest.mark.parametrize(("said", "mib"), [("16 GiB", 16384), ("512 MiB", 512), (256, 256), ("1GB", 954)])

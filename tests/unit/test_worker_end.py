@@ -23,6 +23,6 @@ def test_a_closed_worker_of_a_pool_ends_though_a_body_left_a_thread():
 def test_a_worker_leaves_word_of_its_end_for_its_provider(tmp_path):
     file = tmp_path / "spot-0.ended"
     env = {**os.environ, "ORC_WORKER_ENDED": str(file)}
-    code = "from agent.worker import preload; preload.leaving.ready = print; preload.dask_setup(None)"
+    code = "from agent.worker import preload; preload.preemption.ready = print; preload.dask_setup(None)"
     assert subprocess.run([sys.executable, "-c", code], env=env, timeout=60, check=False).returncode == 0
     assert file.exists()

@@ -10,8 +10,8 @@ import httpx
 import orjson
 import pytest
 
-from agent.worker import events
-from agent.worker.events import Events
+from agent.prefect_events import queue as event_queue
+from agent.prefect_events.queue import EventQueue
 from tests.conftest import until
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -78,13 +78,13 @@ def _event(run: str, type: str, second: int) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LOOK": 0.005, "LOST": 0.05, "QUIET": 0.1, "PATIENCE": 0.01, "GATHER": 0.001}.items():
-        monkeypatch.setattr(events, name, value)
+        monkeypatch.setattr(event_queue, name, value)
 
 
-def _tell(queue: Events, runs: list[str], types: tuple[str, ...] = ("PENDING", "RUNNING", "COMPLETED")) -> None:
+def _tell(queue: EventQueue, runs: list[str], types: tuple[str, ...] = ("PENDING", "RUNNING", "COMPLETED")) -> None:
     for second, type in enumerate(types):
         for run in runs:
-            queue.tell(_event(run, type, second))
+            queue.emit(_event(run, type, second))
 
 
 def _completed(server: _Server, runs: list[str]) -> bool:
@@ -92,10 +92,10 @@ def _completed(server: _Server, runs: list[str]) -> bool:
 
 
 def test_no_more_is_sent_ahead_than_a_slow_server_can_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "UNSURE", 200)
-    monkeypatch.setattr(events, "MOST", 50)
+    monkeypatch.setattr(event_queue, "UNSURE", 200)
+    monkeypatch.setattr(event_queue, "MOST", 50)
     server, runs = _Server(room=260, speed=60), [str(uuid4()) for _ in range(500)]
-    queue = Events(server)  # type: ignore[arg-type]
+    queue = EventQueue(server)  # type: ignore[arg-type]
     _tell(queue, runs)
     assert queue.settle(20)
     assert (server.dropped, server.received) == (0, 1500)
@@ -106,7 +106,7 @@ def test_no_more_is_sent_ahead_than_a_slow_server_can_queue(monkeypatch: pytest.
 
 def test_what_a_full_server_dropped_is_sent_again() -> None:
     server, runs = _Server(room=100, speed=50), [str(uuid4()) for _ in range(300)]
-    queue = Events(server)  # type: ignore[arg-type]
+    queue = EventQueue(server)  # type: ignore[arg-type]
     _tell(queue, runs, ("PENDING",))
     until(lambda: server.dropped > 0)
     server.room = 10**9
@@ -116,7 +116,7 @@ def test_what_a_full_server_dropped_is_sent_again() -> None:
 
 def test_what_a_killed_server_had_only_queued_is_sent_again_when_it_is_back() -> None:
     server, runs = _Server(), [str(uuid4()) for _ in range(20)]
-    queue = Events(server)  # type: ignore[arg-type]
+    queue = EventQueue(server)  # type: ignore[arg-type]
     _tell(queue, runs)
     until(lambda: len(server.queue) == 60)
     server.killed()
@@ -130,7 +130,7 @@ def test_what_a_killed_server_had_only_queued_is_sent_again_when_it_is_back() ->
 
 def test_the_last_state_changes_are_looked_after_when_it_is_quiet() -> None:
     server, runs = _Server(), [str(uuid4())]
-    queue = Events(server)  # type: ignore[arg-type]
+    queue = EventQueue(server)  # type: ignore[arg-type]
     _tell(queue, runs)
     until(lambda: len(server.queue) == 3)
     server.killed()  # and started again before anything else is told: nobody notices
@@ -140,18 +140,18 @@ def test_the_last_state_changes_are_looked_after_when_it_is_quiet() -> None:
 
 def test_a_state_that_a_newer_one_replaced_is_not_sent_again() -> None:
     server, run = _Server(), str(uuid4())
-    queue = Events(server)  # type: ignore[arg-type]
+    queue = EventQueue(server)  # type: ignore[arg-type]
     # it ran again, as another process told
     server.states[run] = "RUNNING", FIRST + timedelta(hours=1)
-    queue.tell(_event(run, "COMPLETED", 1))
+    queue.emit(_event(run, "COMPLETED", 1))
     assert queue.settle(10)
     assert server.received == 1
 
 
 def test_a_server_that_never_records_is_not_asked_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     server = _Server(room=0)
-    queue = Events(server)  # type: ignore[arg-type]
+    queue = EventQueue(server)  # type: ignore[arg-type]
     _tell(queue, [str(uuid4())])
     assert queue.settle(30)
-    assert server.received == 3 * (1 + events.TRIES)
+    assert server.received == 3 * (1 + event_queue.TRIES)
     assert "do not get recorded" in caplog.text

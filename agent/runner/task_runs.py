@@ -34,16 +34,17 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect.utilities.engine import collect_task_run_inputs_sync, get_state_for_result
 
 from agent.errors import TaskError
-from agent.worker import events
-from agent.worker.carried import RunInfo, carried
-from agent.worker.shipped import PLAIN, Born, Known, Shipment, digest, pack, packed
+from agent.prefect_events.event import EmittedEvent, EventList, emit_to, related
+from agent.prefect_events.queue import current_queue, emit
+from agent.worker.payload import PLAIN, NewTaskRun, Payload, StoredResult, digest, pack, packed
+from agent.worker.run_context import RunInfo, current_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
     """What the task runs of one task in a run share, as the flow's process holds it."""
 
-    shipment: Shipment
+    shipment: Payload
     #: its name in the scheduler, and what is there
     digest: str
     data: bytes
@@ -61,9 +62,9 @@ class Prepared:
 
     key: str
     common: Common
-    born: Born
+    born: NewTaskRun
     call: bytes
-    found: Sequence[Future | Known]
+    found: Sequence[Future | StoredResult]
 
     def without_futures(self) -> Prepared:
         """The same, holding nothing on the cluster."""
@@ -74,7 +75,7 @@ class Prepared:
         return Prepared(key=self.key, common=self.common, born=self.born, call=b"", found=())
 
 
-class Sender:
+class TaskRunFactory:
     """Makes task runs for one task runner."""
 
     def __init__(self, put: Callable[[str, bytes], None]) -> None:
@@ -88,7 +89,7 @@ class Sender:
         #: what was put into the scheduler
         self.shipped: dict[str, bytes] = {}
         #: state changes told
-        self.told = 0
+        self.emitted = 0
 
     def prepare(
         self,
@@ -103,9 +104,9 @@ class Sender:
         inputs = _inputs(parameters, wait_for, dependencies, common)
         number, dynamic_key, at = uuid4(), str(uuid4()), datetime.now(UTC)
         pending = uuid7()
-        told = self._tell(common, number, dynamic_key, inputs, pending, at)
-        self.told += 1
-        born = Born(
+        told = self._emit_pending(common, number, dynamic_key, inputs, pending, at)
+        self.emitted += 1
+        born = NewTaskRun(
             id=number, dynamic_key=dynamic_key, inputs=inputs, pending=pending, at=at, told=told, assets=_assets(task, number, inputs)
         )  # fmt: skip
         try:
@@ -114,9 +115,9 @@ class Sender:
             raise _unpicklable(task, parameters, error) from error
         return Prepared(key=f"{task.name}-{number.hex}", common=common, born=born, call=call, found=found)
 
-    def state(self, common: Common, born: Born, state: State[Any]) -> None:
+    def state(self, common: Common, born: NewTaskRun, state: State[Any]) -> None:
         """Tell a state of a task run that no worker can tell: its end, or why it waits."""
-        token = events.related.set(common.shipment.related)
+        token = related.set(common.shipment.related)
         try:
             run = born.run(common.shipment.template)
             before = run.state
@@ -124,10 +125,10 @@ class Sender:
             if state.is_final():
                 run.end_time = cast(Any, state.timestamp)
             state.state_details.task_run_id, state.state_details.flow_run_id = run.id, run.flow_run_id
-            events.tell(run, before, state, born.told)
-            self.told += 1
+            emit(run, before, state, born.told)
+            self.emitted += 1
         finally:
-            events.related.reset(token)
+            related.reset(token)
 
     # ------------------------------------------------------------------ what is shared
     def _common(self, task: Task[Any, Any], run: RunInfo | None) -> Common:
@@ -152,7 +153,7 @@ class Sender:
             "asset_context": {},
         }
         about = self._about()
-        shipment = Shipment(task=task, template=template, context=context, related=about, run=run)
+        shipment = Payload(task=task, template=template, context=context, related=about, run=run)
         try:
             data = cloudpickle.dumps(shipment)
         except Exception as error:  # whatever a user's object raises while it is pickled
@@ -165,8 +166,8 @@ class Sender:
         event: dict[str, Any] = {}
         if about is not None:
             assert template.state is not None
-            probe = events.Kept()
-            events.tell_to(probe, about, template, None, template.state)
+            probe = EventList()
+            emit_to(probe, about, template, None, template.state)
             event = orjson.loads(probe.events[0])
         return Common(
             shipment=shipment,
@@ -190,7 +191,7 @@ class Sender:
         """Resources that each event of the flow run names; asked for once."""
         if not self._asked:
             self._asked = True
-            known, here, flow = events.related.get(), carried.get(), FlowRunContext.get()
+            known, here, flow = related.get(), current_run.get(), FlowRunContext.get()
             same = (
                 here is not None
                 and flow is not None
@@ -199,23 +200,23 @@ class Sender:
             )
             if known is not None and same:
                 self._related = [dict(each) for each in known]
-            elif events.events() is not None:
+            elif current_queue() is not None:
                 context = copy_context()
                 context.run(TaskRunContext.__var__.set, cast(Any, None))
                 self._related = context.run(run_coro_as_sync, _resources())
         return self._related
 
-    def _tell(
+    def _emit_pending(
         self, common: Common, number: UUID, dynamic_key: str, inputs: Mapping[str, set[Any]], pending: UUID, at: datetime
     ) -> Any:  # fmt: skip
         """Tell Pending, by completing the event that the task runs share."""
-        queue = events.events() if common.event else None
+        queue = current_queue() if common.event else None
         if queue is None:
-            run = Born(id=number, dynamic_key=dynamic_key, inputs=dict(inputs), pending=pending, at=at, told=None).run(
-                common.shipment.template
-            )
+            run = NewTaskRun(
+                id=number, dynamic_key=dynamic_key, inputs=dict(inputs), pending=pending, at=at, told=None
+            ).run(common.shipment.template)
             assert run.state is not None
-            return events.tell(run, None, run.state)
+            return emit(run, None, run.state)
         template, when = common.shipment.template, at.isoformat()
         name = f"{template.name}-{dynamic_key[:3]}" if template.flow_run_id else template.name
         run_said = {
@@ -234,7 +235,7 @@ class Sender:
             "prefect.resource.name": name,
             "prefect.state-timestamp": when,
         }
-        queue.tell(
+        queue.emit(
             {
                 **common.event,
                 "id": str(pending),
@@ -243,7 +244,7 @@ class Sender:
                 "resource": resource,
             }
         )
-        return events.Told(id=pending, occurred=at)
+        return EmittedEvent(id=pending, occurred=at)
 
 
 def _persisted(task: Task[Any, Any]) -> bool:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from prefect.logging import get_logger
 
 from agent.errors import InfrastructureLostError
-from agent.runner.sending import Prepared
+from agent.runner.task_runs import Prepared
 
 if TYPE_CHECKING:
-    from agent.runner.future import GovernedFuture
+    from agent.runner.futures import GovernedFuture
 
 #: why tasks are cancelled with their flow run
 CANCELLED = "the flow run was cancelled"
@@ -36,7 +36,7 @@ class _Sent:
     state: Any = None
 
 
-class Again:
+class Resubmission:
     """What a task runner has sent, and how to send it again.
 
     Args:

@@ -22,7 +22,7 @@ from typing import Any
 
 from agent.scheduler import protocol as p
 
-logger = logging.getLogger("orc.leaving")
+logger = logging.getLogger("orc.preemption")
 
 #: seconds from SIGTERM to the end, unless ORC_GRACE says otherwise: what Kubernetes gives, less two for the farewell
 GRACE = 28.0

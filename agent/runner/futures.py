@@ -20,8 +20,8 @@ from prefect.states import Cancelled, Crashed, Failed
 from prefect_dask.task_runners import PrefectDaskFuture
 
 from agent.errors import OrcError
-from agent.runner.again import CANCELLED, SMALL, Again
-from agent.runner.sending import Prepared
+from agent.runner.resubmission import CANCELLED, SMALL, Resubmission
+from agent.runner.task_runs import Prepared
 
 logger = logging.getLogger("orc.runner")
 
@@ -158,10 +158,15 @@ class GovernedFuture(PrefectDaskFuture[Any]):
 
     def __init__(
         self, *, wrapped_future: Any, task_run_id: Any, prepared: Prepared, results: Results,
-        ended: Callable[[Prepared, State[Any]], None], again: Again,
+        ended: Callable[[Prepared, State[Any]], None], resubmission: Resubmission,
     ) -> None:  # fmt: skip
         super().__init__(wrapped_future=wrapped_future, task_run_id=task_run_id)
-        self._prepared, self._results, self._ended, self._again = prepared.without_call(), results, ended, again
+        self._prepared, self._results, self._ended, self._resubmission = (
+            prepared.without_call(),
+            results,
+            ended,
+            resubmission,
+        )
         results.expect(self)
 
     @property
@@ -173,7 +178,7 @@ class GovernedFuture(PrefectDaskFuture[Any]):
         """Its final state, when it was fetched with others."""
         self._final_state = state
         self._results.drop(self._prepared.key)
-        self._again.ended(self._prepared.key, state if self.stored and _size(state) <= SMALL else None)
+        self._resubmission.ended(self._prepared.key, state if self.stored and _size(state) <= SMALL else None)
 
     def replace(self, future: Any) -> None:
         """The Dask future of the same task run in a new scheduler."""
@@ -230,7 +235,7 @@ class GovernedFuture(PrefectDaskFuture[Any]):
             except (FutureCancelledError, asyncio.CancelledError) as error:
                 if not _lost(future.client, error):
                     raise
-                self._again.recover(future, error)
+                self._resubmission.recover(future, error)
 
     def _once(self, future: Any, timeout: float | None) -> Any:
         if future.client.asynchronous:

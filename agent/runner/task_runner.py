@@ -20,22 +20,22 @@ from prefect_dask.client import PrefectDaskClient
 
 from agent.errors import OrcError, SchedulerError, SettingError
 from agent.model.needs import merged
-from agent.runner import batch, ends
-from agent.runner import run as runs
-from agent.runner.again import Again
-from agent.runner.batch import Expanded
-from agent.runner.future import GovernedFuture, Results
-from agent.runner.held import Held
+from agent.prefect_events.queue import current_queue
+from agent.runner import chunked_map, state_redelivery
+from agent.runner import flow_run as runs
+from agent.runner.chunked_map import Expanded
+from agent.runner.futures import GovernedFuture, Results
+from agent.runner.hold_reporter import HoldReporter
+from agent.runner.needs import batch_size, overrides, said_by
 from agent.runner.releases import Releases
-from agent.runner.said import batch_size, overrides, said_by
-from agent.runner.sending import Prepared, Sender
+from agent.runner.resubmission import Resubmission
+from agent.runner.task_runs import Prepared, TaskRunFactory
 from agent.scheduler import protocol as p
 from agent.settings import Mode, Settings, load
-from agent.worker.body import run_task
-from agent.worker.carried import RunInfo
-from agent.worker.chunk import chunked
-from agent.worker.events import events
-from agent.worker.shipped import PLACE, Known
+from agent.worker.chunks import chunked
+from agent.worker.payload import PLACE, StoredResult
+from agent.worker.run_context import RunInfo
+from agent.worker.task_body import run_task
 
 #: hosts a governor in this process; by its name, since only a run with a cluster of its own needs the planner here
 HOST = "agent.governor.embedded:host"
@@ -82,13 +82,13 @@ class GovernedTaskRunner(DaskTaskRunner):
         self.mode = mode
         # the environment is not read here: runners are built when a flow's module is imported
         self._run: RunInfo | None = None
-        self._sender = Sender(self._put)
+        self._factory = TaskRunFactory(self._put)
         self._results = Results()
-        self._again = Again(
+        self._resubmission = Resubmission(
             within_seconds=resubmit_within, always=resubmit,
             ready=self._can_take, restore=self._restore, send=self._send_again,
         )  # fmt: skip
-        self._held = Held(self._again.waiting, self._why_held, self._tell_held)
+        self._hold_reporter = HoldReporter(self._resubmission.waiting, self._why_held, self._tell_held)
         self._chunked: dict[int, tuple[Task[Any, Any], Task[Any, Any]]] = {}
         self._gathering: list[Prepared] | None = None
         self._specs: dict[str, dict[str, Any]] = {}
@@ -151,7 +151,7 @@ class GovernedTaskRunner(DaskTaskRunner):
     def cancel_all(self) -> None:
         """Cancel what this runner, and each made of it, has sent and not seen end."""
         for runner in list(self._family.values()):
-            runner._again.cancel()
+            runner._resubmission.cancel()
 
     # ------------------------------------------------------------------ submitting
     def submit(
@@ -169,7 +169,7 @@ class GovernedTaskRunner(DaskTaskRunner):
                 return super().submit(task, parameters, wait_for, dependencies)
         if self._run is None:
             self._run = runs.current()
-        prepared = self._sender.prepare(task, self._run, parameters, wait_for, dependencies)
+        prepared = self._factory.prepare(task, self._run, parameters, wait_for, dependencies)
         if self._gathering is not None:
             self._gathering.append(prepared)
             return None
@@ -208,22 +208,22 @@ class GovernedTaskRunner(DaskTaskRunner):
         if said == "auto":
             chosen, probe = self._chosen(task, items, wait_for, depends)
             if probe is not None:
-                made, done = [probe], min(batch.PROBE, len(items))
+                made, done = [probe], min(chunked_map.PROBE, len(items))
         else:
-            chosen = batch.Size(items=int(said), why="said by the author")
+            chosen = chunked_map.Size(items=int(said), why="said by the author")
         if chosen.items == 1 and not made:
             return _list([self.submit(task, item, wait_for, depends) for item in items])
         sizes = [done] if made else []
-        rest = batch.split(items[done:], chosen.items)
+        rest = chunked_map.split(items[done:], chosen.items)
         made += self._send_chunks(task, rest, wait_for, depends, chosen.travels(len(items)))
         sizes += [len(chunk) for chunk in rest]
         return _list(
-            [batch.ItemFuture(chunk, at) for chunk, count in zip(made, sizes, strict=True) for at in range(count)]
+            [chunked_map.ItemFuture(chunk, at) for chunk, count in zip(made, sizes, strict=True) for at in range(count)]
         )
 
     def _chosen(
         self, task: Task[Any, Any], items: Sequence[Any], wait_for: Any, depends: Any
-    ) -> tuple[batch.Size, GovernedFuture | None]:
+    ) -> tuple[chunked_map.Size, GovernedFuture | None]:
         """The chunk size; with the chunk that was run to find it, where nothing was known of the class."""
         if self._run is None:
             self._run = runs.current()
@@ -231,17 +231,17 @@ class GovernedTaskRunner(DaskTaskRunner):
         slots = sum(self.client.nthreads().values())
         name = fields.get("task_class") or task.task_key
         if (learned := self._learned_ms(name)) is not None:
-            return batch.size(len(items), learned, "learned", slots), None
-        if (runtime := batch.said_ms(fields)) is not None:
-            return batch.size(len(items), runtime, "said by the author", slots), None
-        count = min(batch.PROBE, len(items))
-        why = batch.Size(items=count, why="nothing is known of the class: run first and measured")
+            return chunked_map.size(len(items), learned, "learned", slots), None
+        if (runtime := chunked_map.said_ms(fields)) is not None:
+            return chunked_map.size(len(items), runtime, "said by the author", slots), None
+        count = min(chunked_map.PROBE, len(items))
+        why = chunked_map.Size(items=count, why="nothing is known of the class: run first and measured")
         (probe,) = self._send_chunks(task, [items[:count]], wait_for, depends, why.travels(len(items)))
-        found = batch.measured_ms(probe)
+        found = chunked_map.measured_ms(probe)
         if found is None:
-            return batch.Size(items=batch.PROBE, why="the probe did not end in time"), probe
+            return chunked_map.Size(items=chunked_map.PROBE, why="the probe did not end in time"), probe
         _measured[name] = found
-        return batch.size(len(items) - count or 1, found, f"measured on {count}", slots), probe
+        return chunked_map.size(len(items) - count or 1, found, f"measured on {count}", slots), probe
 
     def _learned_ms(self, task_class: str) -> float | None:
         """Mean time of an item of a class, ms: as the governor told the extension, else as measured in this process."""
@@ -262,7 +262,7 @@ class GovernedTaskRunner(DaskTaskRunner):
             known = self._chunked[id(task)] = (task, chunked(task))
         whole = {"items": set().union(*depends.values())} if depends else None
         prepared = [
-            self._sender.prepare(known[1], self._run, {"items": opaque(list(chunk))}, wait_for, whole)
+            self._factory.prepare(known[1], self._run, {"items": opaque(list(chunk))}, wait_for, whole)
             for chunk in chunks
         ]
         return self._send(task, prepared, why)
@@ -274,7 +274,7 @@ class GovernedTaskRunner(DaskTaskRunner):
             return []
         self._lend()
         calls = [
-            (each.common.digest, each.call, [x.state if isinstance(x, Known) else x for x in each.found])
+            (each.common.digest, each.call, [x.state if isinstance(x, StoredResult) else x for x in each.found])
             for each in prepared
         ]
         says = self._says(task, batched)
@@ -288,14 +288,14 @@ class GovernedTaskRunner(DaskTaskRunner):
         made = [
             GovernedFuture(
                 wrapped_future=future, task_run_id=each.born.id, prepared=each, results=self._results,
-                ended=self._ended, again=self._again,
+                ended=self._ended, resubmission=self._resubmission,
             )
             for future, each in zip(futures, prepared, strict=True)
         ]  # fmt: skip
         for future, each in zip(made, prepared, strict=True):
-            self._again.note(each, says, future)
+            self._resubmission.note(each, says, future)
         if says.get(p.MODE) == "govern":
-            self._held.start()
+            self._hold_reporter.start()
         return made
 
     def _why_held(self, keys: Sequence[str]) -> Mapping[str, tuple[str, str]]:
@@ -303,8 +303,8 @@ class GovernedTaskRunner(DaskTaskRunner):
         return {key: (reason, text) for key, (reason, text) in told.items()}
 
     def _tell_held(self, key: str, text: str) -> None:
-        if (prepared := self._again.prepared(key)) is not None:
-            self._sender.state(prepared.common, prepared.born, Pending(message=text))
+        if (prepared := self._resubmission.prepared(key)) is not None:
+            self._factory.state(prepared.common, prepared.born, Pending(message=text))
 
     def _send_again(self, prepared: Prepared, found: Sequence[Any], says: Mapping[str, Any]) -> Any:
         with dask.annotate(**{p.ANNOTATION: says}):
@@ -313,7 +313,7 @@ class GovernedTaskRunner(DaskTaskRunner):
             )
 
     def _restore(self) -> None:
-        for name, data in self._sender.shipped.items():
+        for name, data in self._factory.shipped.items():
             self._put(name, data)
 
     def _can_take(self) -> bool:
@@ -353,18 +353,18 @@ class GovernedTaskRunner(DaskTaskRunner):
         return says
 
     def _ended(self, prepared: Prepared, state: Any) -> None:
-        self._sender.state(prepared.common, prepared.born, state)
+        self._factory.state(prepared.common, prepared.born, state)
 
     def _put(self, name: str, data: bytes) -> None:
         self.client.set_metadata([PLACE, name], data)
 
     def __exit__(self, *arguments: Any) -> None:
-        self._held.stop()
+        self._hold_reporter.stop()
         self._results.close()
         if self._run is not None and self._run.flow_run and self._client is not None:
             self._tell_lost_ends(self._run.flow_run)
         if self._client is not None and self._client.status == "running":
-            for name in self._sender.shipped:
+            for name in self._factory.shipped:
                 self._client.set_metadata([PLACE, name], None)
         super().__exit__(*arguments)
 
@@ -375,8 +375,10 @@ class GovernedTaskRunner(DaskTaskRunner):
         it has already for the same.
         """
         try:
-            if ends.many(self._sender.told) or self._lost_any():
-                ends.tell_again(flow_run, self._again.ends, self._ended, events(), self.logger)
+            if state_redelivery.many(self._factory.emitted) or self._lost_any():
+                state_redelivery.tell_again(
+                    flow_run, self._resubmission.ends, self._ended, current_queue(), self.logger
+                )
         except Exception as error:  # neither may keep the flow run from its own end
             self.logger.warning("states that lost workers did not deliver are not told again: %s", error)
 
@@ -385,7 +387,8 @@ class GovernedTaskRunner(DaskTaskRunner):
         if self._broken is None:
             return False
         return (
-            bool(self._again.recovered) or self.client.sync(self.client.scheduler.orc_state)["broken"] != self._broken
+            bool(self._resubmission.recovered)
+            or self.client.sync(self.client.scheduler.orc_state)["broken"] != self._broken
         )
 
     def _lend(self) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from prefect._internal.uuid7 import uuid7
 
-from agent.runner import run as runs
-from agent.runner.sending import Prepared
-from agent.worker.events import UNSURE, Events
+from agent.prefect_events.queue import UNSURE, EventQueue
+from agent.runner import flow_run as runs
+from agent.runner.task_runs import Prepared
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -33,7 +33,7 @@ def tell_again(
     flow_run: str,
     ends: Callable[[], Mapping[str, tuple[Prepared, Any]]],
     tell: Callable[[Prepared, Any], None],
-    queue: Events | None,
+    queue: EventQueue | None,
     logger: Logger,
 ) -> None:
     """Wait until the server has recorded what it was told, then tell the final states that it lacks.
@@ -60,7 +60,7 @@ def tell_again(
             return
 
 
-def _settled(queue: Events, logger: Logger) -> None:
+def _settled(queue: EventQueue, logger: Logger) -> None:
     def left() -> int:
         return 0 if queue.settle(1.0) else queue.left
 

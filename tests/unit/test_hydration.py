@@ -6,7 +6,7 @@ import pytest
 from prefect.context import SyncClientContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from agent.worker.shipped import _open
+from agent.worker.payload import _open
 from tests.conftest import free_port
 
 

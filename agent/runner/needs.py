@@ -57,7 +57,7 @@ class needs:
         hooks = getattr(target, "on_running_hooks", None)
         # a flow (tasks have hooks too): its runner may never be used, and the flows below it ask for its deadline
         if hooks is not None and not hasattr(target, "task_key"):
-            from agent.runner.run import mark
+            from agent.runner.flow_run import mark
 
             if mark not in hooks:
                 hooks.append(mark)

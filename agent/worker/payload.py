@@ -40,9 +40,9 @@ from prefect.tasks import Task
 from prefect.utilities.annotations import BaseAnnotation
 
 from agent.errors import InfrastructureLostError
-from agent.worker.carried import RunInfo, carried
-from agent.worker.chunk import item
-from agent.worker.events import related
+from agent.prefect_events.event import related
+from agent.worker.chunks import item
+from agent.worker.run_context import RunInfo, current_run
 
 logger = logging.getLogger("orc.shipped")
 
@@ -55,7 +55,7 @@ PLAIN = (int, float, str, bytes, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shipment:
+class Payload:
     """What all task runs of one task in one flow run have in common."""
 
     task: Task[Any, Any]
@@ -69,7 +69,7 @@ class Shipment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Born:
+class NewTaskRun:
     """A task run as its runner made it and told its Pending."""
 
     id: UUID
@@ -108,7 +108,7 @@ class Born:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class StoredResult:
     """A task run that ended and is no longer in Dask: its state travels by value."""
 
     key: str
@@ -119,7 +119,7 @@ class Known:
 class _Packer(cloudpickle.Pickler):
     """Takes the futures out; Dask brings their results to the worker."""
 
-    def __init__(self, file: io.BytesIO, found: list[Future | Known]) -> None:
+    def __init__(self, file: io.BytesIO, found: list[Future | StoredResult]) -> None:
         super().__init__(file, protocol=5)
         self.found = found
 
@@ -144,16 +144,16 @@ class _Packer(cloudpickle.Pickler):
             return type(obj), (obj.unwrap(),)
         return super().reducer_override(obj)
 
-    def _at(self, future: Future | Known) -> int:
+    def _at(self, future: Future | StoredResult) -> int:
         self.found.append(future)
         return len(self.found) - 1
 
 
-def _alive(future: Any, wrapped: Future) -> Future | Known:
+def _alive(future: Any, wrapped: Future) -> Future | StoredResult:
     """What Dask can still bring to a worker; where it was lost with its scheduler, the state that the flow's process has."""
     state = getattr(future, "_final_state", None)
     if state is not None and wrapped.status in ("cancelled", "lost"):
-        return Known(key=wrapped.key, state=state)
+        return StoredResult(key=wrapped.key, state=state)
     return wrapped
 
 
@@ -168,9 +168,9 @@ class _Unpacker(pickle.Unpickler):
         return item(self.found[pid[0]], pid[1]) if isinstance(pid, tuple) else self.found[pid]
 
 
-def pack(born: Born, parameters: Mapping[str, Any], wait_for: Any) -> tuple[bytes, list[Future | Known]]:
+def pack(born: NewTaskRun, parameters: Mapping[str, Any], wait_for: Any) -> tuple[bytes, list[Future | StoredResult]]:
     """A call as bytes, and the Dask futures in it. Raises what pickling raises."""
-    file, found = io.BytesIO(pickle.dumps(born, protocol=5)), list[Future | Known]()
+    file, found = io.BytesIO(pickle.dumps(born, protocol=5)), list[Future | StoredResult]()
     file.seek(0, io.SEEK_END)
     if wait_for is None and all(type(value) in PLAIN for value in parameters.values()):
         # looking for futures costs more than all the rest of a submit
@@ -193,7 +193,7 @@ def digest(data: bytes) -> str:
 
 
 # ---------------------------------------------------------------------- unpacking, on the worker
-_shipments: OrderedDict[str, Shipment] = OrderedDict()
+_shipments: OrderedDict[str, Payload] = OrderedDict()
 #: what was said, and the settings it made
 _last_settings: list[Any] = []
 _lock = threading.Lock()
@@ -210,15 +210,15 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-def unpack(call: bytes, found: Sequence[Any]) -> tuple[Born, dict[str, Any], Any]:
+def unpack(call: bytes, found: Sequence[Any]) -> tuple[NewTaskRun, dict[str, Any], Any]:
     """The task run, its parameters and `wait_for`, with results in place of futures."""
     file = io.BytesIO(call)
-    born: Born = pickle.load(file)
+    born: NewTaskRun = pickle.load(file)
     parameters, wait_for = _Unpacker(file, found).load()
     return born, parameters, wait_for
 
 
-def shipment(worker: Any, name: str) -> Shipment:
+def shipment(worker: Any, name: str) -> Payload:
     """The shipment of that digest, fetched once for a process. Raises InfrastructureLostError when the scheduler has lost it."""
     with _lock:
         if (known := _shipments.get(name)) is not None:
@@ -227,7 +227,7 @@ def shipment(worker: Any, name: str) -> Shipment:
     data = sync(worker.loop, worker.scheduler.get_metadata, keys=[PLACE, name], default=None)
     if data is None:
         raise InfrastructureLostError(f"the scheduler no longer has what task {name} needs: its flow has ended")
-    made: Shipment = pickle.loads(data)
+    made: Payload = pickle.loads(data)
     with _lock:
         _shipments[name] = made
         while len(_shipments) > KEPT:
@@ -235,7 +235,7 @@ def shipment(worker: Any, name: str) -> Shipment:
     return made
 
 
-def _hydrate(name: str, shipped: Shipment) -> list[tuple[ContextVar[Any], Any]]:
+def _hydrate(name: str, shipped: Payload) -> list[tuple[ContextVar[Any], Any]]:
     """Prefect's context variables for the shipment, set up once for a thread."""
     if (known := _thread.hydrated.get(name)) is not None:
         return known
@@ -249,7 +249,7 @@ def _hydrate(name: str, shipped: Shipment) -> list[tuple[ContextVar[Any], Any]]:
     return found
 
 
-def _enter(shipped: Shipment) -> None:
+def _enter(shipped: Payload) -> None:
     """What `prefect.context.hydrated_context` does, but for leaving it: that is leaving the Context it was entered in."""
     said = shipped.context
     with hydrated_context(None):
@@ -297,12 +297,12 @@ def _open(client: SyncClientContext) -> None:
 
 
 @contextmanager
-def at_home(name: str, shipped: Shipment, assets: Mapping[str, Any] | None) -> Iterator[None]:
+def at_home(name: str, shipped: Payload, assets: Mapping[str, Any] | None) -> Iterator[None]:
     """The context of a task run: as in its flow, with a task runner of its own. To be entered in a copied Context."""
     for var, value in _hydrate(name, shipped):
         var.set(value)
     related.set(shipped.related)
-    carried.set(shipped.run)
+    current_run.set(shipped.run)
     with ExitStack() as stack:
         flow = FlowRunContext.get()
         if flow is not None:

@@ -15,8 +15,8 @@ from prefect.logging import get_logger
 
 from agent.errors import SettingError, UnitError
 from agent.model.units import duration_ms, show_ms
-from agent.runner.said import said_by
-from agent.worker.carried import RunInfo, carried
+from agent.runner.needs import said_by
+from agent.worker.run_context import RunInfo, current_run
 
 _ROOT, _DEADLINE = "orc.root", "orc.deadline_ms"
 
@@ -29,7 +29,7 @@ def current() -> RunInfo:
     """The present flow run; outside of a flow, an empty one."""
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
-    if (known := carried.get()) is not None and (run is None or str(run.id) == known.flow_run):
+    if (known := current_run.get()) is not None and (run is None or str(run.id) == known.flow_run):
         return known
     if context is None or run is None:
         return RunInfo()

@@ -30,4 +30,4 @@ class RunInfo:
 
 
 #: set on a worker by the task body, so that nested tasks know their run without asking the server
-carried: ContextVar[RunInfo | None] = ContextVar("orc_run", default=None)
+current_run: ContextVar[RunInfo | None] = ContextVar("orc_run", default=None)

@@ -27,7 +27,7 @@ class Last(NamedTuple):
     occurred: datetime
 
 
-class Receipts:
+class Confirmation:
     """What the server took and was not yet seen to have recorded, oldest first.
 
     Args:

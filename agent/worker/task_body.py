@@ -12,9 +12,9 @@ from distributed import Reschedule, get_worker
 from prefect.client.schemas.objects import State
 
 from agent.scheduler import protocol as p
-from agent.worker import leaving, lineage
+from agent.worker import lineage, preemption
 from agent.worker.engine import run_async, run_sync
-from agent.worker.shipped import at_home, shipment, unpack
+from agent.worker.payload import at_home, shipment, unpack
 
 
 def run_task(shipped: str, call: bytes, found: Sequence[Any]) -> Any:
@@ -28,16 +28,16 @@ def run_task(shipped: str, call: bytes, found: Sequence[Any]) -> Any:
     worker = get_worker()
     key = worker.get_current_task()
     entry = worker.state.tasks.get(key)
-    leaving.ready(worker)
+    preemption.ready(worker)
     try:
         with lineage.collected() as named:
             state = copy_context().run(_run, worker, key, shipped, call, found, _held(entry))
-    except leaving.Moved as moved:
+    except preemption.Moved as moved:
         # told before the task comes back: both go to the scheduler by the same stream
         worker.log_event(p.MOVED_TOPIC, {"key": key, "result": moved.result, "why": moved.why})
         raise Reschedule from None
     finally:
-        leaving.forget(key)
+        preemption.forget(key)
     if entry is not None and isinstance(state, State):
         said = outcome(state)
         if named:

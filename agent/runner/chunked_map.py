@@ -12,8 +12,8 @@ from prefect.futures import PrefectFuture, PrefectTaskRunFuture
 from prefect.utilities.engine import collect_task_run_inputs_sync
 
 from agent.model.units import duration_ms
-from agent.runner.future import GovernedFuture
-from agent.worker.chunk import Outcomes, item
+from agent.runner.futures import GovernedFuture
+from agent.worker.chunks import Outcomes, item
 
 #: what a chunk should take: long against the few ms a task run costs, short against a loss
 TARGET_MS = 1000

@@ -16,7 +16,7 @@ PATIENCE = 5.0
 MOST = 200
 
 
-class Held:
+class HoldReporter:
     """Looks after the task runs of one task runner, from a thread of its own.
 
     Args:

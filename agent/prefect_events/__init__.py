@@ -1,0 +1,1 @@
+"""State changes of task runs on their way to the Prefect server: what is told, in batches, until it is recorded."""
