@@ -118,6 +118,7 @@ def decision_rows(report: RunReport) -> list[dict[str, Any]]:
             "kind": row.kind,
             "considered": ", ".join(row.considered),
             "why": printable(row.reason),
+            "in figures": printable(row.figures),
             "estimated": show_ms(row.estimated_ms) if row.estimated_ms is not None else "",
             "from": row.source,
             "real (median)": show_ms(sorted(row.real_ms)[len(row.real_ms) // 2]) if row.real_ms else "",

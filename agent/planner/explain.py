@@ -11,21 +11,59 @@ from agent.model.units import show_mib, show_ms, show_usd
 from agent.planner.feasible import distance, why_not
 
 
-def in_short(group: Group, ranked: Sequence[Option]) -> str:
-    """Why the first of the ranked options won, against the runner-up."""
+def in_short(group: Group, ranked: Sequence[Option], slack_ms: int | None = None) -> str:
+    """Why the first of the ranked options won, against the runner-up, in a sentence; `figures` has its arithmetic.
+
+    Args:
+        slack_ms: what the group's deadline leaves; None without one.
+    """
     best = ranked[0]
     if group.override == best.pool:
         return f"{best.pool}: a person chose it"
-    others = [entry for entry in ranked[1:] if not entry.why_not]
-    if not others:
+    second = _runner_up(ranked)
+    if second is None:
         return f"{best.pool}: the only pool that can take it"
-    second = others[0]
     if best.late_ms is not None and not best.late_ms and second.late_ms:
         return f"{best.pool}: meets the deadline, {second.pool} would be {show_ms(second.late_ms)} late"
     if best.late_ms:
         return f"{best.pool}: {show_ms(best.late_ms)} late, the least of all pools"
     pull = f", preferred by {', '.join(best.preferred_by)}" if best.preferred_by else ""
-    return f"{best.pool}: {_worth(best)}{pull}, against {_worth(second)} on {second.pool}"
+    left = f", and the deadline leaves {show_ms(slack_ms)}" if slack_ms is not None and slack_ms >= 0 else ""
+    return f"{best.pool}: {_better(best, second)}{pull}{left}"
+
+
+def figures(options: Sequence[Option]) -> str:
+    """The sums behind a choice: dollars of a task, its time and what that is worth, of the best option and the runner-up; ""."""
+    shown = [option for option in (*options[:1], _runner_up(options)) if option is not None and not option.why_not]
+    return ", against ".join(
+        f"{show_usd(option.usd_micros)} a task and {show_usd(option.delay_usd_micros)} for its "
+        f"{show_ms(option.wait_ms + option.run_ms)} on {option.pool}"
+        for option in shown
+    )
+
+
+def _runner_up(ranked: Sequence[Option]) -> Option | None:
+    return next((option for option in ranked[1:] if not option.why_not), None)
+
+
+def _better(best: Option, second: Option) -> str:
+    """How the winner is better: cheaper, sooner, or what the one costs of the other."""
+    ours, theirs = best.usd_micros, second.usd_micros
+    sooner_ms = second.wait_ms + second.run_ms - best.wait_ms - best.run_ms
+    # differences that nobody would act on are none
+    soon = show_ms(abs(sooner_ms)) if abs(sooner_ms) >= max(1_000, (best.wait_ms + best.run_ms) // 50) else ""
+    percent = round(100 * abs(theirs - ours) / theirs) if theirs else 0
+    dearer = f"{percent} %" if theirs and percent <= 1_000 else show_usd(max(0, ours - theirs)) + " a task"
+    if ours < theirs and percent:
+        how = f"{percent} % cheaper than {second.pool}"
+        return how if not soon else f"{how} and {soon} sooner" if sooner_ms > 0 else f"{how}, for {soon} more"
+    if ours > theirs and (percent or not theirs):
+        if soon and sooner_ms > 0:
+            return f"{soon} sooner than {second.pool}, for {dearer} more"
+        return f"best in all, though {dearer} dearer than {second.pool}"
+    if soon and sooner_ms > 0:
+        return f"as cheap as {second.pool} and {soon} sooner"
+    return f"as cheap as {second.pool}"
 
 
 def past(group: Group) -> str:
@@ -46,10 +84,6 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _worth(entry: Option) -> str:
-    return f"{show_usd(entry.usd_micros)} a task + {show_usd(entry.delay_usd_micros)} for {show_ms(entry.wait_ms + entry.run_ms)}"
-
-
 def nearest(group: Group, states: Sequence[PoolState]) -> str:
     """Why no pool will do: the nearest one and what it lacks."""
     if not states:
@@ -61,6 +95,8 @@ def nearest(group: Group, states: Sequence[PoolState]) -> str:
 def read_aloud(decision: Decision) -> str:
     """The whole decision as text: every pool, why not, what it would cost, which rule, who approved."""
     lines = [f"{decision.name}: {_verb(decision)}", f"  because {decision.reason}"]
+    if decision.pool is not None and (sums := figures(decision.options)):
+        lines.append(f"  in figures: {sums}")
     if decision.slack_ms is not None:
         left = show_ms(decision.slack_ms) if decision.slack_ms >= 0 else f"{show_ms(-decision.slack_ms)} too late"
         worth = show_usd(decision.minute_usd_micros or 0)

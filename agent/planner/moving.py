@@ -78,4 +78,5 @@ def back_to_spot(
     go = usd + urgent.delay(spot.run_ms)
     if stay - go <= (WORTH - 1) * usd + again:
         return None
-    return spot, f"spot again: {show_usd(stay)} for the rest here, {show_usd(go)} on {spot.pool}"
+    saved = round(100 * (stay - go) / stay)
+    return spot, f"spot again: the rest is {saved} % cheaper there ({show_usd(stay)} here, {show_usd(go)} on {spot.pool})"

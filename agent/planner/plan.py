@@ -31,7 +31,7 @@ from agent.planner.slack import Market, Urgency, urgency
 from agent.planner.turns import Turns, rank
 
 #: raised whenever the same snapshot would give another plan
-VERSION = "7"
+VERSION = "8"
 #: turns in which free slots are given to teams and runs that wait side by side
 TURNS = 16
 
@@ -245,7 +245,7 @@ class _Draft:
         room.take(group, ahead, count, run_ms)
         if group.deadline_ms is not None and guess:
             room.claim(count, run_ms, slots_of(group, room)[1], 0)
-        decision = self._decide(group, ranked, "bind", in_short(group, ranked))
+        decision = self._decide(group, ranked, "bind", in_short(group, ranked, self.urgencies[group.id].slack_ms))
         self.binds.append(
             Bind(
                 group=group.id,
@@ -301,7 +301,7 @@ class _Draft:
         self, group: Group, ranked: list[Option], count: int, verb: Verb, reason: HoldReason, why: str, release: str
     ) -> int:
         asks = verb == "ask"
-        text = why if asks else f"{in_short(group, ranked)}; {why}"
+        text = why if asks else f"{in_short(group, ranked, self.urgencies[group.id].slack_ms)}; {why}"
         decision = self._decide(group, ranked, "ask" if asks else "wait", text, release)
         self.waits.append(Wait(group=group.id, count=count, reason=reason, why=why, release=release, decision=decision))
         return 0

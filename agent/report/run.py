@@ -17,6 +17,7 @@ from agent.model.leases import Lease
 from agent.model.plans import Decision
 from agent.model.pools import Pool
 from agent.model.units import cost_micros
+from agent.planner.explain import figures
 from agent.report.pack import OnDemand, packed
 
 
@@ -38,6 +39,8 @@ class Row:
     usd_micros: int = 0
     considered: tuple[str, ...] = ()
     reason: str = ""
+    #: the sums behind it
+    figures: str = ""
     decision: int = 0
 
 
@@ -145,7 +148,7 @@ def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
             (x.task_class, x.pool),
             Row(name=decision.name, task_class=x.task_class, pool=x.pool, kind=option.kind if option else x.pool),
         )
-        row.decision, row.reason = x.decision, decision.reason
+        row.decision, row.reason, row.figures = x.decision, decision.reason, figures(decision.options)
         row.considered = tuple(
             f"{entry.pool}{'' if not entry.why_not else ' (no)'}"
             for entry in sorted(decision.options, key=lambda e: e.pool)

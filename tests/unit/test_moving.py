@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -100,7 +101,7 @@ def test_a_task_on_demand_goes_back_to_a_spot_worker_that_is_free():
     assert [(move.placement, move.pool) for move in made.moves] == [(9, "spot")]
     (decision,) = made.decisions
     assert (decision.verb, decision.pool) == ("move", "spot")
-    assert decision.reason.startswith("spot again: $")
+    assert re.match(r"spot again: the rest is \d+ % cheaper there \(\$", decision.reason)
     # the worker is kept for it though it is idle
     assert not made.drains
 
