@@ -148,6 +148,8 @@ class Group:
     ready: int
     #: since the first of them waits, ms
     since_ms: int
+    #: the highest of Dask's own `priority=` among them, in thousandths: an order within a priority class
+    dask_priority: int = 0
     verdicts: tuple[Verdict, ...] = ()
     #: absolute deadline of the root run, ms
     deadline_ms: int | None = None

@@ -39,7 +39,7 @@ TURNS = 16
 def plan(snapshot: Snapshot) -> Plan:
     """The plan for a snapshot: the same snapshot gives the same plan, whatever the order of its pools and groups.
 
-    Groups are taken by priority, then by slack, then by age; teams and runs that wait side by side take turns. Each group's tasks go, batch by batch, to the pool that
+    Groups are taken by priority class, then by Dask's own priority, then by slack, then by age; teams and runs that wait side by side take turns. Each group's tasks go, batch by batch, to the pool that
     is best for them at that moment; a pool without room competes with the wait it means, so a cheap full pool wins
     over a dear empty one until the queue gets too long.
     """
@@ -49,7 +49,9 @@ def plan(snapshot: Snapshot) -> Plan:
     def ranked(group: Group) -> int:
         return rank(group, snapshot.policy, snapshot.now_ms)
 
-    waiting = sorted(snapshot.groups, key=lambda g: (ranked(g), _slack(urgent[g.id]), g.since_ms, g.id))
+    waiting = sorted(
+        snapshot.groups, key=lambda g: (ranked(g), -g.dask_priority, _slack(urgent[g.id]), g.since_ms, g.id)
+    )
     if len({(group.team, group.root_run) for group in waiting}) > 1:
         draft.in_turns(Turns(waiting, snapshot.usage, snapshot.policy, ranked))
     else:

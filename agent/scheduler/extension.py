@@ -22,6 +22,7 @@ from agent.scheduler.copies import Copies
 from agent.scheduler.counts import Counts, Size
 from agent.scheduler.inner import Inner
 from agent.scheduler.leaving import Leaving
+from agent.scheduler.lending import SOONER, Lending
 from agent.scheduler.slices import Slices
 from agent.scheduler.unrunnable import Unrunnable
 from agent.scheduler.worker_watch import WorkerWatch
@@ -32,6 +33,8 @@ logger = logging.getLogger("orc.extension")
 KEPT = 500_000
 #: what to do about Adaptive
 ADAPTIVE = "give its limits to a pool instead (workers.min and workers.max in pools.yaml), and end the Adaptive"
+#: largest priority that is told, either way; whole numbers up to it are the same for everybody who reads them
+MOST_PRIORITY = 2**53
 #: dependencies of a task that are told
 MOST_UPSTREAM = 50
 #: what Dask calls the removal of a worker that did not leave by itself → why
@@ -64,6 +67,13 @@ class Task:
     checkpoint: tuple[int, int] | None = None
     #: why its body left its worker by itself, as a result
     left: str = ""
+
+
+def _dask_priority(ts: Any) -> int:
+    """What the author said by Dask's `priority=`, in thousandths; the higher, the sooner."""
+    # Dask turns it round, so that its smallest is first; a number of any kind may be there
+    said = -1000 * ts.priority[0]
+    return round(max(-MOST_PRIORITY, min(MOST_PRIORITY, said))) if said == said else 0
 
 
 class Extension(SchedulerPlugin):
@@ -108,7 +118,7 @@ class Extension(SchedulerPlugin):
         self.figures: Mapping[str, Any] | None = None
         #: an Adaptive has asked for its target
         self.adaptive = False
-        self.inner, self.watch = Inner(self), WorkerWatch(self)
+        self.inner, self.watch, self.lending = Inner(self), WorkerWatch(self), Lending(self)
         scheduler.handlers.update(
             {p.FOLLOW: self.follow, p.INSTRUCT: self.instruct, p.SNAPSHOT: self.snapshot, p.STATE: self.state}
         )
@@ -121,6 +131,7 @@ class Extension(SchedulerPlugin):
             logger.warning("ORC: %s", warning)
         scheduler.unrunnable = Unrunnable(scheduler.unrunnable)
         self.slices = Slices(scheduler)
+        self.lending.wrap(scheduler.stream_handlers)
         self._wrap("steal-response", self.binding.answered)
         self._wrap("long-running", self._lent)
         self._wrap("worker-status-change", self._status_changed)
@@ -161,8 +172,9 @@ class Extension(SchedulerPlugin):
         self.scheduler.stream_handlers[name] = handle
 
     # ------------------------------------------------------------------ holding
-    def update_graph(self, scheduler: Any, *, tasks: Sequence[Any], **_: Any) -> None:
+    def update_graph(self, scheduler: Any, *, tasks: Sequence[Any], stimulus_id: str = "", **_: Any) -> None:
         """Before the new tasks' first transitions: hold them."""
+        self.lending.submitted(stimulus_id, tasks)
         if self.mode == "off":
             return
         begin = time.thread_time()
@@ -250,6 +262,8 @@ class Extension(SchedulerPlugin):
     # ------------------------------------------------------------------ what happens to tasks
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
         """After each transition, before its consequences: report it, and hold again what comes back."""
+        if key in self.lending.parents:
+            self.lending.moved(key, finish)
         task = self.tasks.get(key)
         if task is None:
             self.inner.transition(key, start, finish)
@@ -287,7 +301,12 @@ class Extension(SchedulerPlugin):
         task.ready = True
         task.on = None
         task.ready_at = time.perf_counter()
-        self.tell((p.READY, task.key, task.spec, self._input_bytes(ts), round(time.time() * 1000), *self._upstream(ts)))
+        self.tell((p.READY, *self._as_ready(task, ts, round(time.time() * 1000))))
+
+    def _as_ready(self, task: Task, ts: Any, now_ms: int) -> tuple[Any, ...]:
+        """A ready task as the governor is told of it."""
+        priority = _dask_priority(ts) + SOONER * self.lending.depth(task.key)
+        return task.key, task.spec, self._input_bytes(ts), now_ms, *self._upstream(ts), priority
 
     def _ran_unheld(self, task: Task) -> None:
         ts = self.scheduler.tasks[task.key]
@@ -472,6 +491,7 @@ class Extension(SchedulerPlugin):
         self.tasks.clear()
         self.copies.wanted.clear()
         self.inner.clear()
+        self.lending.clear()
         for counts in self.counts.values():
             counts.bound.clear()
             counts.lent.clear()
@@ -492,6 +512,8 @@ class Extension(SchedulerPlugin):
         ):
             counts.lent.add(task.key)
             self.tell((p.LENT, task.key))
+        elif (counts := self.counts.get(str(message.get("worker")))) is not None:
+            self.watch.look(counts)
         return answer
 
     # ------------------------------------------------------------------ reporting
@@ -548,7 +570,7 @@ class Extension(SchedulerPlugin):
             if task.on is not None:
                 bound.append((task.key, task.spec, task.on))
             elif task.ready and (ts := self.scheduler.tasks.get(task.key)) is not None and ts.state == "no-worker":
-                ready.append((task.key, task.spec, self._input_bytes(ts), now, *self._upstream(ts)))
+                ready.append(self._as_ready(task, ts, now))
         return {
             "ack": self.seq,
             "mode": self.mode,

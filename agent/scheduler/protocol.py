@@ -18,7 +18,7 @@ CHUNKS = "/batch"
 FOLLOW, INSTRUCT, SNAPSHOT, STATE = "orc_follow", "orc_instruct", "orc_snapshot", "orc_state"
 
 #: deltas, as (kind, …):
-READY = "ready"  # key, spec number, input bytes, since ms, governed keys it takes in, how many more of them
+READY = "ready"  # key, spec number, input bytes, since ms, governed keys it takes in, how many more, Dask's priority in thousandths
 SPECIFIED = "spec"  # spec number, what it says
 BOUND_ELSEWHERE = "seen"  # shadow: key, spec number, input bytes, since ms, worker address
 SUBMITTED = "submitted"  # [(key, spec number, keys it depends on)], inputs first, of runs with a deadline

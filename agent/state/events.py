@@ -37,7 +37,7 @@ def apply(state: ClusterState, delta: p.Delta, now_ms: int) -> tuple[Effect, ...
 # ---------------------------------------------------------------------- tasks
 def _ready(
     state: ClusterState, now_ms: int, key: Any, spec: int, input_bytes: int, since_ms: int,
-    upstream: Iterable[Any] = (), more: int = 0,
+    upstream: Iterable[Any] = (), more: int = 0, dask_priority: int = 0,
 ) -> Iterator[Effect]:  # fmt: skip
     if key in state.bound:
         return
@@ -47,7 +47,7 @@ def _ready(
         return
     state.graphs.again(key)
     above = [str(state.placed[k]) for k in upstream if k in state.placed] + ([f"+{more}"] if more else [])
-    state.wait(ReadyTask(key, spec, input_bucket(input_bytes), since_ms, ",".join(above)), now_ms)
+    state.wait(ReadyTask(key, spec, input_bucket(input_bytes), since_ms, ",".join(above), dask_priority), now_ms)
 
 
 def _ended(

@@ -51,7 +51,8 @@ class PlacementGroups:
             used: names of the groups that have tasks, asked for when there are very many.
         """
         oom_mib = self._statistics.oom_mib.get(spec.task_class, 0)
-        key = (task.spec, task.input_mib, past, self.hour(now_ms), oom_mib)
+        urgency = _magnitude(task.dask_priority)
+        key = (task.spec, task.input_mib, urgency, past, self.hour(now_ms), oom_mib)
         found = self._cache.get(key)
         if found is None:
             self._forget(used)
@@ -67,6 +68,7 @@ class PlacementGroups:
                 root_run=spec.root_run,
                 flow_run=spec.flow_run,
                 team=spec.team,
+                dask_priority=urgency,
                 ready=0,
                 since_ms=0,
                 verdicts=verdicts,
@@ -90,6 +92,7 @@ class PlacementGroups:
             base,
             ready=len(tasks),
             since_ms=tasks[0].since_ms,
+            dask_priority=max(task.dask_priority for task in tasks) if base.dask_priority else 0,
             tail_ms=base.tail_ms or round(self._statistics.tails.get(base.task_class, 0.0)),
             override=said.override,
             approved=said.approved,
@@ -118,3 +121,9 @@ class PlacementGroups:
         self._cache = {key: group for key, group in self._cache.items() if group in kept}
         self.known = {id: group for id, group in self.known.items() if id in kept}
         self.answers = {id: said for id, said in self.answers.items() if id in kept}
+
+
+def _magnitude(dask_priority: int) -> int:
+    """Dask's priority as far as groups are told apart by it: by powers of two, or each of a thousand would be a group."""
+    size = abs(dask_priority).bit_length()
+    return size if dask_priority > 0 else -size

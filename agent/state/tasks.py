@@ -17,6 +17,8 @@ class ReadyTask:
     since_ms: int
     #: placements whose results it takes in, as the ledger stores them
     upstream: str = ""
+    #: what its author said by Dask's `priority=`, in thousandths
+    dask_priority: int = 0
 
 
 @dataclass(slots=True)

@@ -39,8 +39,11 @@ class Waiting:
         return task
 
     def first(self, group: str, count: int, skip: int = 0) -> list[ReadyTask]:
-        """The group's tasks by age, so many, behind so many."""
-        return list(self.by_group[group].values())[skip : skip + count]
+        """The group's tasks by Dask's priority and then by age, so many, behind so many."""
+        tasks = list(self.by_group[group].values())
+        if tasks[0].dask_priority:  # those of a group are of one size
+            tasks.sort(key=lambda task: -task.dask_priority)
+        return tasks[skip : skip + count]
 
     def tasks(self, group: str) -> Iterable[ReadyTask]:
         """All tasks of a group; none where it is not known."""

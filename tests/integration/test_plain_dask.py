@@ -9,7 +9,7 @@ import dask.dataframe as dd
 import httpx
 import pandas as pd
 import pytest
-from distributed import Client, as_completed, worker_client
+from distributed import Client, as_completed, get_client, worker_client
 
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
@@ -123,6 +123,20 @@ def test_tasks_that_submit_tasks_do_not_deadlock_on_their_own_slots(plain):
     assert plain.client.gather(futures) == [90] * 6
 
 
+def fan_out_in_its_place(n):
+    client = get_client()
+    return sum(client.gather(client.map(double, range(n), pure=False)))
+
+
+def test_tasks_that_wait_for_their_own_tasks_and_keep_their_thread_do_not_hang(plain):
+    """As many as there are workers: none is left for what they wait for, so each lends its place to it."""
+    futures = plain.client.map(fan_out_in_its_place, [10] * 4, key="keeping", pure=False)
+    assert [future.result(timeout=60) for future in futures] == [90] * 4
+    # the places are back: each worker runs one task at a time again
+    until(lambda: len(running(plain, "double")) == 0)
+    assert plain.client.gather(plain.client.map(double, range(8), pure=False)) == [2 * n for n in range(8)]
+
+
 def test_resources_that_a_task_asks_for_are_honoured_or_refused_at_once(plain):
     with dask.annotate(resources={"BIG": 1}):
         future = plain.client.submit(double, 1, key="big-ask", pure=False)
@@ -142,6 +156,28 @@ def slow(x, seconds):
 
     time.sleep(seconds)
     return x
+
+
+def noted(seconds, path, name):
+    import time
+
+    time.sleep(seconds)
+    with open(path, "a") as file:
+        file.write(name + "\n")
+
+
+def test_what_dask_calls_urgent_runs_next_also_behind_many_and_of_another_class(plain, tmp_path):
+    path = str(tmp_path / "order")
+    many = [plain.client.submit(noted, 0.4, path, "many", key=f"many-{n}") for n in range(24)]
+    until(lambda: running(plain, "many"))
+    urgent = plain.client.submit(noted, 0.1, path, "urgent", key="urgent-1", priority=100)
+    with dask.annotate(priority=50):
+        annotated = dask.delayed(noted)(0.1, path, "annotated", dask_key_name="annotated-1")
+        soon = plain.client.compute(annotated)
+    plain.client.gather([*many, urgent, soon])
+    order = (tmp_path / "order").read_text().split()
+    assert order.index("urgent") <= 8
+    assert order.index("annotated") <= 9
 
 
 def running(plain, part):

@@ -237,3 +237,13 @@ def test_a_worker_is_idle_only_when_both_what_was_placed_and_what_was_not_have_e
     apply(made, (p.JOINED, {**WORKER, "others": 1, "other_slots": 0}), 850)  # told of anew
     apply(made, (p.BUSY, "tcp://1", 0, 0), 900)
     assert made.fleet.live["tcp://1"].idle_since_ms == 900
+
+
+def test_what_dask_calls_more_urgent_is_taken_first_within_a_group_and_told_apart_by_size_only():
+    made = view()
+    for key, priority in (("a", 0), ("b", 9_000), ("c", 10_000), ("d", 10_000), ("e", -5_000)):
+        apply(made, (p.READY, key, 0, 0, 0, (), 0, priority), 0)
+    groups = {g.dask_priority: g for g in made.live_groups()}
+    assert sorted((g.dask_priority, g.ready) for g in groups.values()) == [(-5_000, 1), (0, 1), (10_000, 3)]
+    assert [task.key for task in made.waiting.first(groups[10_000].id, 2)] == ["c", "d"]
+    assert [task.key for task in made.waiting.first(groups[10_000].id, 2, 2)] == ["b"]

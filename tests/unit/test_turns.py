@@ -86,3 +86,19 @@ def test_every_task_of_every_group_is_bound_or_held_once():
             == 7
         )
     assert sum(b.count for b in made.binds) == 11
+
+
+def test_dasks_priority_is_an_order_within_a_class_and_a_run():
+    """Urgent work goes first, whichever way it was said, and however long the rest has waited."""
+    free = state(pool(max_workers=1), 1)
+    said = [("old", "normal", 0), ("high", "normal", 100_000), ("low", "normal", -1_000), ("critical", "critical", 0)]
+    groups = tuple(
+        group(id, needs=Needs(runtime_ms=MINUTE, priority=priority), dask_priority=dask, since_ms=0 if id == "old" else 500)
+        for id, priority, dask in said
+    )
+    order = []
+    while groups:
+        made = plan(snapshot(free, groups=groups, now_ms=1_000))
+        order += [bind.group for bind in made.binds]
+        groups = tuple(g for g in groups if g.id not in order)
+    assert order == ["critical", "high", "old", "low"]
