@@ -19,8 +19,8 @@ from typing import Any
 from agent.model.needs import Needs
 from agent.model.snapshot import Group
 from agent.planner.estimate import estimate
-from agent.simulate import trace
-from agent.simulate.workflow import read
+from agent.simulate.workflows import trace
+from agent.simulate.workflows.workflow import read
 from agent.state.statistics import Statistics
 from bench import table
 

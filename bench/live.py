@@ -1,4 +1,4 @@
-"""The simulator against the real thing: a run under the demo's weather, and the same tasks through the simulator.
+"""The simulator against the real thing: a run under the demo's spot trace, and the same tasks through the simulator.
 
 `python -m bench.live [--tasks 60] [--seconds 4] [--runs 3] [--json FILE]`
 
@@ -29,11 +29,12 @@ from agent.model.snapshot import Policy
 from agent.model.units import MICROS
 from agent.planner.plan import plan
 from agent.pools import declared
-from agent.pools.weather import Weather
-from agent.simulate.run import Result, Setting, simulate
-from agent.simulate.trace import Trace
-from agent.simulate.workflow import Job, Task, ordered
-from agent.simulate.world import Supply
+from agent.pools.spot_trace import SpotTrace
+from agent.simulate.workflows.setting import SimulationResult, SimulationSetting
+from agent.simulate.workflows.simulation import simulate
+from agent.simulate.workflows.trace import CapacityTrace
+from agent.simulate.workflows.workflow import Job, WorkflowTask, ordered
+from agent.simulate.workflows.world import Supply
 from bench import table
 from bench.bodies import NAP_MS
 from bench.chaos import ROOT, Home
@@ -81,7 +82,7 @@ class Ran:
         # upstream names placements; a task is known by its last
         key_of = {str(row.id): row.key for row in done}
         self.tasks = [
-            Task(
+            WorkflowTask(
                 id=row.key, task_class="nap", run_ms=max(1, row.run_ms), needs=NEEDS,
                 parents=tuple(key_of[up] for up in row.upstream.split(",") if up in key_of),
             )
@@ -93,18 +94,18 @@ class Ran:
         seen = [x.ready_ms - x.granted_ms for x in self.leases if x.pool == pool and x.ready_ms is not None]
         return round(sum(seen) / len(seen)) if seen else otherwise
 
-    def usd(self, pools: dict[str, Pool], skies: dict[str, Weather]) -> float:
+    def usd(self, pools: dict[str, Pool], traces: dict[str, SpotTrace]) -> float:
         """What the leases cost until the run's end."""
         total = 0.0
         for lease in self.leases:
             stop = min(lease.ended_ms or self.end, self.end)
             if lease.granted_ms >= stop:
                 continue
-            sky = skies.get(lease.pool)
-            if sky is None:
+            market = traces.get(lease.pool)
+            if market is None:
                 total += pools[lease.pool].cost(lease.granted_ms, stop) / MICROS
             else:
-                trace, first = trace_of(lease.pool, sky, 1, self.end - self.begin), self._first(lease.pool)
+                trace, first = trace_of(lease.pool, market, 1, self.end - self.begin), self._first(lease.pool)
                 total += trace.cost(max(0, lease.granted_ms - first), max(0, stop - first)) / MICROS
         return total
 
@@ -112,33 +113,45 @@ class Ran:
         return min(int(lease.asked_ms) for lease in self.leases if lease.pool == pool)
 
 
-def trace_of(pool: str, sky: Weather, workers: int, length_ms: int) -> Trace:
-    """A weather file as a trace, repeated for as long as it takes."""
-    step = round(sky.seconds_per_tick * 1000)
-    times = -(-(length_ms + 600_000) // (step * len(sky.available)))
-    return Trace(
-        name=pool, step_ms=step, capacity=tuple(x * workers for x in sky.available) * times,
-        usd_micros_per_hour=tuple(round(usd * MICROS) for usd in sky.usd_per_hour) * times,
+def trace_of(pool: str, market: SpotTrace, workers: int, length_ms: int) -> CapacityTrace:
+    """A spot trace as capacity, repeated for as long as it takes."""
+    step = round(market.seconds_per_sample * 1000)
+    times = -(-(length_ms + 600_000) // (step * len(market.available)))
+    return CapacityTrace(
+        name=pool, step_ms=step, capacity=tuple(x * workers for x in market.available) * times,
+        usd_micros_per_hour=tuple(round(usd * MICROS) for usd in market.spot_usd_per_hour) * times,
     )  # fmt: skip
 
 
-def simulated(ran: Ran, pools: dict[str, Pool], skies: dict[str, Weather], seed: int) -> Result:
+def simulated(ran: Ran, pools: dict[str, Pool], traces: dict[str, SpotTrace], seed: int) -> SimulationResult:
     """The same tasks through the simulator."""
     supplies = []
     for name, pool in pools.items():
-        sky = skies.get(name)
-        trace = trace_of(name, sky, pool.max_workers, ran.end - ran.begin) if sky is not None else None
+        market = traces.get(name)
+        trace = trace_of(name, market, pool.max_workers, ran.end - ran.begin) if market is not None else None
         supplies.append(Supply(pool=replace(pool, startup_ms=ran.startup_ms(name, pool.startup_ms)), trace=trace))
     # as live: of the runtimes it knows what the tasks say, then what it sees; of a run without a deadline it is told no graph
-    setting = Setting(seed=seed, exact=False, noise=0.0, history=0, graphs=False, round_ms=100, refusal_ms=200, retry_ms=60_000, policy=Policy())
+    setting = SimulationSetting(
+        seed=seed,
+        exact=False,
+        noise=0.0,
+        history=0,
+        graphs=False,
+        round_ms=100,
+        refusal_ms=200,
+        retry_ms=60_000,
+        policy=Policy(),
+    )
     return simulate([Job(name="naps", workflow=ordered("naps", ran.tasks), arrives_ms=0)], supplies, plan, setting)
 
 
 def once(tasks: int, seconds: float, number: int) -> dict[str, Any]:
     """One run, live and simulated."""
     with tempfile.TemporaryDirectory() as name:
-        weather = ROOT / "deployments/weather"
-        text = (ROOT / "deployments/pools.yaml").read_text().replace("weather: weather/", f"weather: {weather}/")
+        folder = ROOT / "deployments/spot_traces"
+        text = (
+            (ROOT / "deployments/pools.yaml").read_text().replace("spot_trace: spot_traces/", f"spot_trace: {folder}/")
+        )
         home = Home(Path(name), text.split("\n  gpu:")[0] + "\n")
         with home.up():
             flow = [sys.executable, "-m", "bench.live", "--flow", "--tasks", str(tasks), "--seconds", str(seconds)]
@@ -146,14 +159,14 @@ def once(tasks: int, seconds: float, number: int) -> dict[str, Any]:
             time.sleep(25)  # idle workers end
         ledger = Ledger(f"sqlite:///{home.orc}/ledger.db", "local")
         said = declared.read(home.folder / "pools.yaml")
-        pools, skies = {pool.name: pool for pool in said.pools}, dict(said.weather)
+        pools, traces = {pool.name: pool for pool in said.pools}, dict(said.spot_traces)
         ran = Ran(ledger)
-        live, result = ran.usd(pools, skies), simulated(ran, pools, skies, number)
+        live, result = ran.usd(pools, traces), simulated(ran, pools, traces, number)
         billed = sum(lease.usd_micros or 0 for lease in ran.leases) / MICROS
         exact = sum(
             pools[x.pool].billed(x.granted_ms, x.ended_ms)
-            if x.pool not in skies
-            else trace_of(x.pool, skies[x.pool], 1, x.ended_ms - ran.begin).cost(
+            if x.pool not in traces
+            else trace_of(x.pool, traces[x.pool], 1, x.ended_ms - ran.begin).cost(
                 max(0, x.granted_ms - ran._first(x.pool)), x.ended_ms - ran._first(x.pool)
             )
             for x in ran.leases

@@ -2,7 +2,7 @@
 
 `python -m bench.placement one-job --data DIR [--quick] [--json FILE] [--chart FILE.svg] [--every-h H] [--processes N]`
 
-Semantics: those of `agent.simulate.zones.run`. The deadline is held and the work is deadline / ratio. Starts overlap,
+Semantics: those of `agent.simulate.one_job.simulator.run`. The deadline is held and the work is deadline / ratio. Starts overlap,
 one each two hours; the interval is of a moving-block bootstrap whose blocks are as long as the deadline. The zone sets
 and starts on which the policy's setting was chosen are reported apart from those that were held out.
 """
@@ -22,29 +22,34 @@ from typing import Any
 
 import numpy as np
 
-from agent.simulate.one_job import PlannedPolicy
-from agent.simulate.one_job_bound import optimum
-from agent.simulate.one_job_peers.simple import Fallback, FallbackAndBack, Greedy, OnDemand, Retries
-from agent.simulate.one_job_peers.skynomad import SkyNomad
-from agent.simulate.one_job_peers.uniform import ByAvailability, ByAvailabilityAndPrice, EagerFailover, UniformProgress
-from agent.simulate.protocol import Policy
-from agent.simulate.traces import Trace, job_of, read_egress, read_folder
-from agent.simulate.zones import run
+from agent.simulate.one_job.bound import optimum
+from agent.simulate.one_job.peers.simple import Fallback, FallbackAndBack, OnDemandOnly, Retries, SpotUntilLate
+from agent.simulate.one_job.peers.skynomad import SkyNomad
+from agent.simulate.one_job.peers.uniform import (
+    ByAvailability,
+    ByAvailabilityAndPrice,
+    EagerFailover,
+    UniformProgressOfJob,
+)
+from agent.simulate.one_job.policy import PlannedPolicy
+from agent.simulate.one_job.protocol import OneJobPolicy
+from agent.simulate.one_job.simulator import run
+from agent.simulate.one_job.trace import ZoneTrace, job_of, read_egress, read_folder
 from bench import table
 
 OURS = "ours"
-POLICIES: dict[str, Callable[[str], Policy]] = {
+POLICIES: dict[str, Callable[[str], OneJobPolicy]] = {
     OURS: lambda cloud: PlannedPolicy(),
     "SkyNomad": lambda cloud: SkyNomad(h100=cloud == "h100"),
     "UP(S)": lambda cloud: EagerFailover(),
     "UP(A)": lambda cloud: ByAvailability(),
     "UP(AP)": lambda cloud: ByAvailabilityAndPrice(),
-    "UP": lambda cloud: UniformProgress(),
-    "greedy": lambda cloud: Greedy(),
+    "UP": lambda cloud: UniformProgressOfJob(),
+    "greedy": lambda cloud: SpotUntilLate(),
     "fallback and back": lambda cloud: FallbackAndBack(),
     "fallback": lambda cloud: Fallback(),
     "spot with retries": lambda cloud: Retries(),
-    "on demand": lambda cloud: OnDemand(),
+    "on demand": lambda cloud: OnDemandOnly(),
 }
 #: hours from start to deadline, as published
 DEADLINE_H = {"v100": 59.908, "h100": 51.833}
@@ -81,7 +86,7 @@ class Cell:
 
 
 @cache
-def _traces(data: Path, cloud: str) -> dict[str, Trace]:
+def _traces(data: Path, cloud: str) -> dict[str, ZoneTrace]:
     return read_folder(data / "spot" / cloud)
 
 

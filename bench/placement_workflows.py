@@ -29,14 +29,15 @@ from typing import Any
 
 from agent.model.pools import Pool, PriceStep
 from agent.planner.plan import plan
-from agent.simulate import trace
-from agent.simulate.bound import per_task, time_indexed
-from agent.simulate.clairvoyant import hindsight
-from agent.simulate.ensemble import arriving, checkpointed
-from agent.simulate.peers.every import WORKFLOW_PEERS
-from agent.simulate.run import Planner, Result, Setting, simulate
-from agent.simulate.workflow import Job, Workflow, read, with_gpu_stage
-from agent.simulate.world import Supply
+from agent.simulate.workflows import trace
+from agent.simulate.workflows.bound import per_task, time_indexed
+from agent.simulate.workflows.ensemble import arriving, checkpointed
+from agent.simulate.workflows.hindsight import hindsight
+from agent.simulate.workflows.peers.every import WORKFLOW_PEERS
+from agent.simulate.workflows.setting import SimulationResult, SimulationSetting
+from agent.simulate.workflows.simulation import Planner, simulate
+from agent.simulate.workflows.workflow import Job, Workflow, read, with_gpu_stage
+from agent.simulate.workflows.world import Supply
 from bench import table
 
 HOUR, MINUTE = 3_600_000, 60_000
@@ -110,18 +111,18 @@ def cell(data: Path, name: str, seed: int, ratio: float, unscaled: bool, gpu: bo
     workflow, factor = scaled(read(data / f"workflows/{name}.json.gz"), unscaled)
     tasks = checkpointed(workflow, 15 * MINUTE)
     jobs = arriving(staged(tasks, gpu_factor(data)) if gpu else tasks, RUNS, DAYS * 24 * HOUR, ratio, STARTUP_MS, seed)
-    # the start in the trace moves with the seed, so that no two seeds see the same weather
+    # the start in the trace moves with the seed, so that no two seeds see the same spells
     supplies = pools(data, ZONES[seed % len(ZONES)], (20 + 83 * seed) * HOUR, (DAYS * 24 + 24) * HOUR, gpu)
     return Cell(workflow=name, seed=seed, factor=factor, jobs=tuple(jobs), supplies=supplies)
 
 
 def measured(
-    one: Cell, policies: dict[str, Callable[[], Planner]], setting: Setting, search: int
+    one: Cell, policies: dict[str, Callable[[], Planner]], setting: SimulationSetting, search: int
 ) -> list[dict[str, Any]]:
     """Every policy on one ensemble, beside the bounds and the best in hindsight; `cost >= bound` is asserted."""
     setting = replace(setting, seed=one.seed)
     bounds = per_task(one.jobs, one.supplies), time_indexed(one.jobs, one.supplies)
-    results: dict[str, Result] = {}
+    results: dict[str, SimulationResult] = {}
     out = []
     for name, made in policies.items():
         begin = time.perf_counter()
@@ -137,7 +138,7 @@ def measured(
     return out
 
 
-def _row(one: Cell, policy: str, result: Result, bounds: tuple[int, int], seconds: float) -> dict[str, Any]:
+def _row(one: Cell, policy: str, result: SimulationResult, bounds: tuple[int, int], seconds: float) -> dict[str, Any]:
     return {
         "workflow": one.workflow, "seed": one.seed, "factor": round(one.factor, 2), "policy": policy, "usd": result.usd_micros / 1e6,
         "on_demand_usd": result.by_pool.get("on-demand", 0) / 1e6, "missed": len(result.missed), "runs": len(one.jobs),
@@ -240,7 +241,7 @@ def main() -> None:
             continue
         for seed in seeds:
             one = cell(said.data, name, seed, said.ratio, said.unscaled, said.gpu)
-            made = measured(one, policies, Setting(exact=not said.noisy), 3 if said.quick else said.search)
+            made = measured(one, policies, SimulationSetting(exact=not said.noisy), 3 if said.quick else said.search)
             rows += made
             short = {row["policy"]: f"{row['usd']:.2f}{'!' * row['missed']}" for row in made}
             print(name, "seed", seed, f"factor {one.factor:.1f} bound {made[0]['bound_usd']:.2f}", short, flush=True)

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from agent.planner.plan import plan
-from agent.simulate.run import Setting, simulate
-from agent.simulate.workflow import Job, read
+from agent.simulate.workflows.setting import SimulationSetting
+from agent.simulate.workflows.simulation import simulate
+from agent.simulate.workflows.workflow import Job, read
 from bench import table
 from bench.placement_workflows import HOUR, pools
 
@@ -31,7 +32,7 @@ def main() -> None:
     jobs = [Job(name=f"run{n}", workflow=workflow, arrives_ms=n * HOUR) for n in range(runs)]
     supplies = pools(said.data, ("us-west-2a", "us-west-2b"), 20 * HOUR, (runs + 48) * HOUR)
     begin, used = time.perf_counter(), time.process_time()
-    result = simulate(jobs, supplies, plan, Setting(exact=False, round_ms=5_000))
+    result = simulate(jobs, supplies, plan, SimulationSetting(exact=False, round_ms=5_000))
     wall, cpu = time.perf_counter() - begin, time.process_time() - used
     events = 3 * runs * len(workflow.tasks)
     table.show(

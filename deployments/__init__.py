@@ -1,1 +1,1 @@
-"""What is deployed: pools, weather, the demo, set-up."""
+"""What is deployed: pools, spot traces, the demo, set-up."""

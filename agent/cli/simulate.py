@@ -35,10 +35,11 @@ def simulate(
     from agent.model.units import duration_ms, show_ms
     from agent.pools import declared, prices
     from agent.settings import load
-    from agent.simulate import page, trace, workflow
-    from agent.simulate.run import Setting
+    from agent.simulate import page
     from agent.simulate.what_if import POLICIES, simulate_workflow
-    from agent.simulate.world import Supply
+    from agent.simulate.workflows import trace, workflow
+    from agent.simulate.workflows.setting import SimulationSetting
+    from agent.simulate.workflows.world import Supply
 
     found = workflow.read(file)
     made = found if scale == 1.0 else found.scaled(scale)
@@ -57,7 +58,9 @@ def simulate(
     for name in left_out:
         say(f"spot pool {name} is left out: no trace is given for it (--spot {name}=FILE)")
     goal = duration_ms(deadline) if deadline is not None else None
-    what = simulate_workflow(made, supplies, goal, policy or list(POLICIES), Setting(exact=not noisy, seed=seed))
+    what = simulate_workflow(
+        made, supplies, goal, policy or list(POLICIES), SimulationSetting(exact=not noisy, seed=seed)
+    )
     if goal is not None and goal < what.feasible_ms:
         say(
             f"on-demand workers need {show_ms(what.feasible_ms)}: the deadline cannot be kept, it is placed for the least lateness"

@@ -42,7 +42,7 @@ def build(settings: Settings, scheduler: str, environment: dict[str, str], holde
     url = settings.ledger()
     ledger = Ledger(url, settings.chain_name(), None if url.startswith("sqlite") else settings.home / "spool.db")
     pools = {pool.name: pool for pool in said.pools}
-    local = LocalProvider(scheduler, settings.home, pools, said.weather, environment)
+    local = LocalProvider(scheduler, settings.home, pools, said.spot_traces, environment)
     return Governor(
         scheduler=scheduler,
         ledger=ledger,

@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Hashable, Iterable, Iterator
 
 
-class Graph:
+class TaskGraph:
     """Tasks of one run that are known; parents before children, so that no cycle can be said."""
 
     def __init__(self, startup_ms: int = 0) -> None:
@@ -144,9 +144,9 @@ class Graph:
             heapq.heappop(self._frontier)
         return 0
 
-    def recomputed(self) -> Graph:
+    def recomputed(self) -> TaskGraph:
         """The same graph, every figure computed anew in one pass."""
-        new = Graph(self.startup_ms)
+        new = TaskGraph(self.startup_ms)
         new._at, new._keys, new._ms, new._beyond = dict(self._at), list(self._keys), list(self._ms), list(self._beyond)
         new._parents, new._children = list(self._parents), [list(c) for c in self._children]
         new._first, new._second = [-1] * len(self), [-1] * len(self)

@@ -15,7 +15,7 @@ Singles = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Market:
+class ZoneMarket:
     """What Z zones charge, and how their spot capacity comes and goes."""
 
     #: hours of a step
@@ -39,7 +39,7 @@ class Market:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class CostTable:
     """Expected cost to go, by steps left, steps of slack, mode, regime of the market and joint state of the zones.
 
     A mode is to wait with the checkpoint in zone z (z), to run on spot there (Z + z), to run on demand there (2Z + z),
@@ -47,7 +47,7 @@ class Table:
     bits it says the regime. Values are of single precision: cents of thousands of dollars.
     """
 
-    market: Market
+    market: ZoneMarket
     #: [steps left + 1, modes, slack + 1, R·2^Z] when the mode goes on for a step
     step: Singles
     #: [steps left + 1, modes from Z to 3Z, slack + 1, R·2^Z] when it goes on for a start-up
@@ -102,7 +102,7 @@ def joint(up: Sequence[float]) -> Floats:
     return np.array(out)
 
 
-def solve(market: Market, time: int, slack: int) -> Table:
+def solve(market: ZoneMarket, time: int, slack: int) -> CostTable:
     """Backward induction over the steps left.
 
     Args:
@@ -147,13 +147,13 @@ def solve(market: Market, time: int, slack: int) -> Table:
         value[:, t:] = 0.0
         once.expect(value, step[t])
         over.expect(value[zones : 3 * zones], launch[t])
-    return Table(market=market, step=step, launch=launch)
+    return CostTable(market=market, step=step, launch=launch)
 
 
 class _Chain:
     """What becomes of regime and zones in some hours: the regime changes at their end, given it the zones are independent."""
 
-    def __init__(self, market: Market, hours: float) -> None:
+    def __init__(self, market: ZoneMarket, hours: float) -> None:
         self.change: Singles = changes(market.change_per_h, hours).astype(np.float32)
         #: [R][to, from] over joint states, to be multiplied from the right
         self.kernels: list[Singles] = []

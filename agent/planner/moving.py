@@ -16,14 +16,16 @@ WORTH = 1.25
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SlowTaskVerdict:
     """What becomes of a slow task, and why."""
 
     moves: bool
     why: str
 
 
-def too_slow(task: Running, rooms: Mapping[str, Room], mean_ms: int, best: Option | None, urgent: Urgency) -> Verdict:
+def too_slow(
+    task: Running, rooms: Mapping[str, Room], mean_ms: int, best: Option | None, urgent: Urgency
+) -> SlowTaskVerdict:
     """Whether a slow task is worth moving.
 
     A task that has outrun its estimate is expected to run for as long again as it has (Lindy: of a heavy-tailed runtime
@@ -38,9 +40,9 @@ def too_slow(task: Running, rooms: Mapping[str, Room], mean_ms: int, best: Optio
     here = rooms.get(task.pool)
     ran = f"too slow: it has run for {show_ms(task.ran_ms)}, {show_ms(task.expected_ms)} was expected"
     if not task.leaves:
-        return Verdict(False, f"{ran}; left, since it has no checkpoint to leave at")
+        return SlowTaskVerdict(False, f"{ran}; left, since it has no checkpoint to leave at")
     if here is None or best is None or best.estimate is None:
-        return Verdict(False, f"{ran}; left, since no other worker can take it")
+        return SlowTaskVerdict(False, f"{ran}; left, since no other worker can take it")
     state = here.state
     work = cost_micros(state.usd_micros_per_hour, task.ran_ms * share(task.group, state))
     stay, go = work + urgent.delay(task.ran_ms), best.score_usd_micros
@@ -50,8 +52,8 @@ def too_slow(task: Running, rooms: Mapping[str, Room], mean_ms: int, best: Optio
         go += cost_micros(there.usd_micros_per_hour, rest * share(task.group, there)) + urgent.delay(rest)
     said = f"{show_usd(stay)} to stay for as long again, {show_usd(go)} from its checkpoint on {best.pool}"
     if go * WORTH < stay:
-        return Verdict(True, f"{ran}; moved: {said}")
-    return Verdict(False, f"{ran}; left: {said}")
+        return SlowTaskVerdict(True, f"{ran}; moved: {said}")
+    return SlowTaskVerdict(False, f"{ran}; left: {said}")
 
 
 def back_to_spot(
@@ -79,4 +81,7 @@ def back_to_spot(
     if stay - go <= (WORTH - 1) * usd + again:
         return None
     saved = round(100 * (stay - go) / stay)
-    return spot, f"spot again: the rest is {saved} % cheaper there ({show_usd(stay)} here, {show_usd(go)} on {spot.pool})"
+    return (
+        spot,
+        f"spot again: the rest is {saved} % cheaper there ({show_usd(stay)} here, {show_usd(go)} on {spot.pool})",
+    )

@@ -19,7 +19,7 @@ from agent.planner.slack import AWAY_MS, Market, Urgency
 
 
 @dataclass(slots=True)
-class Queue:
+class PoolQueue:
     """What becomes of a group's waiting tasks in a pool without room."""
 
     #: workers to launch
@@ -71,7 +71,7 @@ def option(
         else:
             limit -= round(high * stretch)
     if fits:
-        queue = Queue(0, 0, 0, "capacity", fits)
+        queue = PoolQueue(0, 0, 0, "capacity", fits)
     elif limit is None:
         queue = _queue(group, room, policy, now_ms, remaining, mean)
     else:
@@ -138,7 +138,7 @@ def tasks_ahead(group: Group, room: Room, median_ms: int, n: int, policy: Policy
     return min(policy.max_ahead, policy.ahead_ms // max(1, median_ms))
 
 
-def _queue(group: Group, room: Room, policy: Policy, now_ms: int, remaining: int, mean_ms: int) -> Queue:
+def _queue(group: Group, room: Room, policy: Policy, now_ms: int, remaining: int, mean_ms: int) -> PoolQueue:
     """Without a deadline: what waiting is worth decides how many workers are launched.
 
     The number of workers W balances their fixed cost b against the price of waiting: n tasks of m ms on L + W workers
@@ -156,12 +156,12 @@ def _queue(group: Group, room: Room, policy: Policy, now_ms: int, remaining: int
     drain = work_ms // lanes
     first, reason = _first(room, now_ms, launch, mean_ms)
     served = max(1.0, remaining / (here + launch)) if launch else 1.0
-    return Queue(launch, first + drain // 2, first + drain, reason, remaining, served)
+    return PoolQueue(launch, first + drain // 2, first + drain, reason, remaining, served)
 
 
 def _queue_in_time(
     group: Group, room: Room, urgent: Urgency, now_ms: int, remaining: int, mean_ms: int, limit_ms: int
-) -> Queue:
+) -> PoolQueue:
     """With a deadline: as few workers as let the tasks start within the time that may be spent in queues.
 
     A lane takes floor((until - first) / m) + 1 tasks of m ms that start until then. What the lanes that are there cannot
@@ -179,21 +179,21 @@ def _queue_in_time(
     can = within if within >= remaining else _takes(lanes, mean_ms, limit_ms, remaining)
     if can > 0:
         last = _last(lanes, mean_ms, can)
-        queue = Queue(0, (lanes[0] + last) // 2, last, "launch" if not room.free else "capacity", can)
+        queue = PoolQueue(0, (lanes[0] + last) // 2, last, "launch" if not room.free else "capacity", can)
         # a queue is no saving when its wait is worth more than another worker
         return new if new is not None and _worth(new, room, urgent) < _worth(queue, room, urgent) else queue
     if room.may_grow:
         # it can be held until the next attempt; where that is too late, hope is as late as what is hoped for
         next_try, back = max(0, room.state.retry_ms - now_ms), _back(room, now_ms)
         last = next_try if next_try <= limit_ms else max(next_try, back)
-        return Queue(0, back, last, "spot" if pool.market == "spot" else "launch", remaining)
+        return PoolQueue(0, back, last, "spot" if pool.market == "spot" else "launch", remaining)
     last = _last(lanes, mean_ms, remaining) if lanes else max(0, limit_ms + 1)
-    return Queue(0, last // 2, max(last, limit_ms + 1), "capacity", 0)
+    return PoolQueue(0, last // 2, max(last, limit_ms + 1), "capacity", 0)
 
 
 def _launched(
     room: Room, urgent: Urgency, now_ms: int, remaining: int, mean_ms: int, soft_ms: int, each: int, within: int
-) -> Queue:
+) -> PoolQueue:
     """New workers for the tasks that the lanes which are there cannot take in time."""
     startup, may = room.state.startup_ms, room.may_launch(now_ms)
     if within >= remaining:
@@ -206,10 +206,10 @@ def _launched(
     new = min(remaining - within, launch * a_worker)
     served = new / launch
     deep = mean_ms * (math.ceil(served / each) - 1)
-    return Queue(launch, startup + deep // 2, startup + deep, "launch", within + new, max(1.0, served))
+    return PoolQueue(launch, startup + deep // 2, startup + deep, "launch", within + new, max(1.0, served))
 
 
-def _worth(queue: Queue, room: Room, urgent: Urgency) -> float:
+def _worth(queue: PoolQueue, room: Room, urgent: Urgency) -> float:
     """A task's wait at what time is worth, and its part of the workers launched for it, micro-dollars."""
     state = room.state
     fixed = state.usd_micros_per_hour * (state.startup_ms + state.pool.idle_ms) / MS_PER_HOUR if queue.launch else 0.0

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from agent.planner.hazard import Beliefs, Prior, Regimes
-from agent.planner.horizon import Floats, Market, Table, joint, solve
+from agent.planner.horizon import CostTable, Floats, ZoneMarket, joint, solve
 
 Mode = Literal["idle", "spot", "on_demand"]
 #: a zone, and what to launch there
@@ -19,7 +19,7 @@ EPSILON_H = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class PlacementSetting:
     """One for every cloud, zone and deadline."""
 
     #: what is believed of a zone that was never seen: many hours of watching, so that a few short spells, which come in
@@ -50,7 +50,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class JobState:
     """The job now."""
 
     #: hours of work left
@@ -95,19 +95,19 @@ class Placement:
         startup_h: float,
         tick_h: float,
         egress_usd: Sequence[Sequence[float]],
-        setting: Setting,
+        setting: PlacementSetting,
     ):
         self.setting, self.startup_h, self.tick_h = setting, startup_h, tick_h
         self.egress_usd: Floats = np.array(egress_usd, float)
         self.zones = len(self.egress_usd)
         self.beliefs = Beliefs(self.zones, tick_h, setting.prior, setting.regimes)
         self._keep: list[int] = []
-        self._table: Table | None = None
+        self._table: CostTable | None = None
         self._planned: Floats = np.zeros(0)
         self._planned_h = 0.0
         self._step_h, self._startup = 0.0, 0
 
-    def decide(self, state: State, now_h: float, asked: Collection[int]) -> Choice | None:
+    def decide(self, state: JobState, now_h: float, asked: Collection[int]) -> Choice | None:
         """What to launch now, or None to let things be.
 
         Args:
@@ -147,7 +147,7 @@ class Placement:
                 return zone, "on_demand"
         return None
 
-    def shadow_price_usd_h(self, state: State, now_h: float) -> float:
+    def shadow_price_usd_h(self, state: JobState, now_h: float) -> float:
         """USD that the last hour of slack saves: what the rest costs more with an hour less to the deadline.
 
         Where less than an hour of slack is left, that of the slack there is.
@@ -162,17 +162,17 @@ class Placement:
         """[R·2^Z]: the distribution over the table's states of these beliefs."""
         return np.concatenate([w * joint(row) for w, row in zip(weight, up[:, self._keep].tolist(), strict=True)])
 
-    def _safe(self, state: State, made_h: float) -> bool:
+    def _safe(self, state: JobState, made_h: float) -> bool:
         """A tick from now, with so much work made, a start-up on demand still meets the deadline."""
         return state.left_h - self.tick_h >= state.work_h - max(0.0, made_h) + self.startup_h - EPSILON_H
 
-    def _cheapest_finish(self, state: State) -> int:
+    def _cheapest_finish(self, state: JobState) -> int:
         """The zone in which the rest costs least on demand, the move included."""
         hours = state.work_h + self.startup_h
         move = np.zeros(self.zones) if state.home is None else self.egress_usd[state.home]
         return int(np.argmin(np.array(state.on_demand_usd_h) * hours + move))
 
-    def _plan(self, state: State, now_h: float) -> None:
+    def _plan(self, state: JobState, now_h: float) -> None:
         """Solve the tables again when they are stale."""
         setting = self.setting
         loss, back = self.beliefs.own
@@ -197,7 +197,7 @@ class Placement:
         keep = self._keep = self._choose(state, most, loss, back)
         dear = np.array(state.on_demand_usd_h)[keep]
         self._table = solve(
-            Market(
+            ZoneMarket(
                 step_h=step_h,
                 startup=startup,
                 spot_usd_h=np.array(state.spot_usd_h)[keep],
@@ -212,7 +212,7 @@ class Placement:
             slack,
         )
 
-    def _choose(self, state: State, most: int, loss: Floats, back: Floats) -> list[int]:
+    def _choose(self, state: JobState, most: int, loss: Floats, back: Floats) -> list[int]:
         """The zones to plan with: the job's own, and those in which an hour saves most against on demand."""
         if self.zones <= most:
             return list(range(self.zones))
@@ -226,7 +226,7 @@ class Placement:
                 keep.append(zone)
         return sorted(keep)
 
-    def _stay_usd(self, state: State) -> Floats:
+    def _stay_usd(self, state: JobState) -> Floats:
         """[R·2^Z] expected cost to go when nothing changes in this step, by state now."""
         assert self._table is not None
         zones, table, m = len(self._keep), self._table, self._table.market
@@ -240,7 +240,7 @@ class Placement:
         usd = table.usd("step", mode, left - 1 - starting, slack - starting)
         return usd + float(price) * m.step_h * (1 + starting)
 
-    def _go_usd(self, state: State, z: int, kind: Literal["spot", "on_demand"]) -> Floats:
+    def _go_usd(self, state: JobState, z: int, kind: Literal["spot", "on_demand"]) -> Floats:
         """[R·2^Z] expected cost to go of a launch that is granted, in the z-th of the zones planned with."""
         assert self._table is not None
         zones, table, m = len(self._keep), self._table, self._table.market

@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.errors import PoolError, PriceError
+from agent.errors import PoolError, PriceError, TraceError
 from agent.model import units
 from agent.model.pools import DEFAULT, Pool, PriceStep, Selector, pool_of
 from agent.model.snapshot import Budget
-from agent.pools import prices, weather
+from agent.pools import prices, spot_trace
 from agent.pools.prices import KnownPrices, Prices
-from agent.pools.weather import Weather
+from agent.pools.spot_trace import SpotTrace
 
 _Usd = prices.Usd
 _Ms = Annotated[int, prices.unit(units.duration_ms)]
@@ -71,23 +71,23 @@ class _Pool(_Strict):
     resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     selector: _Selector = _Selector()
     provider: Literal["local"] | None = None
-    #: weather file of a local spot pool, relative to pools.yaml
-    weather: str | None = None
+    #: file of the trace that a local spot pool plays, relative to pools.yaml
+    spot_trace: str | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> _Pool:
-        if self.price is None and self.weather is None:
+        if self.price is None and self.spot_trace is None:
             raise ValueError(
                 "price is missing: say dollars per hour of one worker (0 when it is free), steps over time, or a name"
             )
         if self.workers.min > self.workers.max:
             raise ValueError(f"workers.min {self.workers.min} is above workers.max {self.workers.max}")
-        if self.market == "on-demand" and (self.interruptions_per_hour or self.weather):
+        if self.market == "on-demand" and (self.interruptions_per_hour or self.spot_trace):
             raise ValueError(
-                "an on-demand pool is not interrupted: interruptions_per_hour and weather belong to market: spot"
+                "an on-demand pool is not interrupted: interruptions_per_hour and spot_trace belong to market: spot"
             )
-        if self.weather is not None and self.provider != "local":
-            raise ValueError("weather is played by provider: local")
+        if self.spot_trace is not None and self.provider != "local":
+            raise ValueError("spot_trace is played by provider: local")
         return self
 
 
@@ -110,7 +110,8 @@ class Declared:
 
     pools: tuple[Pool, ...]
     budgets: tuple[Budget, ...]
-    weather: Mapping[str, Weather]
+    #: by the pools that play one
+    spot_traces: Mapping[str, SpotTrace]
     #: pools whose price has a name, and the name
     price_names: Mapping[str, str]
     #: team → weight
@@ -118,7 +119,7 @@ class Declared:
 
 
 #: nothing is declared: every worker is of the pool `default`
-NONE = Declared(pools=(), budgets=(), weather={}, price_names={})
+NONE = Declared(pools=(), budgets=(), spot_traces={}, price_names={})
 #: nobody tells prices by name
 UNKNOWN = KnownPrices({}, "this place, which knows no prices by name")
 
@@ -129,7 +130,7 @@ def real_gpus() -> bool:
 
 
 def read(path: Path, known: Prices = UNKNOWN) -> Declared:
-    """Pools, budgets and weather of a file. Raises PoolError; nothing is half-read.
+    """Pools, budgets and spot traces of a file. Raises PoolError; nothing is half-read.
 
     Args:
         known: where prices by name are looked up.
@@ -147,19 +148,26 @@ def read(path: Path, known: Prices = UNKNOWN) -> Declared:
         file = _File.model_validate(raw or {})
     except ValidationError as error:
         raise PoolError("\n".join(_say(path, e) for e in error.errors())) from error
-    skies = {
-        name: weather.read(path.parent / said.weather) for name, said in file.pools.items() if said.weather is not None
+    traces = {
+        name: _trace(path, name, said.spot_trace) for name, said in file.pools.items() if said.spot_trace is not None
     }
     named = {name: said.price for name, said in file.pools.items() if isinstance(said.price, str)}
     found = {name: _look(path, name, price, known) for name, price in named.items()}
-    pools = tuple(_pool(path, name, said, skies.get(name), found.get(name)) for name, said in file.pools.items())
+    pools = tuple(_pool(path, name, said, traces.get(name), found.get(name)) for name, said in file.pools.items())
     _apart(path, pools)
     budgets = tuple(
         Budget(name=name, limit_usd_micros=b.usd, max_runtime_ms=b.max_runtime) for name, b in file.budgets.items()
     )
     return Declared(
-        pools=pools, budgets=budgets, weather=skies, price_names=named, shares=tuple(sorted(file.shares.items()))
+        pools=pools, budgets=budgets, spot_traces=traces, price_names=named, shares=tuple(sorted(file.shares.items()))
     )
+
+
+def _trace(path: Path, pool: str, file: str) -> SpotTrace:
+    try:
+        return spot_trace.played(path.parent / file)
+    except TraceError as error:
+        raise PoolError(f"{path}: pool {pool!r}: {error}") from error
 
 
 def _look(path: Path, pool: str, name: str, known: Prices) -> tuple[PriceStep, ...]:
@@ -208,7 +216,7 @@ def _say(path: Path, error: Any) -> str:
     )
 
 
-def _pool(path: Path, name: str, said: _Pool, sky: Weather | None, found: tuple[PriceStep, ...] | None) -> Pool:
+def _pool(path: Path, name: str, said: _Pool, trace: SpotTrace | None, found: tuple[PriceStep, ...] | None) -> Pool:
     if name == DEFAULT or not name.replace("-", "").replace("_", "").isalnum():
         raise PoolError(f"{path}: pool {name!r}: a pool's name has letters, digits, '-' and '_', and is not 'default'")
     gpus, emulated = said.worker.gpus, False
@@ -217,7 +225,7 @@ def _pool(path: Path, name: str, said: _Pool, sky: Weather | None, found: tuple[
     if found is not None:
         price = found
     elif said.price is None or isinstance(said.price, str):
-        price = prices.steps_of(sky.at(0)[1] if sky is not None else 0)
+        price = prices.steps_of(trace.at(0)[1] if trace is not None else 0)
     else:
         price = prices.steps_of(said.price)
     slots = said.worker.slots or said.worker.cpus

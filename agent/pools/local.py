@@ -1,4 +1,4 @@
-"""Workers as plain `dask worker` processes of this machine; a spot pool obeys its weather."""
+"""Workers as plain `dask worker` processes of this machine; a spot pool obeys its trace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.errors import NoCapacityError
 from agent.model.leases import EndCause
 from agent.model.pools import Pool
 from agent.pools.port import Gone, Notice, Price, Report
-from agent.pools.weather import Weather
+from agent.pools.spot_trace import SpotTrace
 
 #: seconds a worker that was told to end may take
 GRACE = 8.0
@@ -45,16 +45,16 @@ class LocalProvider:
         scheduler: str,
         home: Path,
         pools: Mapping[str, Pool],
-        weather: Mapping[str, Weather],
+        traces: Mapping[str, SpotTrace],
         environment: Mapping[str, str],
     ) -> None:
-        self.scheduler, self.pools, self.weather, self.environment = scheduler, pools, weather, dict(environment)
+        self.scheduler, self.pools, self.traces, self.environment = scheduler, pools, traces, dict(environment)
         self.records, self.logs, self.scratch = home / "workers", home / "logs", home / "scratch"
         for folder in (self.records, self.logs, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
         self.processes: dict[str, _Process] = {}
         self.report: Report = lambda observation: None
-        #: pool → wall time its weather began; → wall time it was last used
+        #: pool → wall time its trace began; → wall time it was last used
         self.began: dict[str, float] = {}
         self.used: dict[str, float] = {}
         self._watcher: asyncio.Task[None] | None = None
@@ -67,7 +67,7 @@ class LocalProvider:
         found: dict[str, int | None] = {}
         for file in self.records.glob("*.json"):
             said = json.loads(file.read_text())
-            if file.stem == "weather":
+            if file.stem == "spot-traces":
                 self.began, self.used = said["began"], said["used"]
                 continue
             process = _Process(said["pool"], said["pid"], said["created"])
@@ -85,10 +85,10 @@ class LocalProvider:
     async def launch(self, pool: Pool, worker: str) -> None:
         """See `Provider`."""
         delay = 0.0
-        if (sky := self.weather.get(pool.name)) is not None:
-            if not self._sky(pool.name, sky)[0]:
+        if (trace := self.traces.get(pool.name)) is not None:
+            if not self._market(pool.name, trace)[0]:
                 raise NoCapacityError(f"no spot capacity in {dict(pool.labels).get('zone', pool.name)}")
-            delay = sky.launch_delay_seconds
+            delay = trace.play.launch_delay_seconds
         if delay:
             await asyncio.sleep(delay)
         command = [
@@ -161,7 +161,7 @@ class LocalProvider:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
 
-    # ------------------------------------------------------------------ weather and processes
+    # ------------------------------------------------------------------ markets and processes
     def _ended(self, worker: str) -> Path:
         """What a worker touches when it ends; a governor that was away then learns it from here."""
         return self.records / f"{worker}.ended"
@@ -170,17 +170,19 @@ class LocalProvider:
         (self.records / f"{worker}.json").unlink(missing_ok=True)
         self._ended(worker).unlink(missing_ok=True)
 
-    def _sky(self, pool: str, sky: Weather) -> tuple[bool, int]:
+    def _market(self, pool: str, trace: SpotTrace) -> tuple[bool, int]:
         """Capacity and price now; the trace begins at the first launch after the pool was empty for a while."""
         now = time.time()
-        if pool not in self.began or now - self.used.get(pool, 0.0) > sky.rewind_after_seconds:
+        if (begins := trace.play.begins_unix_seconds) is not None:
+            return trace.at(max(0.0, now - begins))
+        if pool not in self.began or now - self.used.get(pool, 0.0) > trace.play.rewind_after_seconds:
             self.began[pool] = now
         self.used[pool] = now
         self._remember()
-        return sky.at(now - self.began[pool])
+        return trace.at(now - self.began[pool])
 
     def _remember(self) -> None:
-        (self.records / "weather.json").write_text(json.dumps({"began": self.began, "used": self.used}))
+        (self.records / "spot-traces.json").write_text(json.dumps({"began": self.began, "used": self.used}))
 
     async def _watch(self) -> None:
         while True:
@@ -190,23 +192,23 @@ class LocalProvider:
                     self._forget(worker)
                     cause = process.ending or EndCause.DIED
                     self.report(Gone(worker=worker, cause=cause, detail=_WORDS.get(cause, "")))
-            for name, sky in self.weather.items():
-                self._play(name, sky)
+            for name, trace in self.traces.items():
+                self._play(name, trace)
             await asyncio.sleep(0.1)
 
-    def _play(self, pool: str, sky: Weather) -> None:
+    def _play(self, pool: str, trace: SpotTrace) -> None:
         mine = {worker: process for worker, process in self.processes.items() if process.pool == pool}
         if not mine:
             return
-        available, price = self._sky(pool, sky)
+        available, price = self._market(pool, trace)
         if price != self._prices.get(pool):
             self._prices[pool] = price
             self.report(Price(pool=pool, usd_micros_per_hour=price))
         now = time.monotonic()
         for worker, process in mine.items():
             if not available and process.taken_at is None:
-                process.taken_at = now + sky.notice_seconds
-                self.report(Notice(worker=worker, left_ms=round(sky.notice_seconds * 1000)))
+                process.taken_at = now + trace.play.notice_seconds
+                self.report(Notice(worker=worker, left_ms=round(trace.play.notice_seconds * 1000)))
             if process.taken_at is not None and now >= process.taken_at:
                 process.ending = EndCause.INTERRUPTED
                 _signal(process, signal.SIGKILL)

@@ -9,8 +9,8 @@ from agent.model.units import show_ms, show_usd
 from agent.report import page
 from agent.report.page import COLORS
 from agent.simulate.backtest import Backtest
-from agent.simulate.run import Result
 from agent.simulate.what_if import WhatIf
+from agent.simulate.workflows.setting import SimulationResult
 
 
 def table(made: WhatIf) -> list[list[str]]:
@@ -83,7 +83,7 @@ def _curve(points: Sequence[tuple[int, int, int]]) -> str:
     )
 
 
-def _timeline(result: Result, most: int = 200) -> str:
+def _timeline(result: SimulationResult, most: int = 200) -> str:
     """A bar a worker, in the order of pools and grants; the work on it drawn over its life."""
     spans = sorted(result.spans, key=lambda s: (s.pool, s.granted_ms, s.name))
     shown, rest = spans[:most], len(spans) - most

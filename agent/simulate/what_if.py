@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from agent.errors import SettingError
 from agent.planner.plan import plan
-from agent.simulate.ensemble import feasible_ms
-from agent.simulate.peers.every import WORKFLOW_PEERS
-from agent.simulate.run import Planner, Result, Setting, simulate
-from agent.simulate.workflow import Job, Workflow
-from agent.simulate.world import Supply
+from agent.simulate.workflows.ensemble import feasible_ms
+from agent.simulate.workflows.peers.every import WORKFLOW_PEERS
+from agent.simulate.workflows.setting import SimulationResult, SimulationSetting
+from agent.simulate.workflows.simulation import Planner, simulate
+from agent.simulate.workflows.workflow import Job, Workflow
+from agent.simulate.workflows.world import Supply
 
 #: deadlines of the curve, hundredths of the feasible time
 CURVE = (100, 110, 120, 135, 150, 175, 200, 300)
@@ -27,14 +28,18 @@ class WhatIf:
     #: time on-demand workers without limit need, start-ups included, ms
     feasible_ms: int
     #: policy → result
-    results: dict[str, Result]
+    results: dict[str, SimulationResult]
     #: (deadline ms, micro-dollars, jobs missed) of the first policy
     curve: tuple[tuple[int, int, int], ...]
-    setting: Setting
+    setting: SimulationSetting
 
 
 def simulate_workflow(
-    workflow: Workflow, supplies: Sequence[Supply], deadline_ms: int | None, policies: Sequence[str], setting: Setting
+    workflow: Workflow,
+    supplies: Sequence[Supply],
+    deadline_ms: int | None,
+    policies: Sequence[str],
+    setting: SimulationSetting,
 ) -> WhatIf:
     """One run from time 0 under each policy; without a deadline it is twice the feasible time.
 
@@ -52,7 +57,7 @@ def simulate_workflow(
     goal = deadline_ms if deadline_ms is not None else 2 * least
     setting = replace(setting, keep_executions=True)
 
-    def made(policy: str, until_ms: int) -> Result:
+    def made(policy: str, until_ms: int) -> SimulationResult:
         job = Job(name=workflow.name, workflow=workflow, arrives_ms=0, deadline_ms=until_ms)
         return simulate([job], supplies, POLICIES[policy](), setting)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping
 
 from agent.model.snapshot import Run
-from agent.planner.dag import Graph
+from agent.planner.dag import TaskGraph
 from agent.planner.estimate import PRIOR_LOG_MS
 from agent.state.statistics import Statistics
 from agent.state.task_specs import TaskSpec
@@ -28,8 +28,8 @@ class RunGraphs:
         """
         #: standard deviations of a runtime's logarithm that paths are reckoned with
         self.sigmas = 1.282
-        self.of_run: dict[str, Graph] = {}
-        self._of_key: dict[Hashable, Graph] = {}
+        self.of_run: dict[str, TaskGraph] = {}
+        self._of_key: dict[Hashable, TaskGraph] = {}
         self._deadlines: dict[str, int | None] = {}
         self._expected: dict[str, int] = {}
         #: task class → root run → its tasks
@@ -45,7 +45,7 @@ class RunGraphs:
             self._deadlines[spec.root_run] = spec.deadline_ms
             self._of_class.setdefault(spec.task_class, {}).setdefault(spec.root_run, []).append(key)
         for run, found in by_run.items():
-            graph = self.of_run.setdefault(run, Graph(self._startup_ms))
+            graph = self.of_run.setdefault(run, TaskGraph(self._startup_ms))
             graph.extend(found)
             self._of_key.update((key, graph) for key, *_ in found)
 

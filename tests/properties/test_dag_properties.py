@@ -7,13 +7,13 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.planner.dag import Graph
+from agent.planner.dag import TaskGraph
 
 
-def story(seed: int) -> Graph:
+def story(seed: int) -> TaskGraph:
     """A graph that was grown, weighed, ended and lost in a random order."""
     r = Random(seed)
-    graph = Graph(r.choice([0, 7]))
+    graph = TaskGraph(r.choice([0, 7]))
     n = 0
     for _ in range(r.randint(1, 40)):
         what = r.random()
@@ -42,14 +42,14 @@ def test_kept_up_to_date_it_is_what_a_full_pass_makes(seed):
 
 
 def test_children_behind_the_first_wait_for_a_worker_to_start():
-    graph = Graph(startup_ms=10)
+    graph = TaskGraph(startup_ms=10)
     graph.extend([("a", 5, (), 0), ("b", 20, ("a",), 0), ("c", 18, ("a",), 0)])
     assert graph.tail_ms("a") == 28
     assert graph.path_ms == 33
 
 
 def test_what_follows_a_task_is_learned_until_its_children_are_known():
-    graph = Graph()
+    graph = TaskGraph()
     graph.add("a", 5, (), beyond_ms=100)
     assert graph.path_ms == 105
     graph.add("b", 7, ("a",))
@@ -57,7 +57,7 @@ def test_what_follows_a_task_is_learned_until_its_children_are_known():
 
 
 def test_an_end_makes_children_ready_once_all_their_parents_have_ended():
-    graph = Graph()
+    graph = TaskGraph()
     graph.extend([("a", 5, (), 0), ("b", 5, (), 0), ("c", 1, ("a", "b"), 0)])
     assert graph.end("a") == []
     assert graph.end("a") == []

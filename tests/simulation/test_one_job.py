@@ -13,21 +13,34 @@ import numpy as np
 import pytest
 
 from agent.planner.hazard import Beliefs, Prior
-from agent.planner.spot import Setting
-from agent.simulate.one_job import PlannedPolicy, policy
-from agent.simulate.one_job_bound import optimum
-from agent.simulate.one_job_peers.simple import Greedy, OnDemand
-from agent.simulate.one_job_peers.skynomad import SkyNomad
-from agent.simulate.one_job_peers.uniform import ByAvailability, ByAvailabilityAndPrice, EagerFailover, UniformProgress
-from agent.simulate.protocol import IDLE, ON_DEMAND, SPOT, Launch, Policy, Seen
-from agent.simulate.traces import Trace, job_of, read_egress, read_folder
-from agent.simulate.zones import run
+from agent.planner.spot import PlacementSetting
+from agent.simulate.one_job.bound import optimum
+from agent.simulate.one_job.peers.simple import OnDemandOnly, SpotUntilLate
+from agent.simulate.one_job.peers.skynomad import SkyNomad
+from agent.simulate.one_job.peers.uniform import (
+    ByAvailability,
+    ByAvailabilityAndPrice,
+    EagerFailover,
+    UniformProgressOfJob,
+)
+from agent.simulate.one_job.policy import PlannedPolicy, policy
+from agent.simulate.one_job.protocol import IDLE, ON_DEMAND, SPOT, LaunchInstance, OneJobPolicy, Seen
+from agent.simulate.one_job.simulator import run
+from agent.simulate.one_job.trace import ZoneTrace, job_of, read_egress, read_folder
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-PEERS = (OnDemand, Greedy, UniformProgress, EagerFailover, ByAvailability, ByAvailabilityAndPrice, SkyNomad)
+PEERS = (
+    OnDemandOnly,
+    SpotUntilLate,
+    UniformProgressOfJob,
+    EagerFailover,
+    ByAvailability,
+    ByAvailabilityAndPrice,
+    SkyNomad,
+)
 
 
-def world(seed: int, ticks: int, tick_s: float = 600.0, zones: int = 3) -> list[Trace]:
+def world(seed: int, ticks: int, tick_s: float = 600.0, zones: int = 3) -> list[ZoneTrace]:
     """Zones whose spells are adversarially mixed: none at all, flicker, long, and losses just after a launch."""
     r, out = Random(seed), []
     for n in range(zones):
@@ -39,7 +52,7 @@ def world(seed: int, ticks: int, tick_s: float = 600.0, zones: int = 3) -> list[
         if r.random() < 0.2:
             up = [False] * ticks
         out.append(
-            Trace(
+            ZoneTrace(
                 zone=f"us-{'east' if n % 2 else 'west'}-1{'abcdef'[n]}", region=f"us-{'east' if n % 2 else 'west'}-1",
                 tick_s=tick_s, available=np.array(up[:ticks]), spot_usd_h=np.full(ticks, r.uniform(0.5, 2.0)), on_demand_usd_h=r.uniform(2.5, 4.0),
             )
@@ -71,7 +84,7 @@ def test_a_deadline_that_only_just_holds_goes_on_demand_at_once():
     job = job_of(zones, work_s=30 * 600.0 - 720, deadline_s=30 * 600.0)
     p = policy()
     p.start(job)
-    assert p.decide(Seen(0.0, job.work_s, IDLE, None, None, 0.0, None, (1.0,) * 3, (3.0, 2.9, 3.0))) == Launch(
+    assert p.decide(Seen(0.0, job.work_s, IDLE, None, None, 0.0, None, (1.0,) * 3, (3.0, 2.9, 3.0))) == LaunchInstance(
         1, ON_DEMAND
     )
 
@@ -103,7 +116,7 @@ def test_the_order_of_the_zones_does_not_matter():
 def test_spot_that_stays_is_taken_at_once_and_kept():
     up = np.ones(200, bool)
     zones = [
-        Trace(zone=z, region=z[:-1], tick_s=600.0, available=up, spot_usd_h=np.full(200, usd), on_demand_usd_h=3.0)
+        ZoneTrace(zone=z, region=z[:-1], tick_s=600.0, available=up, spot_usd_h=np.full(200, usd), on_demand_usd_h=3.0)
         for z, usd in (("us-west-2a", 1.2), ("us-east-1a", 1.0))
     ]
     job = job_of(zones, work_s=40 * 600.0, deadline_s=70 * 600.0)
@@ -117,7 +130,7 @@ def test_with_slack_it_goes_back_to_the_cheaper_zone_from_one_that_never_failed(
     comes_back = np.ones(ticks, bool)
     comes_back[8:42] = False
     zones = [
-        Trace(zone=f"{region}-a", region=region, tick_s=600.0, available=up, spot_usd_h=np.full(ticks, usd), on_demand_usd_h=90.0)
+        ZoneTrace(zone=f"{region}-a", region=region, tick_s=600.0, available=up, spot_usd_h=np.full(ticks, usd), on_demand_usd_h=90.0)
         for region, up, usd in (("europe-west1", comes_back, 15.0), ("asia-southeast1", np.ones(ticks, bool), 19.3))
     ]  # fmt: skip
     job = job_of(zones, work_s=42 * 3600.0, deadline_s=52 * 3600.0)
@@ -130,7 +143,7 @@ def test_a_zone_that_stays_away_is_left_for_one_that_has_capacity_before_the_sla
     tick, ticks = 600.0, 6 * 48
     away = [True] * 24 + [False] * (ticks - 24)
     zones = [
-        Trace(
+        ZoneTrace(
             zone=f"us-{side}-1a", region=f"us-{side}-1", tick_s=tick, available=np.array(up), spot_usd_h=np.full(ticks, usd),
             on_demand_usd_h=80.0,
         )
@@ -147,7 +160,7 @@ def test_who_has_capacity_does_not_wait_for_a_little_less_money():
     """A zone that is away is 8 % cheaper than three that have capacity: with those at hand, slack looks free to wait for it."""
     ticks = 60 * 6
     zones = [
-        Trace(
+        ZoneTrace(
             zone=f"{side}-a", region=side, tick_s=600.0, available=np.full(ticks, side != "west"), spot_usd_h=np.full(ticks, usd),
             on_demand_usd_h=80.0,
         )
@@ -159,7 +172,9 @@ def test_who_has_capacity_does_not_wait_for_a_little_less_money():
 
 
 def test_what_a_zone_that_is_down_does_next_depends_on_how_long_it_has_been():
-    beliefs = Beliefs(2, 0.25, Prior(up_h=4, up_worth=25, down_h=0.8, down_worth=24, down_most=1.5), Setting().regimes)
+    beliefs = Beliefs(
+        2, 0.25, Prior(up_h=4, up_worth=25, down_h=0.8, down_worth=24, down_most=1.5), PlacementSetting().regimes
+    )
     fresh = beliefs.own[1].copy()
     for _ in range(40):
         beliefs.saw(0, False)
@@ -234,11 +249,11 @@ THEIR_JOB = TheirJob(
 
 def test_it_plays_in_a_simulator_with_classes_of_its_own():
     p = policy()
-    assert isinstance(p, Policy)
+    assert isinstance(p, OneJobPolicy)
     p.start(THEIR_JOB)
     seen = TheirSeen(0.0, 36000.0, IDLE, None, None, 0.0, None, (1.0, 1.1), (3.0, 3.0))
     first = p.decide(seen)
-    assert (first.zone, first.kind, type(first).__name__) == (0, SPOT, "Launch")
+    assert (first.zone, first.kind, type(first).__name__) == (0, SPOT, "LaunchInstance")
     seen.tried.append(TheirResult(TheirLaunch(*first), False))
     assert tuple(p.decide(seen)) == (1, SPOT)
     seen.tried.append(TheirResult(TheirLaunch(1, SPOT), True))
@@ -248,7 +263,7 @@ def test_it_plays_in_a_simulator_with_classes_of_its_own():
 
 def test_its_answers_are_of_the_callers_class_where_there_is_one(monkeypatch):
     module = types.ModuleType("their_protocol")
-    module.Launch = TheirLaunch
+    module.LaunchInstance = TheirLaunch
     monkeypatch.setitem(sys.modules, "their_protocol", module)
     monkeypatch.setattr(TheirJob, "__module__", "their_protocol")
     p = policy()

@@ -16,8 +16,8 @@ from agent.model.records import Decided, Ended, Entry, Placed, Run
 from agent.planner.plan import plan
 from agent.simulate import page
 from agent.simulate.backtest import backtest, interval
-from agent.simulate.run import Setting
 from agent.simulate.what_if import simulate_workflow
+from agent.simulate.workflows.setting import SimulationSetting
 from rules.schema import load
 from tests.simulation.worlds import flow, on_demand, spot
 from tests.values import HOUR, group, pool, snapshot, state
@@ -34,7 +34,9 @@ rules:
 
 def test_the_page_needs_nothing_from_elsewhere_and_names_every_policy():
     workflow = flow(("a", 20, ()), ("b", 30, ("a",)), ("<c>", 30, ("a",)))
-    made = simulate_workflow(workflow, [spot(0, 2, 2), on_demand()], 3 * HOUR, ["orc", "on-demand"], Setting())
+    made = simulate_workflow(
+        workflow, [spot(0, 2, 2), on_demand()], 3 * HOUR, ["orc", "on-demand"], SimulationSetting()
+    )
     text = page.what_if(made)
     assert not re.search(r"(src|href)=|https?://(?!www.w3.org)", text)
     assert "<c>" not in text
@@ -48,9 +50,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_names_every_policy():
 def test_an_unknown_policy_and_pools_without_on_demand_are_refused():
     workflow = flow(("a", 20, ()))
     with pytest.raises(SettingError, match="no policy 'x'"):
-        simulate_workflow(workflow, [on_demand()], None, ["x"], Setting())
+        simulate_workflow(workflow, [on_demand()], None, ["x"], SimulationSetting())
     with pytest.raises(SettingError, match="no pool is on demand"):
-        simulate_workflow(workflow, [spot(1)], None, ["orc"], Setting())
+        simulate_workflow(workflow, [spot(1)], None, ["orc"], SimulationSetting())
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import math
 import pytest
 
 from agent.errors import TraceError
-from agent.simulate import traces
+from agent.pools import spot_trace
+from agent.simulate.one_job import trace as traces
 
 GOOD = {
     "zone": "us-east-1a_v100_1",
@@ -44,7 +45,7 @@ def test_a_trace_is_read_from_plain_and_gzipped_json(tmp_path):
 )
 def test_a_wrong_trace_is_refused_with_the_place(wrong, says):
     with pytest.raises(TraceError, match=f"x.json.*{says}"):
-        traces.of({**GOOD, **wrong}, "x.json")
+        traces.of_zone(spot_trace.of({**GOOD, **wrong}, "x.json"), "x.json")
 
 
 def test_a_file_that_is_no_trace_is_refused(tmp_path):

@@ -6,14 +6,15 @@ import pytest
 
 from agent.errors import TraceError, WorkflowError
 from agent.planner.plan import plan
-from agent.simulate import trace, workflow
-from agent.simulate.peers.every import WORKFLOW_PEERS
-from agent.simulate.run import Setting, simulate
-from agent.simulate.workflow import Task
+from agent.simulate.workflows import trace, workflow
+from agent.simulate.workflows.peers.every import WORKFLOW_PEERS
+from agent.simulate.workflows.setting import SimulationSetting
+from agent.simulate.workflows.simulation import simulate
+from agent.simulate.workflows.workflow import WorkflowTask
 from tests.simulation.worlds import flow, job, on_demand, spot
 from tests.values import HOUR, MINUTE
 
-SETTING = Setting()
+SETTING = SimulationSetting()
 
 
 def test_a_worker_is_billed_from_its_grant_to_its_end_with_start_up_and_idle():
@@ -52,7 +53,7 @@ def test_what_a_checkpoint_does_not_hold_is_done_again():
 
 
 def test_prices_change_while_a_worker_runs():
-    steps = trace.Trace(
+    steps = trace.CapacityTrace(
         name="z", step_ms=10 * MINUTE, capacity=(1,) * 99, usd_micros_per_hour=(600_000, 1_200_000) + (0,) * 97
     )
     assert steps.cost(5 * MINUTE, 25 * MINUTE) == 250_000
@@ -72,7 +73,7 @@ def test_the_same_seed_gives_the_same_run_and_the_shares_add_up_to_the_whole():
         for n in range(3)
     ]
     supplies = [spot(1, 2, 0, 3, 1), on_demand()]
-    first, second = (simulate(jobs, supplies, plan, Setting(seed=4)) for _ in range(2))
+    first, second = (simulate(jobs, supplies, plan, SimulationSetting(seed=4)) for _ in range(2))
     assert first == second
     assert abs(sum(first.by_job.values()) - first.usd_micros) < 100
     assert sum(span.usd_micros for span in first.spans) == first.usd_micros
@@ -81,10 +82,10 @@ def test_the_same_seed_gives_the_same_run_and_the_shares_add_up_to_the_whole():
 @pytest.mark.parametrize(
     ("tasks", "says"),
     [
-        ([Task(id="a", task_class="a", run_ms=1, parents=("b",)), Task(id="b", task_class="b", run_ms=1, parents=("a",))], "cycle"),
-        ([Task(id="a", task_class="a", run_ms=1, parents=("z",))], "waits for z"),
-        ([Task(id="a", task_class="a", run_ms=-1)], "negative"),
-        ([Task(id="a", task_class="a", run_ms=1)] * 2, "twice"),
+        ([WorkflowTask(id="a", task_class="a", run_ms=1, parents=("b",)), WorkflowTask(id="b", task_class="b", run_ms=1, parents=("a",))], "cycle"),
+        ([WorkflowTask(id="a", task_class="a", run_ms=1, parents=("z",))], "waits for z"),
+        ([WorkflowTask(id="a", task_class="a", run_ms=-1)], "negative"),
+        ([WorkflowTask(id="a", task_class="a", run_ms=1)] * 2, "twice"),
         ([], "no task"),
     ],
 )  # fmt: skip
@@ -119,10 +120,10 @@ def test_a_trace_that_cannot_be_used_is_refused_by_name(tmp_path):
         trace.read(bad)
     good = '"zone": "z", "available": [1, 0, 1], "spot_usd_per_hour": [1, 1, 1]'
     for wrong, says in (
-        ('"gap_seconds": 60, "timestamps": [0, 60, 180]', "unequal steps"),
-        ('"gap_seconds": 60, "timestamps": [0, 60]', "unequal steps"),
-        ('"gap_seconds": "a minute"', "gap_seconds is 'a minute'"),
-        ('"gap_seconds": 0', "a step of 0 ms"),
+        ('"gap_seconds": 60, "timestamps": [0, 60, 180]', "not 60 s apart"),
+        ('"gap_seconds": 60, "timestamps": [0, 60]', "not 60 s apart"),
+        ('"gap_seconds": "a minute"', "'a minute' is no number"),
+        ('"gap_seconds": 0', "gap_seconds is 0"),
     ):
         bad.write_text(f"{{{good}, {wrong}}}")
         with pytest.raises(TraceError, match=says):

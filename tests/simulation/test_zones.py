@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from agent.errors import SimulationError, TraceError
-from agent.simulate.one_job_bound import optimum
-from agent.simulate.one_job_peers.simple import Fallback, FallbackAndBack, Greedy, OnDemand, Retries
-from agent.simulate.protocol import ON_DEMAND, SPOT, Launch, Probe, Stop
-from agent.simulate.traces import job_of
-from agent.simulate.zones import run
+from agent.simulate.one_job.bound import optimum
+from agent.simulate.one_job.peers.simple import Fallback, FallbackAndBack, OnDemandOnly, Retries, SpotUntilLate
+from agent.simulate.one_job.protocol import ON_DEMAND, SPOT, LaunchInstance, ProbeZone, StopInstance
+from agent.simulate.one_job.simulator import run
+from agent.simulate.one_job.trace import job_of
 
 HOUR = 3600.0
 
@@ -38,7 +38,7 @@ def job(traces, work_h, deadline_h, startup_h=0.5, **more):
 
 def test_a_start_up_is_billed_and_makes_no_progress_and_the_last_tick_is_free(trace):
     zones = [trace("11111", spot=2.0)]
-    out = run(Script(t0=[Launch(0, SPOT)]), zones, job(zones, 2.0, 5.0))
+    out = run(Script(t0=[LaunchInstance(0, SPOT)]), zones, job(zones, 2.0, 5.0))
     # ticks: half an hour of progress, a whole one, then the last half, which is not billed
     assert out.cost_usd == pytest.approx(4.0)
     assert out.finished_s == pytest.approx(2.5 * HOUR)
@@ -46,7 +46,7 @@ def test_a_start_up_is_billed_and_makes_no_progress_and_the_last_tick_is_free(tr
 
 def test_progress_survives_a_loss_and_the_next_launch_pays_its_start_up_again(trace):
     zones = [trace("1011111")]
-    script = Script(t0=[Launch(0, SPOT)], t2=[Launch(0, SPOT)])
+    script = Script(t0=[LaunchInstance(0, SPOT)], t2=[LaunchInstance(0, SPOT)])
     out = run(script, zones, job(zones, 1.5, 7.0))
     assert script.seen[1] == ("idle", None, 0, 0, pytest.approx(1.0), 0.0)
     assert (out.preemptions, out.launches, out.moves) == (1, 2, 0)
@@ -55,26 +55,26 @@ def test_progress_survives_a_loss_and_the_next_launch_pays_its_start_up_again(tr
 
 def test_a_refused_launch_costs_nothing_and_several_attempts_fit_in_a_tick(trace):
     zones = [trace("00000"), trace("11111", spot=1.5, zone="us-west-2a")]
-    out = run(Script(t0=[Launch(0, SPOT), Launch(1, SPOT)]), zones, job(zones, 1.0, 5.0))
+    out = run(Script(t0=[LaunchInstance(0, SPOT), LaunchInstance(1, SPOT)]), zones, job(zones, 1.0, 5.0))
     assert (out.launches, out.cost_usd) == (1, pytest.approx(1.5))
 
 
 def test_a_move_between_regions_pays_egress_and_within_one_does_not(trace):
     zones = [trace("111111"), trace("111111", zone="us-east-1b"), trace("111111", zone="us-west-2a")]
-    script = Script(t0=[Launch(0, SPOT)], t1=[Launch(1, SPOT)], t2=[Launch(2, SPOT)])
+    script = Script(t0=[LaunchInstance(0, SPOT)], t1=[LaunchInstance(1, SPOT)], t2=[LaunchInstance(2, SPOT)])
     out = run(script, zones, job(zones, 2.0, 6.0))
     assert (out.moves, out.egress_usd) == (2, pytest.approx(50 * 0.02))
 
 
 def test_the_running_instance_goes_on_when_a_move_is_refused(trace):
     zones = [trace("11111"), trace("00000", zone="us-west-2a")]
-    out = run(Script(t0=[Launch(0, SPOT)], t1=[Launch(1, SPOT)]), zones, job(zones, 2.0, 5.0))
+    out = run(Script(t0=[LaunchInstance(0, SPOT)], t1=[LaunchInstance(1, SPOT)]), zones, job(zones, 2.0, 5.0))
     assert out.finished_s == pytest.approx(2.5 * HOUR)
 
 
 def test_a_granted_probe_costs_a_minute_of_spot_and_a_refused_one_nothing(trace):
     zones = [trace("11111"), trace("01111", spot=6.0, zone="us-west-2a")]
-    script = Script(t0=[Launch(0, SPOT), Probe(1)], t1=[Probe(1)])
+    script = Script(t0=[LaunchInstance(0, SPOT), ProbeZone(1)], t1=[ProbeZone(1)])
     out = run(script, zones, job(zones, 2.0, 5.0))
     assert out.probe_usd == pytest.approx(0.1)
     assert out.cost_usd == pytest.approx(2.1)
@@ -82,25 +82,25 @@ def test_a_granted_probe_costs_a_minute_of_spot_and_a_refused_one_nothing(trace)
 
 def test_each_on_demand_price_is_its_zones_own(trace):
     zones = [trace("000", on_demand=3.0), trace("000", on_demand=5.0, zone="us-west-2a")]
-    assert run(Script(t0=[Launch(1, ON_DEMAND)]), zones, job(zones, 1.0, 3.0)).cost_usd == pytest.approx(5.0)
+    assert run(Script(t0=[LaunchInstance(1, ON_DEMAND)]), zones, job(zones, 1.0, 3.0)).cost_usd == pytest.approx(5.0)
 
 
 def test_work_that_ends_after_the_deadline_is_a_miss(trace):
     zones = [trace("1111")]
     assert run(Script(), zones, job(zones, 1.0, 3.0)).missed
-    late = run(Script(t2=[Launch(0, SPOT)]), zones, job(zones, 1.0, 3.2))
+    late = run(Script(t2=[LaunchInstance(0, SPOT)]), zones, job(zones, 1.0, 3.2))
     assert late.missed
-    assert not run(Script(t2=[Launch(0, SPOT)]), zones, job(zones, 1.0, 3.5)).missed
+    assert not run(Script(t2=[LaunchInstance(0, SPOT)]), zones, job(zones, 1.0, 3.5)).missed
 
 
 def test_stopping_ends_the_bill(trace):
     zones = [trace("11111")]
-    out = run(Script(t0=[Launch(0, SPOT)], t1=[Stop()]), zones, job(zones, 2.0, 5.0))
+    out = run(Script(t0=[LaunchInstance(0, SPOT)], t1=[StopInstance()]), zones, job(zones, 2.0, 5.0))
     assert out.missed
     assert out.cost_usd == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("action", [Launch(1, SPOT), Launch(0, "reserved"), Probe(-1), "spot"])
+@pytest.mark.parametrize("action", [LaunchInstance(1, SPOT), LaunchInstance(0, "reserved"), ProbeZone(-1), "spot"])
 def test_what_there_is_not_is_refused_by_name(trace, action):
     zones = [trace("111")]
     with pytest.raises(SimulationError, match="asked for"):
@@ -110,7 +110,7 @@ def test_what_there_is_not_is_refused_by_name(trace, action):
 def test_a_policy_that_never_settles_is_stopped(trace):
     zones = [trace("000")]
     with pytest.raises(SimulationError, match="without settling"):
-        run(Script(t0=[Launch(0, SPOT)] * 2000), zones, job(zones, 1.0, 3.0))
+        run(Script(t0=[LaunchInstance(0, SPOT)] * 2000), zones, job(zones, 1.0, 3.0))
 
 
 def test_a_trace_shorter_than_the_deadline_is_refused(trace):
@@ -122,9 +122,9 @@ def test_a_trace_shorter_than_the_deadline_is_refused(trace):
 def test_peers_do_what_their_rule_says(trace):
     zones = [trace("100010000000")]
     j = job(zones, 4.0, 12.0)
-    assert run(OnDemand(), zones, j).on_demand_h == 4.0
+    assert run(OnDemandOnly(), zones, j).on_demand_h == 4.0
     assert run(Retries(), zones, j).missed
-    greedy = run(Greedy(), zones, j)
+    greedy = run(SpotUntilLate(), zones, j)
     assert (greedy.missed, greedy.spot_h) == (False, 2.0)
     stays, comes_back = run(Fallback(), zones, j), run(FallbackAndBack(), zones, j)
     assert (stays.spot_h, comes_back.spot_h) == (1.0, 2.0)

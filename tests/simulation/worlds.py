@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from agent.model.needs import Needs
-from agent.simulate.trace import Trace
-from agent.simulate.workflow import Job, Task, Workflow, ordered
-from agent.simulate.world import Supply
+from agent.simulate.workflows.trace import CapacityTrace
+from agent.simulate.workflows.workflow import Job, Workflow, WorkflowTask, ordered
+from agent.simulate.workflows.world import Supply
 from tests.values import HOUR, MINUTE, pool
 
 STARTUP = 5 * MINUTE
@@ -15,7 +15,7 @@ def flow(*tasks: tuple[str, int, tuple[str, ...]], checkpoint_ms: int | None = N
     """Tasks (id, minutes, parents); a class each."""
     needs = Needs(interruptible=True, checkpoint_ms=checkpoint_ms)
     return ordered(
-        "flow", (Task(id=id, task_class=id, run_ms=minutes * MINUTE, parents=parents, needs=needs) for id, minutes, parents in tasks)
+        "flow", (WorkflowTask(id=id, task_class=id, run_ms=minutes * MINUTE, parents=parents, needs=needs) for id, minutes, parents in tasks)
     )  # fmt: skip
 
 
@@ -33,5 +33,5 @@ def on_demand(**changes: object) -> Supply:
 def spot(*capacity: int, name: str = "spot", step_ms: int = 10 * MINUTE, **changes: object) -> Supply:
     """Capacity a step; its last value holds for two days."""
     steps = (*capacity, *([capacity[-1]] * (48 * HOUR // step_ms)))
-    trace = Trace(name=name, step_ms=step_ms, capacity=steps, usd_micros_per_hour=(360_000,) * len(steps))
+    trace = CapacityTrace(name=name, step_ms=step_ms, capacity=steps, usd_micros_per_hour=(360_000,) * len(steps))
     return Supply(pool=pool(name, "spot", 0.36, startup_ms=STARTUP, max_workers=100, **changes), trace=trace)

@@ -1,4 +1,4 @@
-"""pools.yaml, weather, selectors, prices."""
+"""pools.yaml, spot traces, selectors, prices."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from agent.errors import PoolError
+from agent.errors import PoolError, TraceError
 from agent.model.pools import PriceStep, Selector, pool_of
-from agent.pools import declared, weather
+from agent.pools import declared, spot_trace
 from tests.conftest import ROOT
 from tests.values import HOUR, pool
 
@@ -21,10 +21,10 @@ def read(tmp_path, text):
     return declared.read(file)
 
 
-def test_the_shipped_pools_and_weather_are_good():
+def test_the_shipped_pools_and_traces_are_good():
     said = declared.read(ROOT / "deployments/pools.yaml")
     assert [p.kind for p in said.pools] == ["spot", "on-demand", "gpu"]
-    assert said.weather["spot"].available[0] == 1
+    assert said.spot_traces["spot"].available[0]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_shipped_pools_and_weather_are_good():
         ("market: on-demand, worker: {cpus: 2, memory: 4 GiB}, price: 1, workers: {min: 3, max: 2}", "workers.min 3 is above"),
         (GOOD + ", interruptions_per_hour: 1", "an on-demand pool is not interrupted"),
         (GOOD + ", colour: red", "pool 'p'.*colour.*unknown field"),
-        ("market: spot, worker: {cpus: 2, memory: 4 GiB}, workers: {max: 2}, provider: local, weather: none.json", "weather file.*cannot be read"),
+        ("market: spot, worker: {cpus: 2, memory: 4 GiB}, workers: {max: 2}, provider: local, spot_trace: none.json", "pool 'p'.*spot trace.*none.json cannot be read"),
     ],
 )  # fmt: skip
 def test_a_wrong_pool_is_refused_with_file_pool_and_field(tmp_path, pool, says):
@@ -95,22 +95,25 @@ def test_a_worker_belongs_to_the_first_pool_that_selects_it_else_to_default():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"available": [1]}, "available"), ({"available": [0, 0, 0]}, "0 at every tick"), ({"usd_per_hour": [1, 2]}, "as many"),
-        ({"seconds_per_tick": 0}, "seconds_per_tick"), ({"usd_per_hour": [1, -2, 1]}, "usd_per_hour"),
+        ({"available": [1]}, "available"), ({"available": [0, 0, 0]}, "0 at every sample"),
+        ({"spot_usd_per_hour": [1, 2]}, "one of each"), ({"play": {"seconds_per_sample": 0}}, "play.seconds_per_sample"),
+        ({"spot_usd_per_hour": [1, -2, 1]}, r"spot_usd_per_hour\[1\]"), ({"play": {"spead": 2}}, "play.spead"),
     ],
 )  # fmt: skip
-def test_a_wrong_weather_file_is_refused_by_field(tmp_path, change, says):
-    file = tmp_path / "weather.json"
+def test_a_wrong_spot_trace_is_refused_by_field(tmp_path, change, says):
+    file = tmp_path / "trace.json"
     file.write_text(
-        json.dumps({"source": "s", "seconds_per_tick": 1, "available": [1, 0, 1], "usd_per_hour": [1, 1, 1], **change})
+        json.dumps({"zone": "z", "gap_seconds": 60, "available": [1, 0, 1], "spot_usd_per_hour": [1, 1, 1], **change})
     )
-    with pytest.raises(PoolError, match=says):
-        weather.read(file)
+    with pytest.raises(TraceError, match=says):
+        spot_trace.played(file)
 
 
-def test_weather_is_played_tick_by_tick_and_again_from_its_start():
-    sky = weather.Weather(source="s", seconds_per_tick=2, available=[1, 0], usd_per_hour=[0.1, 0.2])
-    assert [sky.at(t) for t in (0, 1.9, 2, 3.9, 4)] == [
+def test_a_trace_is_played_sample_by_sample_and_again_from_its_start():
+    found = {"zone": "z", "gap_seconds": 120, "available": [1, 0], "spot_usd_per_hour": [0.1, 0.2]}
+    trace = spot_trace.of({**found, "play": {"seconds_per_sample": 2}}, "here")
+    assert trace.speed == 60
+    assert [trace.at(t) for t in (0, 1.9, 2, 3.9, 4)] == [
         (True, 100_000),
         (True, 100_000),
         (False, 200_000),
