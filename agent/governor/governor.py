@@ -417,6 +417,7 @@ class Governor:
         self.note(Note(kind="answer", body=body, actor=actor))
         for group in body["groups"]:
             self.state.groups.answers.setdefault(group, Answers()).take(body)
+        self.state.dirty = True
 
 
 def _worth_writing(entry: Entry) -> bool:

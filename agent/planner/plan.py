@@ -275,7 +275,12 @@ class _Draft:
         room.claimed += remaining
         room.claimed_ms += remaining * mean
         state, now = room.state, self.snapshot.now_ms
-        if best.waits_for == "capacity":
+        if state.fault and not (room.free or state.starting):
+            why, release = (
+                f"launches in {best.pool} fail: {state.fault}",
+                f"a launch in {best.pool}; next attempt in {show_ms(max(0, state.retry_ms - now))}",
+            )
+        elif best.waits_for == "capacity":
             why, release = (
                 f"all {len(room.free)} workers of {best.pool} are busy",
                 f"a slot of {best.pool}, expected in {show_ms(best.wait_ms)}",

@@ -7,94 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from agent.governor.governor import Governor
-from agent.governor.rulebook import Rulebook
 from agent.ledger import schema as t
-from agent.ledger.ledger import Ledger
-from agent.ledger.verify import Report, verify
-from agent.model import codec
-from agent.model.snapshot import Policy
 from agent.scheduler import protocol as p
-from agent.state import events
-from tests.values import MINUTE, pool
-
-SPOT, SAFE = pool("spot", "spot", 0.02, provider=None), pool(usd=3.6, provider=None)
-
-
-class Rig:
-    """A governor whose extension says yes, and remembers what it was told."""
-
-    def __init__(self, folder):
-        self.now = 1_000_000
-        (folder / "rules.yaml").write_text("rules: []\n")
-        self.ledger = Ledger(f"sqlite:///{folder}/ledger.db", "test")
-        self.governor = Governor(
-            scheduler="tcp://nowhere", ledger=self.ledger, pools=(SPOT, SAFE), budgets=(), rulebook=Rulebook([folder / "rules.yaml"]),
-            policy=Policy(), providers={}, mode="govern", holder="test", clock=lambda: self.now,
-        )  # fmt: skip
-        self.told, self.joined, self.gone = [], [], set()
-        self.governor.scheduler_client.call = self.ask
-
-    async def ask(self, handler, **said):
-        self.told.append(said)
-        if handler == "orc_snapshot":
-            return {
-                "ack": 9,
-                "ready": [("work-1", 0, 0, self.now, ())],
-                "workers": [w for w in self.joined if w["name"] not in self.gone],
-            }
-        return {
-            "bound": [
-                [None if f"{bind['pool']}-0" in self.gone else f"tcp://{bind['pool']}"] * len(bind["keys"])
-                for bind in said.get("binds", ())
-            ]
-        }
-
-    def say(self, *delta):
-        self.governor._do(events.apply(self.governor.state, delta, self.now))
-        assert self.governor.state.faults() == []
-
-    def join(self, name):
-        worker = {"address": f"tcp://{name}", "name": f"{name}-0", "pool": name, "slots": 1, "memory_mib": 4096}
-        self.joined.append({**worker, "resources": {}, "draining": False, "paused": False, "host": ""})
-        self.say(p.JOINED, self.joined[-1])
-
-    def spec(self, **needs):
-        run = {"flow_run": "f", "root_run": "r"}
-        self.say(p.SPECIFIED, 0, {"prefix": "work", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}})
-
-    async def run_out(self, mib):
-        """A task is bound with so much memory, runs out of it, and is decided anew."""
-        await self.governor.take()
-        self.spec(memory_mib=mib)
-        self.join("on-demand")
-        self.say(p.READY, "work-1", 0, 0, self.now)
-        await self.round()
-        self.say(p.ENDED, "work-1", p.STARVED, "tcp://on-demand", 0, 0, 0, ())
-        self.say(p.READY, "work-1", 0, 0, self.now)
-        await self.round(1)
-
-    async def round(self, seconds=0.0):
-        self.now += round(1000 * seconds)
-        await self.governor._round()
-
-    def history(self):
-        """Verb and reason of each decision, oldest first."""
-        with self.ledger.engine.connect() as db:
-            rows = db.execute(t.decision.select().order_by(t.decision.c.id)).all()
-        return [(row.verb, codec.decode(dict, self.ledger.decision_body(row.body))["reason"]) for row in rows]
-
-    def outcomes(self):
-        with self.ledger.engine.connect() as db:
-            return [t.RESULTS[row.result] for row in db.execute(t.outcome.select().order_by(t.outcome.c.placement))]
+from tests.unit.rig import SPOT, Rig
+from tests.values import MINUTE
 
 
 @pytest.fixture
 def rig(tmp_path):
     made = Rig(tmp_path)
     yield made
-    assert [fault.what for fault in verify(made.ledger, Report(), replay=True)] == []
-    made.ledger.close()
+    made.end()
 
 
 def test_a_task_that_takes_too_long_is_moved_at_its_checkpoint_once_a_cheaper_worker_is_there(rig):
@@ -140,14 +63,10 @@ def test_a_class_that_ran_out_of_memory_is_given_more_also_by_the_next_governor(
         rig.say(p.ENDED, "work-1", "done", "tcp://on-demand", rig.now, rig.now + 10, 0)
         await rig.round(1)
         assert rig.outcomes() == ["out of memory", "done"]
-        heir = Rig.__new__(Rig)
-        heir.__dict__.update(rig.__dict__)
-        heir.governor = Governor(
-            scheduler="tcp://nowhere", ledger=rig.ledger, pools=(SPOT, SAFE), budgets=(), rulebook=Rulebook([tmp_path / "rules.yaml"]),
-            policy=Policy(), providers={}, mode="govern", holder="heir", clock=lambda: rig.now + 60_000,
-        )  # fmt: skip
-        assert await heir.governor.take()
-        assert heir.governor.state.statistics.oom_mib == {"work": 512}
+        rig.now += 60_000
+        heir = rig.new("heir")
+        assert await heir.take()
+        assert heir.state.statistics.oom_mib == {"work": 512}
 
     asyncio.run(story())
 
