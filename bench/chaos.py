@@ -389,7 +389,7 @@ def run(
         until(lambda: not home.workers() and not lease_seconds(ledger)[1], 60)
         lived = lives.total()
         leased, open_leases = lease_seconds(ledger)
-        causes = Counter(lease.cause.partition(": no ")[0] for lease in ledger.leases())
+        causes = Counter(str(lease.end or "open") for lease in ledger.leases())
         unsettled, wrong, counted = ends(ledger, tasks)
         faulty = [fault.what for fault in verify(ledger, Report(), replay=True)]
         ledger.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.ledger.ledger import Ledger
-from agent.model.plans import Decision, Estimate, Option
+from agent.model.plans import Decision, Estimate, Option, RuleWord
 from agent.model.records import Decided, Ended, Entry, Lease, Placed, Run
 
 RUN, HOLD = "0a1b2c3d-0000-4000-8000-000000000001", "5f2e7c1d9a00"
@@ -88,7 +88,7 @@ def fill(folder: Path, names: Sequence[str], chain: str = "local", decisions: in
         name = names[number % len(names)]
         decision = Decision(
             group=HOLD, task_class=name, name=name, root_run=RUN, flow_run=RUN, verb="bind", pool="spot",
-            reason=f"spot for {name}", options=(spot, safe), verdicts=(f"{name} (prefer): {name}",),
+            reason=f"spot for {name}", options=(spot, safe), verdicts=(RuleWord(rule=name, verb="prefer", reason=name),),
         )  # fmt: skip
         lease = Lease(
             id=1, pool="spot", kind="spot", worker="spot-0", asked_ms=0, granted_ms=1, ready_ms=2, cause=name,

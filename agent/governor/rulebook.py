@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from agent.model import codec
 from agent.model.units import usd_micros
-from agent.model.verdicts import Verb, Verdict
+from agent.model.verdicts import RuleVerb, Verdict
 from agent.state.groups import Judge
 from agent.state.task_specs import Facts
 from rules import schema
@@ -176,7 +176,7 @@ def made(rules: schema.RuleSet) -> Rules:
         return tuple(
             Verdict(
                 rule=said.rule,
-                verb=cast(Verb, said.verb),
+                verb=cast(RuleVerb, said.verb),
                 reason=said.reason,
                 select=said.select,
                 above_usd_micros=usd_micros(said.above_usd) if said.above_usd is not None else None,

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from agent.errors import LedgerPartError
 from agent.ledger.ledger import Ledger
-from agent.model import codec
+from agent.model import stored_decisions
 from agent.model.plain_text import printable
 from agent.model.plans import Decision
 
@@ -42,6 +42,6 @@ def why(error: Exception) -> str:
 def decision_of(ledger: Ledger, digest: bytes, id: int) -> Decision | str:
     """A decision by the digest of its body, or the sentence that says why it cannot be read."""
     try:
-        return codec.decode(Decision, ledger.decision_body(digest))
+        return stored_decisions.read(ledger.decision_body(digest))
     except UNREADABLE as error:
         return f"decision {id} cannot be read: {why(error)}"

@@ -135,7 +135,7 @@ def _decision(ledger: Ledger, made: Projection, record: Record, row: Any) -> Non
         )  # fmt: skip
     id = made.node(
         "OrcDecision", made.id_of(row.id), scheduler=made.scheduler, at_ms=record.at_ms, verb=said.verb, task_class=said.task_class,
-        name=said.name, reason=said.reason, verdicts=list(said.verdicts), approved_by=said.approved_by,
+        name=said.name, reason=said.reason, verdicts=[str(word) for word in said.verdicts], approved_by=said.approved_by,
     )  # fmt: skip
     if (run := _run(made, row)) is not None:
         made.relation("OrcDecision", id, "ORC_FOR_RUN", "OrcFlowRun", run)

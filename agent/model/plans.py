@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.model.verdicts import RuleVerb
+
 HoldReason = Literal["inputs", "capacity", "launch", "spot", "approval", "budget", "rejected"]
 Verb = Literal["bind", "wait", "ask", "refuse", "move", "leave"]
+#: tests of a pool, in the order of `planner.feasible`; "": it passes
+Block = Literal["", "gpu", "cpus", "memory", "resources", "market", "rule", "override", "no workers"]
 Source = Literal["history", "class history", "author", "prior"]
 
 
@@ -33,8 +37,11 @@ class Option:
 
     pool: str
     kind: str
-    #: "" when the pool is feasible, else why not
+    #: "" when the pool is feasible, else why not, in words
     why_not: str = ""
+    #: the test that it fails, and the rule, where that is a rule's; "": none, or it was decided by an older planner
+    block: Block = ""
+    block_rule: str = ""
     estimate: Estimate | None = None
     #: tasks it can take now
     room: int = 0
@@ -79,6 +86,18 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleWord:
+    """What one rule said of a group, as a decision keeps it."""
+
+    rule: str
+    verb: RuleVerb
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.rule} ({self.verb}): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What was decided for a group, and everything it was decided from."""
 
@@ -98,8 +117,10 @@ class Decision:
     #: what the deadline leaves, ms, and what a minute of a task's delay is worth by it, micro-dollars; None: no deadline
     slack_ms: int | None = None
     minute_usd_micros: int | None = None
-    #: RULE: reason, for every verdict
-    verdicts: tuple[str, ...] = ()
+    #: what each rule said
+    verdicts: tuple[RuleWord, ...] = ()
+    #: the rule that asks a person; ""
+    asked_by: str = ""
     approved_by: str | None = None
     overridden: bool = False
 

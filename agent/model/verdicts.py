@@ -7,7 +7,7 @@ from typing import Literal
 
 from agent.model.pools import Pool
 
-Verb = Literal["forbid", "require", "prefer", "escalate"]
+RuleVerb = Literal["forbid", "require", "prefer", "escalate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,7 @@ class Verdict:
     """A rule's word: a verb and the pools it is about."""
 
     rule: str
-    verb: Verb
+    verb: RuleVerb
     reason: str
     #: (field, values): kind, market, pool, gpu_model, or label.NAME; a pool is selected when every field is among its values
     select: tuple[tuple[str, tuple[str, ...]], ...] = ()

@@ -8,7 +8,7 @@ from agent.model.plain_text import printable
 from agent.model.plans import Decision, Option
 from agent.model.snapshot import Group, PoolState
 from agent.model.units import show_mib, show_ms, show_usd
-from agent.planner.feasible import distance, why_not
+from agent.planner.feasible import blocked, distance
 
 
 def in_short(group: Group, ranked: Sequence[Option], slack_ms: int | None = None) -> str:
@@ -89,7 +89,11 @@ def nearest(group: Group, states: Sequence[PoolState]) -> str:
     if not states:
         return f"{group.name} cannot run: no worker pool is declared and no worker is there; declare one in pools.yaml"
     best = min(states, key=lambda s: (distance(group, s), s.pool.name))
-    return f"{group.name} cannot run in any pool; nearest is {best.pool.name} ({best.pool.shown_size}): {why_not(group, best)}"
+    why = blocked(group, best)
+    return (
+        f"{group.name} cannot run in any pool; nearest is {best.pool.name} ({best.pool.shown_size}): "
+        f"{why.text if why is not None else 'nothing keeps it from there'}"
+    )
 
 
 def read_aloud(decision: Decision) -> str:

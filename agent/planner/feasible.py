@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
+from agent.model.plans import Block
 from agent.model.pools import Pool
 from agent.model.snapshot import Group, PoolState
 from agent.model.units import show_mib
 from agent.model.verdicts import Verdict
 
 Test = Callable[[Group, PoolState], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Why a pool cannot run a group: the test that it fails, in words, and by which rule."""
+
+    test: Block
+    text: str
+    rule: str = ""
 
 
 def gpus_taken(group: Group, pool: Pool) -> int:
@@ -84,28 +95,29 @@ def _limits(_: Group, state: PoolState) -> str:
 
 
 #: in the order people would ask; the first that answers is the reason
-TESTS: tuple[Test, ...] = (
-    _gpu,  # what can never change comes first
-    _cpus,
-    _memory,
-    _resources,
-    _market,  # then what its author said
-    _rules,  # then what people wrote
-    _override,
-    _limits,  # then what is there
+TESTS: tuple[tuple[Block, Test], ...] = (
+    ("gpu", _gpu),  # what can never change comes first
+    ("cpus", _cpus),
+    ("memory", _memory),
+    ("resources", _resources),
+    ("market", _market),  # then what its author said
+    ("rule", _rules),  # then what people wrote
+    ("override", _override),
+    ("no workers", _limits),  # then what is there
 )
 #: tests whose answer means that no wait and no other rule would help
 PHYSICAL: tuple[Test, ...] = (_gpu, _cpus, _memory, _resources)
 
 
-def why_not(group: Group, state: PoolState) -> str:
-    """The first reason why the group cannot run in the pool, or ""."""
-    for test in TESTS:
+def blocked(group: Group, state: PoolState) -> Blocked | None:
+    """The first reason why the group cannot run in the pool."""
+    for name, test in TESTS:
         if answer := test(group, state):
-            return answer
-    return ""
+            verdict = against(group.verdicts, state.pool) if name == "rule" else None
+            return Blocked(name, answer, verdict.rule if verdict is not None else "")
+    return None
 
 
 def distance(group: Group, state: PoolState) -> int:
     """How many of the tests the pool fails: the least is the nearest pool."""
-    return sum(bool(test(group, state)) for test in TESTS)
+    return sum(bool(test(group, state)) for _, test in TESTS)

@@ -15,15 +15,17 @@ from agent.model.plans import (
     Option,
     Plan,
     Refuse,
+    RuleWord,
     Verb,
     Wait,
     Withdraw,
 )
+from agent.model.pools import DEFAULT
 from agent.model.snapshot import Budget, Group, PoolState, Running, Snapshot
 from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.estimate import estimate, statistics_of
 from agent.planner.explain import in_short, nearest, past
-from agent.planner.feasible import PHYSICAL, why_not
+from agent.planner.feasible import PHYSICAL, blocked
 from agent.planner.moving import back_to_spot, too_slow
 from agent.planner.rank import option, order, slots_of, tasks_ahead
 from agent.planner.room import Room, share
@@ -133,10 +135,14 @@ class _Draft:
         if group.losses > self.snapshot.policy.max_losses:
             why = f"{group.losses} workers died under it without notice; it may be what kills them (ORC_MAX_LOSSES)"
             return self._never(group, ranked, why)
-        if ask := self._asks(group, ranked[0], remaining):
-            return self._hold(
-                group, ranked, remaining, "ask", "approval", ask, f"orc approve {group.id[:12]} (or orc reject)"
+        rule, ask = self._asks(group, ranked[0], remaining)
+        if rule:
+            release = f"orc approve {group.id[:12]} (or orc reject)"
+            decision = self._decide(group, ranked, "ask", ask, release, asked_by=rule)
+            self.waits.append(
+                Wait(group=group.id, count=remaining, reason="approval", why=ask, release=release, decision=decision)
             )
+            return 0
         while remaining:
             best = ranked[0]
             if not best.room:
@@ -153,7 +159,6 @@ class _Draft:
                         group,
                         ranked,
                         remaining,
-                        "wait",
                         "budget",
                         short,
                         "a reservation that is settled, or a larger budget",
@@ -173,7 +178,7 @@ class _Draft:
         safe = [
             self._guess(group, name)
             for name, room in self.rooms.items()
-            if room.state.pool.market == "on-demand" and not why_not(group, room.state)
+            if room.state.pool.market == "on-demand" and blocked(group, room.state) is None
         ]
         market = self.market if safe else replace(self.market, both=False)
         best = min(safe, key=lambda guess: guess.high_ms, default=None) or self._guess(group, "")
@@ -197,7 +202,8 @@ class _Draft:
             self.guesses[key] = estimate(group, key[1], self.statistics, self.snapshot.policy.deadline_sigmas)
         return self.guesses[key]
 
-    def _asks(self, group: Group, best: Option, remaining: int) -> str:
+    def _asks(self, group: Group, best: Option, remaining: int) -> tuple[str, str]:
+        """The rule that asks a person about these tasks in the pool, and what it asks; ("", "")."""
         pool, usd = self.rooms[best.pool].state.pool, best.usd_micros * remaining
         for verdict in group.verdicts:
             if verdict.verb != "escalate" or not verdict.selects(pool):
@@ -207,8 +213,9 @@ class _Draft:
             covered = group.approved_usd_micros is None or usd <= group.approved_usd_micros
             if verdict.rule in group.approved and best.pool in group.approved_pools and covered:
                 continue
-            return f"rule {verdict.rule} asks a person: {verdict.reason} ({remaining} tasks on {best.pool}, about {show_usd(usd)})"
-        return ""
+            about = f"{remaining} tasks on {best.pool}, about {show_usd(usd)}"
+            return verdict.rule, f"rule {verdict.rule} asks a person: {verdict.reason} ({about})"
+        return "", ""
 
     def _reserve(self, group: Group, best: Option, count: int) -> tuple[int, int, str]:
         """Tasks the budget covers, the reservation of each, and why none, if none."""
@@ -296,7 +303,7 @@ class _Draft:
                 f"a worker of {best.pool} is starting",
                 f"a worker of {best.pool}, expected in {show_ms(best.wait_ms)}",
             )
-        self._hold(group, ranked, remaining, "wait", best.waits_for or "capacity", why, release)
+        self._hold(group, ranked, remaining, best.waits_for or "capacity", why, release)
 
     def _look(self, left_ms: int) -> None:
         """The plan changes by itself when this time is over."""
@@ -304,12 +311,9 @@ class _Draft:
             at = self.snapshot.now_ms + left_ms + 1
             self.look_ms = at if self.look_ms is None else min(self.look_ms, at)
 
-    def _hold(
-        self, group: Group, ranked: list[Option], count: int, verb: Verb, reason: HoldReason, why: str, release: str
-    ) -> int:
-        asks = verb == "ask"
-        text = why if asks else f"{in_short(group, ranked, self.urgencies[group.id].slack_ms)}; {why}"
-        decision = self._decide(group, ranked, "ask" if asks else "wait", text, release)
+    def _hold(self, group: Group, ranked: list[Option], count: int, reason: HoldReason, why: str, release: str) -> int:
+        text = f"{in_short(group, ranked, self.urgencies[group.id].slack_ms)}; {why}"
+        decision = self._decide(group, ranked, "wait", text, release)
         self.waits.append(Wait(group=group.id, count=count, reason=reason, why=why, release=release, decision=decision))
         return 0
 
@@ -317,13 +321,9 @@ class _Draft:
         """No pool is feasible now: refuse what never can be, hold what a launch or a person may still change."""
         possible = [room.state for room in self.rooms.values() if not any(test(group, room.state) for test in PHYSICAL)]
         why = nearest(group, [room.state for room in self.rooms.values()])
-        if (
-            self.rooms
-            and possible
-            and all("no workers and may launch none" in why_not(group, s) or s.pool.name == "default" for s in possible)
-        ):
+        if self.rooms and possible and all(s.pool.name == DEFAULT or _only_lacks_workers(group, s) for s in possible):
             return self._hold(
-                group, ranked, remaining, "wait", "capacity", f"no pool has workers: {why}", "a worker that joins"
+                group, ranked, remaining, "capacity", f"no pool has workers: {why}", "a worker that joins"
             )
         decision = self._decide(group, ranked, "refuse", why)
         self.refusals.append(Refuse(group=group.id, why=why, decision=decision))
@@ -334,7 +334,9 @@ class _Draft:
         self.refusals.append(Refuse(group=group.id, why=why, decision=decision, rejected=rejected))
         return 0
 
-    def _decide(self, group: Group, ranked: list[Option], verb: Verb, reason: str, release: str = "") -> int:
+    def _decide(
+        self, group: Group, ranked: list[Option], verb: Verb, reason: str, release: str = "", asked_by: str = ""
+    ) -> int:
         best = ranked[0] if ranked and not ranked[0].why_not else None
         urgent, before = self.urgencies[group.id], past(group)
         self.decisions.append(
@@ -349,7 +351,8 @@ class _Draft:
                 reason=f"{reason}; {before}" if before else reason,
                 release=release,
                 options=tuple(ranked),
-                verdicts=tuple(f"{v.rule} ({v.verb}): {v.reason}" for v in group.verdicts),
+                verdicts=tuple(RuleWord(rule=v.rule, verb=v.verb, reason=v.reason) for v in group.verdicts),
+                asked_by=asked_by,
                 approved_by=group.approved_by,
                 overridden=group.override is not None,
                 slack_ms=urgent.slack_ms,
@@ -388,7 +391,7 @@ class _Draft:
         spot, why = found
         room, group = self.rooms[spot.pool], task.group
         # it does not leave to wait for a person or for money
-        if self._asks(group, spot, 1) or (group.needs.budget is not None and self._reserve(group, spot, 1)[2]):
+        if self._asks(group, spot, 1)[0] or (group.needs.budget is not None and self._reserve(group, spot, 1)[2]):
             return
         run_ms = max(1, spot.run_ms)
         if spot.room:
@@ -468,6 +471,11 @@ class _Coming:
         if self.soonest_ms is not None and self.soonest_ms - now_ms > max(state.startup_ms, 1):
             return f", and no task is ready before {show_ms(self.soonest_ms - now_ms)}"
         return ""
+
+
+def _only_lacks_workers(group: Group, state: PoolState) -> bool:
+    why = blocked(group, state)
+    return why is not None and why.test == "no workers"
 
 
 def _slack(urgent: Urgency) -> int:

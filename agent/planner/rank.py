@@ -13,7 +13,7 @@ from agent.model.snapshot import Group, Policy
 from agent.model.units import MS_PER_HOUR, cost_micros
 from agent.model.verdicts import Verdict
 from agent.planner.estimate import interrupted
-from agent.planner.feasible import why_not
+from agent.planner.feasible import blocked
 from agent.planner.room import Room, share, small
 from agent.planner.slack import AWAY_MS, Market, Urgency
 
@@ -53,8 +53,8 @@ def option(
     worth: the shadow price of the deadline, or the policy's price of delay when there is none.
     """
     state, pool = room.state, room.state.pool
-    if reason := why_not(group, state):
-        return Option(pool=pool.name, kind=pool.shown_kind, why_not=reason)
+    if (why := blocked(group, state)) is not None:
+        return Option(pool=pool.name, kind=pool.shown_kind, why_not=why.text, block=why.test, block_rule=why.rule)
     ahead = tasks_ahead(group, room, guess.median_ms, guess.n, policy)
     fits = room.tasks(group, ahead, remaining)
     mean, high = max(1, guess.mean_ms - group.done_ms), max(1, guess.high_ms - group.done_ms)

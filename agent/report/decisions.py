@@ -12,7 +12,7 @@ from agent.errors import LedgerPartError
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.unreadable import UNREADABLE, why
-from agent.model import codec
+from agent.model import stored_decisions
 from agent.model.plans import Decision
 
 
@@ -106,7 +106,7 @@ def _read(id: int, seq: int, at_ms: int, body: bytes | None) -> RecordedDecision
     try:
         if body is None:
             raise LedgerPartError("its body is missing from the ledger")
-        return RecordedDecision(id=id, at_ms=at_ms, decision=codec.decode(Decision, zlib.decompress(body)))
+        return RecordedDecision(id=id, at_ms=at_ms, decision=stored_decisions.read(zlib.decompress(body)))
     except UNREADABLE as error:
         told = f"decision {id} in record {seq} cannot be read: {why(error)}"
         return RecordedDecision(id=id, at_ms=at_ms, decision=None, unreadable=told)

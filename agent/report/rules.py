@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,9 +23,6 @@ logger = logging.getLogger("orc.report")
 
 #: records read at once
 _PAGE = 500
-_VERDICT = re.compile(r"(.+?) \((forbid|require|prefer|escalate)\): ", re.DOTALL)
-_KEPT = re.compile(r"rule (.+?) (?:forbids it|requires another): ", re.DOTALL)
-_ASKS = re.compile(r"rule (.+?) asks a person: ", re.DOTALL)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,11 +79,11 @@ def did(ledger: Ledger, since_ms: int, names: Iterable[str] = ()) -> list[RuleDi
         for rule in _kept_from(made, row.said):
             if row.said.verb != "refuse":
                 kept.setdefault(row.seq, []).append((row, rule))
-        if row.said.verb == "ask" and (found := _ASKS.match(row.said.reason)):
-            asked.setdefault((found[1], row.said.group), row.at_ms)
+        if row.said.verb == "ask" and row.said.asked_by:
+            asked.setdefault((row.said.asked_by, row.said.group), row.at_ms)
     for decision, tasks in _placements(ledger, since_ms).items():
-        for rule, _ in _verdicts(decision):
-            _of(made, rule).placements += tasks
+        for word in decision.verdicts:
+            _of(made, word.rule).placements += tasks
     for snapshot, seq in _snapshots(ledger, kept):
         for row, rule in kept[seq]:
             _counterfactual(made[rule], row.said, snapshot)
@@ -99,14 +95,10 @@ def _of(made: dict[str, RuleDid], rule: str) -> RuleDid:
     return made.setdefault(rule, RuleDid(rule=rule))
 
 
-def _verdicts(said: Decision) -> list[tuple[str, str]]:
-    return [(found[1], found[2]) for text in said.verdicts if (found := _VERDICT.match(text))]
-
-
 def _spoke(made: dict[str, RuleDid], said: Decision) -> None:
-    for rule, verb in _verdicts(said):
-        entry = _of(made, rule)
-        entry.verb, entry.decisions = verb, entry.decisions + 1
+    for word in said.verdicts:
+        entry = _of(made, word.rule)
+        entry.verb, entry.decisions = word.verb, entry.decisions + 1
     chosen = next((entry for entry in said.options if entry.pool == said.pool), None)
     for rule in chosen.preferred_by if chosen is not None else ():
         _of(made, rule).preferred[said.pool or ""] += 1
@@ -116,9 +108,9 @@ def _kept_from(made: dict[str, RuleDid], said: Decision) -> set[str]:
     """Rules that kept the tasks from a pool, counted."""
     rules = set()
     for entry in said.options:
-        if found := _KEPT.match(entry.why_not):
-            _of(made, found[1]).kept_from[entry.pool] += 1
-            rules.add(found[1])
+        if entry.block_rule:
+            _of(made, entry.block_rule).kept_from[entry.pool] += 1
+            rules.add(entry.block_rule)
     return rules
 
 
@@ -129,7 +121,7 @@ def _counterfactual(entry: RuleDid, said: Decision, snapshot: Snapshot) -> None:
         return
     best = _best(replace(group, verdicts=tuple(v for v in group.verdicts if v.rule != entry.rule)), snapshot)
     chosen = next((one for one in said.options if one.pool == said.pool), None)
-    kept = {one.pool for one in said.options if (found := _KEPT.match(one.why_not)) and found[1] == entry.rule}
+    kept = {one.pool for one in said.options if one.block_rule == entry.rule}
     if best is None or best.pool not in kept:
         return
     entry.would_be_best[best.pool] += 1

@@ -13,7 +13,7 @@ from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.unreadable import decision_of
 from agent.model import codec
-from agent.model.leases import Lease
+from agent.model.leases import EndCause, Lease
 from agent.model.plans import Decision
 from agent.model.pools import Pool
 from agent.model.units import cost_micros
@@ -232,7 +232,7 @@ def _leases(
         if lease.asked_ms > end:
             continue
         if lease.granted_ms is None:
-            refused += lease.cause.startswith("refused")
+            refused += lease.end == EndCause.REFUSED
             continue
         start, stop = max(lease.granted_ms, first_ask), min(lease.ended_ms or end, end)
         if stop <= start:

@@ -25,7 +25,7 @@ from agent.model.records import Run
 from agent.model.snapshot import Group, PoolState
 from agent.model.units import cost_micros
 from agent.model.verdicts import Verdict
-from agent.planner.feasible import against, why_not
+from agent.planner.feasible import against, blocked
 from agent.planner.room import share
 from agent.report.run import declared_pools
 from agent.state import task_specs as specs
@@ -150,7 +150,7 @@ def _cheapest(group: Group, verdicts: Sequence[Verdict], pools: Mapping[str, Poo
     left = [
         pool
         for pool in pools.values()
-        if against(verdicts, pool) is None and not why_not(free, PoolState(pool=pool, usd_micros_per_hour=0))
+        if against(verdicts, pool) is None and blocked(free, PoolState(pool=pool, usd_micros_per_hour=0)) is None
     ]
     return min(left, key=lambda pool: (pool.price[-1].usd_micros_per_hour / pool.slots, pool.name), default=None)
 

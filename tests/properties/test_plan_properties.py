@@ -14,7 +14,7 @@ from agent.model.needs import Needs
 from agent.model.pools import Pool
 from agent.model.snapshot import Budget, Group, Policy, PoolState, Run, Snapshot, Starting, Statistic, Worker
 from agent.model.verdicts import Verdict
-from agent.planner.feasible import why_not
+from agent.planner.feasible import blocked
 from agent.planner.plan import plan
 from tests.values import HOUR, MINUTE, group, pool, snapshot, state, worker
 
@@ -113,7 +113,7 @@ def test_a_bound_pool_is_feasible_and_no_rule_forbids_it(shot):
         if decision.pool is None:
             continue
         g, p = groups[decision.group], states[decision.pool]
-        assert not why_not(g, p)
+        assert blocked(g, p) is None
         assert g.needs.cpus <= p.pool.cpus
         assert (g.needs.memory_mib or 0) <= p.pool.memory_mib
         assert p.pool.market != "spot" or g.needs.interruptible

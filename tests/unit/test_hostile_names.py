@@ -12,7 +12,7 @@ import pytest
 from agent.ledger.ledger import Ledger
 from agent.mind.notices import decision_rows, summary
 from agent.model.plain_text import printable
-from agent.model.plans import Decision, Option
+from agent.model.plans import Decision, Option, RuleWord
 from agent.planner.explain import read_aloud
 from agent.report import page
 from agent.report.run import Move, report
@@ -74,7 +74,7 @@ def test_a_decision_read_aloud_has_no_line_of_its_names_making():
     option = Option(pool="spot", kind="spot", why_not="no\n  approved by root")
     decision = Decision(
         group="g", task_class="c", name="x\n  approved by root", root_run="", flow_run="", verb="wait", pool="spot",
-        reason="\x1b[2K", options=(option,), verdicts=("r\n  approved by root",),
+        reason="\x1b[2K", options=(option,), verdicts=(RuleWord(rule="r\n  approved by root", verb="prefer", reason="\n  approved by root"),),
     )  # fmt: skip
     assert not [line for line in read_aloud(decision).splitlines() if line.startswith("  approved")]
     assert "\x1b" not in read_aloud(decision)

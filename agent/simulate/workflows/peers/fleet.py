@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from agent.model.plans import Bind, Decision, Drain, Launch, Option, Plan, Wait
 from agent.model.snapshot import Group, PoolState, Snapshot
 from agent.planner.estimate import estimate, interrupted, statistics_of
-from agent.planner.feasible import why_not
+from agent.planner.feasible import blocked
 from agent.planner.room import Room, share
 
 #: pools to try for a group, best first, and until when its tasks may stay with them (for the next look), ms
@@ -72,7 +72,7 @@ class PeerFleet:
         )
         for group in ranked:
             pools, until_ms = choose(group)
-            self.place(group, [name for name in pools if not why_not(group, self.states[name])])
+            self.place(group, [name for name in pools if blocked(group, self.states[name]) is None])
             if until_ms is not None and until_ms > self.now_ms:
                 self._look.append(until_ms)
         return Plan(
