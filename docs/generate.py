@@ -96,7 +96,7 @@ def pools() -> str:
     """Fields of pools.yaml."""
     meaning = {
         "market": "`spot` (may be taken away) or `on-demand`", "worker": "size of one worker, below", "price": "dollars an hour of one worker, steps `[{since, usd_per_hour}]`, or [a name](../how-to/price-a-pool.md#by-name)",
-        "workers": "`{min, max}`", "startup": "from asking to the first task; billed; learned later", "min_billing": "the shortest time that is billed", "idle": "an idle worker is kept so long; one is idle when nothing runs there, whoever sent it",
+        "workers": "`{min, max}`; from none, workers are launched for tasks, and for whoever waits for workers (`client.wait_for_workers`, `scatter`)", "startup": "from asking to the first task; billed; learned later", "min_billing": "the shortest time that is billed", "idle": "an idle worker is kept so long; one is idle when nothing runs there, whoever sent it",
         "interruptions_per_hour": "declared hazard of spot; learned later", "labels": "zone, region, instance type, …; rules select by them", "resources": "Dask resources its workers offer",
         "selector": "which live workers belong to it, below; by default the name `POOL-*`", "provider": "`local` launches `dask worker` processes; without one its workers are only observed", "spot_trace": "the file of a local spot pool's trace of capacity and price",
     }  # fmt: skip

@@ -244,5 +244,8 @@ class Snapshot:
     usage: tuple[Usage, ...] = ()
     #: tasks that may be worth moving
     running: tuple[Running, ...] = ()
+    #: workers that somebody waits for without a task that could be held, in all, and who
+    wanted_workers: int = 0
+    wanted_why: str = ""
     #: runs are known by their graphs: what is not in `runs` is not known to come
     graphs: bool = False

@@ -61,6 +61,7 @@ def plan(snapshot: Snapshot) -> Plan:
             draft.place(group, group.ready)
     draft.move()
     draft.fleet()
+    draft.wanted()
     return Plan(
         decisions=tuple(draft.decisions),
         binds=tuple(draft.binds),
@@ -410,6 +411,7 @@ class _Draft:
         """End workers that have been idle too long, keep each pool's least number, withdraw from those that are going."""
         now, taken = self.snapshot.now_ms, {bind.pool for bind in self.binds}
         coming = _Coming.of(self.snapshot)
+        spare = self._workers() - self.snapshot.wanted_workers
         for name, room in self.rooms.items():
             state, pool = room.state, room.state.pool
             if len(room.free) < len(state.workers):
@@ -418,12 +420,29 @@ class _Draft:
                 continue
             alive = len(room.free) + len(state.starting)
             if alive > pool.min_workers and name not in taken and not room.claimed:
-                for since, idle, why in _idle(state, coming.unneeded(state, now), now)[: alive - pool.min_workers]:
+                most = min(alive - pool.min_workers, max(0, spare))
+                for since, idle, why in _idle(state, coming.unneeded(state, now), now)[:most]:
                     self.drains.append(Drain(pool=name, worker=idle, why=f"idle for {show_ms(now - since)}{why}"))
-                    alive -= 1
+                    alive, spare = alive - 1, spare - 1
             if alive + room.launching < pool.min_workers and (may := room.may_launch(now)):
                 room.launching += min(pool.min_workers - alive - room.launching, may)
                 self.launch_why.setdefault(name, f"the pool keeps {pool.min_workers}")
+
+    def _workers(self) -> int:
+        """Workers that take work or soon will, of all pools."""
+        return sum(room.workers for room in self.rooms.values())
+
+    def wanted(self) -> None:
+        """Launch what somebody waits for and no task is the cause of, where a worker costs least."""
+        missing = self.snapshot.wanted_workers - self._workers()
+        for room in sorted(
+            self.rooms.values(), key=lambda room: (room.state.usd_micros_per_hour, room.state.pool.name)
+        ):
+            count = min(missing, room.may_launch(self.snapshot.now_ms))
+            if count > 0:
+                room.launching += count
+                missing -= count
+                self.launch_why.setdefault(room.state.pool.name, self.snapshot.wanted_why)
 
     def _withdraw(self, state: PoolState) -> None:
         self.withdraws += [

@@ -20,6 +20,7 @@ from agent.scheduler import protocol as p
 from agent.scheduler.binding import Binding
 from agent.scheduler.copies import Copies
 from agent.scheduler.counts import Counts, Size
+from agent.scheduler.demand import Demand
 from agent.scheduler.inner import Inner
 from agent.scheduler.leaving import Leaving
 from agent.scheduler.lending import SOONER, Lending
@@ -118,7 +119,7 @@ class Extension(SchedulerPlugin):
         self.figures: Mapping[str, Any] | None = None
         #: an Adaptive has asked for its target
         self.adaptive = False
-        self.inner, self.watch, self.lending = Inner(self), WorkerWatch(self), Lending(self)
+        self.inner, self.watch, self.lending, self.demand = Inner(self), WorkerWatch(self), Lending(self), Demand(self)
         scheduler.handlers.update(
             {p.FOLLOW: self.follow, p.INSTRUCT: self.instruct, p.SNAPSHOT: self.snapshot, p.STATE: self.state}
         )
@@ -132,6 +133,7 @@ class Extension(SchedulerPlugin):
         scheduler.unrunnable = Unrunnable(scheduler.unrunnable)
         self.slices = Slices(scheduler)
         self.lending.wrap(scheduler.stream_handlers)
+        self.demand.wrap(scheduler.handlers)
         self._wrap("steal-response", self.binding.answered)
         self._wrap("long-running", self._lent)
         self._wrap("worker-status-change", self._status_changed)
@@ -268,6 +270,8 @@ class Extension(SchedulerPlugin):
         if task is None:
             self.inner.transition(key, start, finish)
             self.watch.moved(key, start, finish)
+            if finish in ("no-worker", "queued"):
+                self.demand.waits()
             return
         if finish == "no-worker":
             self._ready(task)
@@ -539,7 +543,7 @@ class Extension(SchedulerPlugin):
         """Deltas after `ack`, which the governor has on record; waits up to `wait` seconds for one, then `gather` for company."""
         if fenced := self._fenced(epoch):
             return fenced
-        if ack >= self.seq:
+        if ack == self.seq:
             self.wake.clear()
             try:
                 await asyncio.wait_for(self.wake.wait(), wait)
@@ -549,7 +553,7 @@ class Extension(SchedulerPlugin):
             if fenced := self._fenced(epoch):
                 return fenced
         first = self.seq - len(self.deltas)
-        if ack < first:
+        if not first <= ack <= self.seq:
             return {"gap": True}
         for _ in range(ack - first):
             self.deltas.popleft()
@@ -577,6 +581,7 @@ class Extension(SchedulerPlugin):
             "degraded": self.degraded,
             "warnings": probe.warnings(),
             "specs": list(self.spec_says),
+            "wanted": (self.demand.wanted, self.demand.why),
             "workers": [self.worker(address) for address in self.counts if address not in self.beginning],
             "ready": ready,
             "submitted": self._graph(

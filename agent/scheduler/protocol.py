@@ -32,6 +32,7 @@ LENT = "lent"  # key: its slot is free while it waits for inner work
 THROUGH = "through"  # key, why it was not held
 RESTARTED = "restart"  # held tasks it ended
 NOTICE = "notice"  # worker address, ms left, why: it will be taken away
+WANTED = "wanted"  # workers that are waited for in all (0: no more), who waits
 BUSY = "busy"  # worker address, tasks and actors on it that no governor placed, slots they take
 
 #: what a body says of itself, in its Dask task's metadata: a mapping under the annotation's key

@@ -21,6 +21,7 @@ def begin(state: ClusterState, snapshot: Mapping[str, Any], now_ms: int) -> tupl
     for worker in snapshot["workers"]:
         state.fleet.joined(worker, now_ms)
     state.submitted(snapshot.get("submitted", ()))
+    state.fleet.wanted, state.fleet.wanted_why = snapshot.get("wanted", (0, ""))
     out: list[Effect] = []
     for ready in snapshot["ready"]:
         out += _ready(state, now_ms, *ready)
@@ -184,6 +185,11 @@ def _busy(state: ClusterState, now_ms: int, address: str, others: int, slots: in
     yield from ()
 
 
+def _wanted(state: ClusterState, now_ms: int, workers: int, why: str) -> Iterator[Effect]:
+    state.fleet.wanted, state.fleet.wanted_why = workers, why
+    yield from ()
+
+
 def _noticed(state: ClusterState, now_ms: int, address: str, left_ms: int, why: str) -> Iterator[Effect]:
     if (live := state.fleet.live.get(address)) is not None:
         live.notice()
@@ -213,5 +219,6 @@ _HANDLERS: Mapping[str, Callable[..., Iterator[Effect]]] = {
     p.PAUSED: _paused,
     p.NOTICE: _noticed,
     p.BUSY: _busy,
+    p.WANTED: _wanted,
     p.RESTARTED: _restarted,
 }

@@ -67,6 +67,8 @@ class Fleet:
         self.lease_of: dict[str, int] = {}
         #: a spot worker joined since running tasks were looked at
         self.came = False
+        #: workers that somebody waits for without a task that could be held, in all, and who
+        self.wanted, self.wanted_why = 0, ""
         self._statistics = statistics
 
     def joined(self, worker: Mapping[str, Any], now_ms: int) -> None:

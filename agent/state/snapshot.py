@@ -40,6 +40,8 @@ def take(
         usage=_usage(state, groups),
         runs=_runs(state, now_ms),
         running=tuple(running),
+        wanted_workers=state.fleet.wanted,
+        wanted_why=state.fleet.wanted_why,
         graphs=graphs,
     )
 

@@ -21,8 +21,12 @@ def plan_is_stale(state: ClusterState, now_ms: int, planned_ms: int, replan_at_m
             return True
     if now_ms - planned_ms <= AGAIN_MS:
         return False
-    return bool(state.waiting) or any(
-        now_ms - live.idle_since_ms >= state.fleet.pools[live.counts.pool].pool.idle_ms
-        for live in state.fleet.live.values()
-        if live.idle_since_ms is not None and not live.counts.draining and live.counts.pool in state.fleet.pools
+    return (
+        bool(state.waiting)
+        or bool(state.fleet.wanted)
+        or any(
+            now_ms - live.idle_since_ms >= state.fleet.pools[live.counts.pool].pool.idle_ms
+            for live in state.fleet.live.values()
+            if live.idle_since_ms is not None and not live.counts.draining and live.counts.pool in state.fleet.pools
+        )
     )

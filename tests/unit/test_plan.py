@@ -359,3 +359,15 @@ def test_a_task_that_keeps_an_on_demand_worker_up_alone_pays_for_all_of_it():
     assert work() == pytest.approx(work(ready=4) * 4, rel=0.01)
     assert work(10 * MINUTE) == work(ready=4) < hour / 60 / 2
     assert work(ready=4) < work(MINUTE // 2) < work()
+
+
+def test_workers_that_somebody_waits_for_are_launched_where_they_cost_least_and_kept_while_he_waits():
+    cheap, dear = pool("cheap", usd=0.1, max_workers=2), pool("dear", usd=0.3, max_workers=2)
+    made = plan(snapshot(state(dear), state(cheap), wanted_workers=3, wanted_why="a client waits"))
+    assert [(x.pool, x.count, x.why) for x in made.launches] == [
+        ("cheap", 2, "a client waits"),
+        ("dear", 1, "a client waits"),
+    ]
+    idle = state(cheap, 2)
+    assert plan(snapshot(idle, state(dear), wanted_workers=2, now_ms=HOUR)).launches == ()
+    assert [len(plan(snapshot(idle, wanted_workers=n, now_ms=HOUR)).drains) for n in (2, 1, 0)] == [0, 1, 2]

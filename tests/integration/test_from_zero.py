@@ -1,0 +1,71 @@
+"""Pools that keep no worker, and work that waits for one without a task that could be held."""
+
+from __future__ import annotations
+
+import pytest
+from distributed import Client
+
+from tests.conftest import ROOT, free_port, until
+
+pytestmark = pytest.mark.real
+
+POOLS = """
+pools:
+  dear: {market: on-demand, worker: {cpus: 1, memory: 1 GiB}, price: 0.9, workers: {max: 3}, startup: 4s, idle: 2s, provider: local}
+  cheap: {market: on-demand, worker: {cpus: 1, memory: 1 GiB}, price: 0.3, workers: {max: 3}, startup: 4s, idle: 2s, provider: local}
+"""
+
+
+@pytest.fixture(scope="module")
+def empty(processes, tmp_path_factory):
+    """A client of a governed scheduler without workers."""
+    folder, address = tmp_path_factory.mktemp("zero"), f"tcp://127.0.0.1:{free_port()}"
+    (folder / "pools.yaml").write_text(POOLS)
+    env = {
+        "ORC_HOME": str(folder), "ORC_POOLS": str(folder / "pools.yaml"), "ORC_RULES": str(ROOT / "rules"), "ORC_MODE": "govern",
+        "ORC_CHAIN": "zero",
+    }  # fmt: skip
+    processes.start(
+        "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--no-dashboard", "--preload",
+        "agent.scheduler.preload", name="zero-scheduler", env=env,
+    )  # fmt: skip
+    client = Client(address, timeout=60, set_as_default=False)
+    governor = processes.start("agent.governor.process", address, name="zero-governor", env=env)
+    until(lambda: client.sync(client.scheduler.orc_state)["epoch"], 60)
+    yield client
+    client.close()
+    governor.terminate()
+    governor.wait(30)
+
+
+def names(client):
+    return sorted(w["name"] for w in client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def none_left(client):
+    """idle workers have been ended, nobody waits any more"""
+    until(lambda: not names(client), 60, 1.0)
+
+
+def test_a_client_that_waits_for_workers_gets_them_where_they_cost_least(empty):
+    empty.wait_for_workers(2, timeout=90)
+    assert [name.partition("-")[0] for name in names(empty)] == ["cheap", "cheap"]
+    none_left(empty)
+
+
+def test_scattered_data_brings_its_worker(empty):
+    future = empty.scatter({"x": 1}, timeout=90)["x"]
+    assert future.result(timeout=30) == 1
+    future.release()
+    none_left(empty)
+
+
+class Counter:
+    def value(self):
+        return 7
+
+
+def test_an_actor_brings_its_worker_and_keeps_it(empty):
+    with empty.as_current():
+        actor = empty.submit(Counter, actor=True).result(timeout=90)
+        assert actor.value().result(timeout=10) == 7
