@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from agent.errors import SettingError, UnitError
 from agent.model import units
+from agent.model.addresses import without_secrets
 from agent.model.snapshot import Policy
+from agent.processes import trust
 
 Mode = Literal["off", "shadow", "govern"]
 _Port = Annotated[int, Field(ge=0, le=65535)]
@@ -20,8 +26,12 @@ _Port = Annotated[int, Field(ge=0, le=65535)]
 class Settings(BaseSettings):
     """Settings, each `ORC_NAME` in the environment or in `.env`."""
 
-    model_config = SettingsConfigDict(env_prefix="ORC_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ORC_", extra="ignore", frozen=True)
 
+    env_file: str = Field(
+        ".env",
+        description="file of settings that the environment does not say; one of that name in the folder one stands in is read where only you can have written it; empty: none",
+    )
     mode: Mode = Field("govern", description="off: plain Dask; shadow: plans are recorded and nothing is held; govern")
     home: Path = Field(Path(".orc"), description="folder of everything ORC keeps: ledger, logs, records of processes")
     pools: Path = Field(Path("deployments/pools.yaml"), description="the file that declares pools and budgets")
@@ -52,7 +62,11 @@ class Settings(BaseSettings):
     graph_database: str | None = Field(None, description="its database; by default the user's home database")
     graph_port: _Port = Field(0, description="port of the embedded graph server; 0: any free one")
     graph_heap: str = Field("512m", description="most memory of the embedded graph server's Java heap")
-    host: str = Field("127.0.0.1", description="interface the services of `orc up` listen on")
+    allow_open_host: bool = Field(
+        False,
+        description="let ORC_HOST be one that others on the network can reach: without TLS, which is not there yet, whoever reaches the Dask scheduler runs code as you",
+    )
+    host: str = Field("127.0.0.1", description="interface the services of `orc up` and their workers listen on")
     prefect_port: _Port = Field(0, description="port of the Prefect server; 0: any free one")
     scheduler_port: _Port = Field(0, description="port of the Dask scheduler; 0: any free one")
     dashboard_port: _Port = Field(0, description="port of the Dask dashboard; 0: any free one")
@@ -79,11 +93,19 @@ class Settings(BaseSettings):
         "60s",
         description="a worker that the scheduler of `orc up` has not heard for so long is given up, and its tasks are decided anew; longer where tasks hold the interpreter for longer",
     )
+    task_umask: str | None = Field(
+        None,
+        description="rights that files lack which flows and tasks write, as in `umask`; by default those of the shell that ran `orc up`",
+    )
     allow_untested: bool = Field(False, description="govern a scheduler whose version of distributed is untested")
     governed: Literal["required", "optional"] = Field(
         "required",
         description="required: a flow fails where its scheduler has no extension; optional: it runs ungoverned with a warning",
     )
+
+    #: names that the file said, and the file
+    _by_file: tuple[str, ...] = PrivateAttr(())
+    _file: Path | None = PrivateAttr(None)
 
     @field_validator("delay_usd_per_hour")
     @classmethod
@@ -138,6 +160,28 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no Java heap size; write 512m or 2g")
         return value
 
+    @field_validator("task_umask")
+    @classmethod
+    def _umask(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"0?[0-7]{3}", value):
+            raise ValueError(f"{value!r} is no umask; write three digits from 0 to 7, as 022")
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, value: str, info: ValidationInfo) -> str:
+        if not info.data.get("allow_open_host") and not _of_this_machine(value):
+            raise ValueError(
+                "others on the network could reach the services there, and there is no TLS yet: whoever reaches the Dask "
+                "scheduler or a worker runs code as you. Keep 127.0.0.1, or, where a firewall keeps others out, set "
+                "ORC_ALLOW_OPEN_HOST=true"
+            )
+        return value
+
+    def umask_of_tasks(self) -> int | None:
+        """`task_umask` as a number."""
+        return None if self.task_umask is None else int(self.task_umask, 8)
+
     def rule_files(self) -> Path:
         """The rules in force: ORC_RULES, else a folder `rules` here, else those ORC comes with."""
         if "rules" in self.model_fields_set or any(self.rules.glob("*.yaml")):
@@ -161,6 +205,12 @@ class Settings(BaseSettings):
             max_losses=self.max_losses,
         )
 
+    def by_file(self) -> str:
+        """What the file of settings said and the environment did not, as a sentence; "" when nothing."""
+        if not self._by_file:
+            return ""
+        return f"{self._file} says {', '.join(f'ORC_{name.upper()}' for name in self._by_file)}"
+
     def chain_name(self) -> str:
         """Name of the scheduler in the ledger: it stays when the scheduler gets another port."""
         return self.chain or self.scheduler or "local"
@@ -170,13 +220,61 @@ class Settings(BaseSettings):
         return self.ledger_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
 
 
-def load() -> Settings:
-    """The settings. Raises SettingError naming each wrong one and why."""
+#: settings whose values are not shown, and those that are URLs, which may hold a password
+_SECRET, _URLS = {"graph_password"}, {"ledger_url", "prefect_database_url", "graph_url", "scheduler", "aws_endpoint_url"}
+
+
+def _of_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
     try:
-        return Settings()
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load() -> Settings:
+    """The settings. Raises SettingError naming each wrong one and why, or whose files would have been obeyed."""
+    file, said = _file(os.environ.get("ORC_ENV_FILE"))
+    try:
+        settings = Settings(_env_file=file)
     except ValidationError as error:
-        lines = [
-            f"ORC_{str(e['loc'][0]).upper()}={e['input']!r}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        ]
-        raise SettingError("\n".join(lines)) from error
+        raise SettingError("\n".join(_shown(e, file, said) for e in error.errors())) from error
+    settings._file, settings._by_file = file, tuple(name for name in said if name in settings.model_fields_set)
+    for name in ("home", "rules"):
+        path: Path = getattr(settings, name)
+        if name not in settings.model_fields_set and path.exists() and (why := trust.stranger(path)):
+            raise SettingError(f"{why}: it is not taken because one stands beside it. {_NAME_IT.format(name=name.upper(), path=path)}")
+    return settings
+
+
+_NAME_IT = "Set ORC_{name}={path} if it is what you want, or go elsewhere"
+
+
+def _file(named: str | None) -> tuple[Path | None, Mapping[str, str | None]]:
+    """The file of settings and what it says, by the settings' names, without what the environment says."""
+    path = Path(Settings.model_fields["env_file"].default if named is None else named)
+    if named == "" or (named is None and not path.is_file()):
+        return None, {}
+    if not path.is_file():
+        raise SettingError(f"ORC_ENV_FILE={named}: there is no such file")
+    if named is None and (why := trust.stranger(path)):
+        raise SettingError(f"{why}: its settings are not obeyed. {_NAME_IT.format(name='ENV_FILE', path=path)}")
+    prefix = "orc_"
+    source = DotEnvSettingsSource(Settings, env_file=path)
+    environment = {name.lower() for name in os.environ}
+    return path, {
+        name.removeprefix(prefix): value
+        for name, value in source.env_vars.items()
+        if name.startswith(prefix) and name not in environment
+    }
+
+
+def _shown(error: ErrorDetails, file: Path | None, said: Mapping[str, str | None]) -> str:
+    """One wrong setting, without its secrets."""
+    name, value, why = str(error["loc"][0]), error["input"], error["msg"].removeprefix("Value error, ")
+    if isinstance(value, str) and name in _SECRET | _URLS:
+        shown = "***" if name in _SECRET else without_secrets(value)
+        value, why = shown, why.replace(value, shown)
+    where = f" ({file})" if name in said else ""
+    return f"ORC_{name.upper()}={value!r}{where}: {why}"

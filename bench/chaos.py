@@ -33,7 +33,7 @@ from sqlalchemy import select
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.verify import Report, verify
-from bench import table
+from bench import prefect_api, table
 from bench.bodies import mix
 
 ROOT = Path(__file__).parent.parent
@@ -168,7 +168,7 @@ class Home:
 
     def ask(self, path: str, body: dict[str, Any]) -> Any:
         """POST to the Prefect API."""
-        return httpx.post(self.env["PREFECT_API_URL"] + path, json=body, timeout=60).json()
+        return prefect_api.post(self.env, path, body, timeout=60)
 
 
 class Lives:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from distributed import Client
 
-from agent.services.state import _any
+from agent.processes import ports
 
 ROOT = Path(__file__).parent.parent
 #: arguments of a scheduler that ORC governs
@@ -55,7 +55,7 @@ class Processes:
 
 def free_port() -> int:
     """One of this machine's."""
-    return _any("127.0.0.1", set())
+    return ports.free()
 
 
 def environment(folder: Path, pools: str, rules: Path) -> dict[str, str]:

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.services.state import RECORDING
+from agent.services.environment import RECORDING
 from bench import table
 from bench.cluster import GOVERNED, ROOT, Processes, environment, free_port, until
 

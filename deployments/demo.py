@@ -12,8 +12,9 @@ from agent.cli.runs import show_report
 from agent.cli.terminal import console, say
 from agent.errors import OrcError, ServiceError
 from agent.ledger.ledger import Ledger
+from agent.processes.family import INSTANCE
 from agent.report.run import RunReport, declared_pools, report
-from agent.services import control
+from agent.services import control, environment
 from agent.services import state as states
 from agent.settings import Settings, load
 from rules.schema import RuleError
@@ -25,8 +26,8 @@ def main() -> int:
     """0 when the run completed."""
     settings, begin = load(), time.monotonic()
     state = _up(settings)
-    variables = states.environment(settings, state)
-    del variables[states.INSTANCE]
+    variables = environment.environment(settings, state)
+    del variables[INSTANCE]
     os.environ.update(variables)
     say("", f"prefect deployment run {DEPLOYMENT}")
     flow_run = _start()
@@ -39,6 +40,8 @@ def main() -> int:
     _result(flow_run)
     host, ports = settings.host, state.ports
     say("", f"Prefect UI      http://{host}:{ports['prefect']}/runs/flow-run/{flow_run}")
+    if (auth := environment.prefect_auth(settings)) is not None:
+        say(f"  it asks once: {auth}")
     say(f"Dask dashboard  http://{host}:{ports['dashboard']}/status")
     say("again: make demo    look: .venv/bin/orc status, .venv/bin/orc explain RUN    end: make down")
     say(f"{ended} in {time.monotonic() - begin:.0f} s")

@@ -34,9 +34,21 @@ def settings() -> str:
     ]
     return _page(
         "Settings",
-        "Each is a variable of the environment or a line of `.env`; the environment wins. All are checked before anything starts.",
+        "Each is a variable of the environment or a line of `.env`; the environment wins. All are checked before anything starts. A `.env`, a `.orc` or a folder `rules` that stands where you stand and that somebody else wrote or could change is refused; name it (`ORC_ENV_FILE`, `ORC_HOME`, `ORC_RULES`) if it is what you want.",
         ["setting | default | meaning", *rows],
     )
+
+
+def env_example() -> str:
+    """`.env.example`: every setting with its default, to be uncommented. A line that is not set is not said."""
+    lines = [
+        "# Every setting of ORC, with its default. Copy to .env, uncomment and change what you need; the environment wins over .env."
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else field.default
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        lines += ["", f"# {field.description}", f"# ORC_{name.upper()}={shown}"]
+    return "\n".join(lines) + "\n"
 
 
 def rules() -> str:
@@ -313,6 +325,7 @@ PAGES = {
     "commands.md": commands,
     "ledger.md": ledger,
     "graph.md": graph,
+    "../../.env.example": env_example,
 }
 
 
@@ -320,7 +333,7 @@ def main() -> int:
     """Write the pages; with --check, 1 when one is out of date."""
     stale = [name for name, page in PAGES.items() if not (HERE / name).exists() or (HERE / name).read_text() != page()]
     if "--check" in sys.argv:
-        print("\n".join(f"docs/reference/{name} is out of date: python -m docs.generate" for name in stale))
+        print("\n".join(f"{(HERE / name).resolve()} is out of date: python -m docs.generate" for name in stale))
         return bool(stale)
     for name in stale:
         (HERE / name).write_text(PAGES[name]())

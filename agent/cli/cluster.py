@@ -97,16 +97,17 @@ def doctor(
     """Check versions, selectors, clocks, reachability, Python paths and settings, and say what to do about each."""
     import os
 
-    from agent.services import doctor as checks
+    from agent.services import environment
     from agent.services import state as states
+    from agent.services.doctor import gather
     from agent.settings import load
 
     settings = load()
     state = states.read(settings)
-    known = states.environment(settings, state) if state is not None and state.alive() else {}
+    known = environment.environment(settings, state) if state is not None and state.alive() else {}
     at = scheduler or settings.scheduler or known.get("ORC_SCHEDULER")
     prefect = known.get("PREFECT_API_URL") or os.environ.get("PREFECT_API_URL")
-    found = checks.diagnose(settings, at, prefect, module or ())
+    found = gather.diagnose(settings, at, prefect, module or ())
     for finding in found:
         labelled(f"{finding.level:8}", _COLOURS[finding.level], f" {finding.what}: {finding.says}")
         if finding.do:

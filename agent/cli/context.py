@@ -49,10 +49,11 @@ def chain_names(settings: Settings) -> tuple[str, ...]:
 
 
 def _chain_that_is_up(settings: Settings) -> str:
+    from agent.services import environment
     from agent.services import state as states
 
     state = states.read(settings)
-    return states.environment(settings, state)["ORC_CHAIN"] if state is not None and state.alive() else ""
+    return environment.environment(settings, state)["ORC_CHAIN"] if state is not None and state.alive() else ""
 
 
 def user() -> str:

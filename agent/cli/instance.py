@@ -38,11 +38,15 @@ def up(
 
 
 def _addresses(settings: Settings, state: State) -> None:
+    from agent.services import environment
+
     host, ports = settings.host, state.ports
     if "prefect" in state.theirs:
         say(f"Prefect         {state.theirs['prefect']}")
     else:
         say(f"Prefect UI      http://{host}:{ports['prefect']}")
+        if (auth := environment.prefect_auth(settings)) is not None:
+            say(f"  it asks once: {auth}")
     if "scheduler" in state.theirs:
         say(f"Dask scheduler  {state.theirs['scheduler']}")
     else:
@@ -64,6 +68,8 @@ def env() -> None:
     """Print the variables that reach this ORC, for `eval "$(orc env)"`."""
     import shlex
 
+    from agent.processes.family import INSTANCE
+    from agent.services import environment
     from agent.services import state as states
     from agent.settings import load
 
@@ -71,8 +77,8 @@ def env() -> None:
     state = states.read(settings)
     if state is None or not state.alive():
         raise ServiceError(f"ORC is not up in {settings.home}; start it with `orc up`")
-    for name, value in states.environment(settings, state).items():
-        if name not in (states.INSTANCE, "PYTHONUNBUFFERED"):
+    for name, value in environment.environment(settings, state).items():
+        if name not in (INSTANCE, "PYTHONUNBUFFERED"):
             print(f"export {name}={shlex.quote(value)}")
 
 

@@ -19,9 +19,11 @@ def verify(
     from agent.cli.context import chain_names
     from agent.ledger import verify as ledgers
     from agent.ledger.ledger import Ledger
+    from agent.model.addresses import without_secrets
     from agent.settings import load
 
     settings, wrong = load(), 0
+    say(f"ledger {without_secrets(settings.ledger())}", *([by_file] if (by_file := settings.by_file()) else []))
     for name in chain_names(settings):
         ledger, done, faults = Ledger(settings.ledger(), name), ledgers.Report(), 0
         for fault in ledgers.verify(ledger, done, replay):

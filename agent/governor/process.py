@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 from dataclasses import replace
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import tornado.httpserver
 
-from agent.errors import FencedError, OrcError
+from agent.errors import FencedError
 from agent.governor.face import application
 from agent.governor.governor import Governor
 from agent.governor.rulebook import Rulebook
@@ -23,14 +22,11 @@ from agent.ledger.ledger import Ledger
 from agent.model.units import duration_ms
 from agent.pools import declared, prices
 from agent.pools.local import LocalProvider
+from agent.processes import atomic_file, bootstrap
 from agent.scheduler import install
 from agent.settings import Settings, load
-from rules import schema
 
 logger = logging.getLogger("orc.governor")
-
-#: exit code when another governor has taken over: the supervisor does not start it again at once
-FENCED = 3
 
 
 def build(settings: Settings, scheduler: str, environment: dict[str, str], holder: str) -> Governor:
@@ -42,7 +38,8 @@ def build(settings: Settings, scheduler: str, environment: dict[str, str], holde
     url = settings.ledger()
     ledger = Ledger(url, settings.chain_name(), None if url.startswith("sqlite") else settings.home / "spool.db")
     pools = {pool.name: pool for pool in said.pools}
-    local = LocalProvider(scheduler, settings.home, pools, said.spot_traces, environment)
+    traces, mask = said.spot_traces, settings.umask_of_tasks()
+    local = LocalProvider(scheduler, settings.home, pools, traces, environment, settings.host, mask)
     return Governor(
         scheduler=scheduler,
         ledger=ledger,
@@ -62,22 +59,20 @@ async def _main(settings: Settings, scheduler: str) -> int:
     root = str(Path.cwd())
     environment = {"PYTHONPATH": os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)}
     governor = build(settings, scheduler, environment, holder)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, governor.stop)
+    bootstrap.on_signals(governor.stop)
     token = secrets.token_urlsafe(24)
     server = tornado.httpserver.HTTPServer(application(governor, token))
     server.listen(settings.governor_port, address=settings.host)
     port = next(iter(server._sockets.values())).getsockname()[1]
     said = settings.home / "governor.json"
-    said.touch(mode=0o600)
-    said.write_text(json.dumps({"url": f"http://{settings.host}:{port}", "token": token, "pid": os.getpid()}))
+    face = {"url": f"http://{settings.host}:{port}", "token": token, "pid": os.getpid()}
+    atomic_file.write(said, json.dumps(face))
     try:
         await install.ensure(scheduler, settings.mode, settings.allow_untested)
         await governor.run()
     except FencedError as error:
         logger.error("%s", error)
-        return FENCED
+        return bootstrap.FENCED
     finally:
         server.stop()
         governor.ledger.close()
@@ -86,12 +81,7 @@ async def _main(settings: Settings, scheduler: str) -> int:
 
 def main() -> None:
     """Entry point; the scheduler's address is the only argument."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        sys.exit(asyncio.run(_main(load(), sys.argv[1])))
-    except (OrcError, schema.RuleError) as error:
-        logger.error("%s", error)
-        sys.exit(1)
+    bootstrap.run("orc.governor", lambda: asyncio.run(_main(load(), sys.argv[1])))
 
 
 if __name__ == "__main__":

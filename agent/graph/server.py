@@ -6,14 +6,12 @@ import json
 import logging
 import os
 import secrets
-import signal
-import socket
 import sys
 import threading
 from dataclasses import asdict
 
-from agent.errors import OrcError
 from agent.graph.bolt import Address, said_of
+from agent.processes import atomic_file, bootstrap, ports
 from agent.settings import Settings, load
 
 logger = logging.getLogger("orc.graph")
@@ -36,11 +34,7 @@ def serve(settings: Settings, port: int, stopping: threading.Event) -> None:
     )
     # before the store is made, or a crash in between would leave a store whose password nobody knows
     file = home / "graph.json"
-    new = file.with_suffix(".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        json.dump(asdict(at), out)
-    new.replace(file)
+    atomic_file.write(file, json.dumps(asdict(at)))
     (home / "graph").mkdir(exist_ok=True)
     users = home / "graph" / "config" / "server-users.jsonl"
     if old is None and users.exists():
@@ -61,7 +55,7 @@ def serve(settings: Settings, port: int, stopping: threading.Event) -> None:
         config={
             "server_plugins": "Bolt:com.arcadedb.bolt.BoltProtocolPlugin",
             "bolt_port": port,
-            "http_port": _free(settings.host),
+            "http_port": ports.free(settings.host),
             "host": settings.host,
             "mode": "production",
         },
@@ -77,23 +71,15 @@ def serve(settings: Settings, port: int, stopping: threading.Event) -> None:
         server.stop()
 
 
-def _free(host: str) -> int:
-    with socket.socket() as s:
-        s.bind((host, 0))
-        return int(s.getsockname()[1])
+def _main() -> None:
+    stopping = threading.Event()
+    bootstrap.on_signals(stopping.set)
+    serve(load(), int(sys.argv[1]), stopping)
 
 
 def main() -> None:
     """Entry point; the Bolt port is the only argument."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    try:
-        serve(load(), int(sys.argv[1]), stopping)
-    except OrcError as error:
-        logger.error("%s", error)
-        sys.exit(1)
+    bootstrap.run("orc.graph", _main)
 
 
 if __name__ == "__main__":

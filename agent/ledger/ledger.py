@@ -19,6 +19,7 @@ from agent.ledger import schema as t
 from agent.ledger.migrate import bring_up_to_date
 from agent.ledger.rows import Rows, content_digest, upsert
 from agent.ledger.spool import Sealed, Spool, raw, text
+from agent.model.addresses import without_secrets
 from agent.model.codec import encode
 from agent.model.leases import EndCause, Lease
 from agent.model.records import Ended, Entry, Execution, Record, Run
@@ -71,12 +72,15 @@ class Ledger:
             yield
         except (OperationalError, InterfaceError) as error:
             raise LedgerAwayError(
-                f"ledger {self._shown(self.url)} cannot be reached: {_first_line(error)}; is the database up, and ORC_LEDGER_URL right?"
+                f"ledger {without_secrets(self.url)} cannot be reached: {self._first_line(error)}; is the database up, and ORC_LEDGER_URL right?"
             ) from error
         except (SQLAlchemyError, ImportError) as error:
             raise LedgerError(
-                f"ledger {self._shown(self.url)} cannot be used: {_first_line(error)}; check ORC_LEDGER_URL"
+                f"ledger {without_secrets(self.url)} cannot be used: {self._first_line(error)}; check ORC_LEDGER_URL"
             ) from error
+
+    def _first_line(self, error: Exception) -> str:
+        return str(error.__cause__ or error).splitlines()[0].replace(self.url, without_secrets(self.url))
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -88,10 +92,6 @@ class Ledger:
     def _writing(self) -> Iterator[Connection]:
         with self._named(), self.engine.begin() as db:
             yield db
-
-    @staticmethod
-    def _shown(url: str) -> str:
-        return url.split("@")[-1] if "@" in url else url
 
     def _chain(self) -> int:
         with self.engine.begin() as db:
@@ -184,7 +184,7 @@ class Ledger:
         sealed, parts, rows = self._sealed(entry)
         try:
             if self.spooled and time.monotonic() < self._retry_at:
-                raise LedgerAwayError(f"ledger {self._shown(self.url)} was away a moment ago")
+                raise LedgerAwayError(f"ledger {without_secrets(self.url)} was away a moment ago")
             self._flush()
             self._write(sealed, rows)
         except LedgerAwayError:
@@ -572,7 +572,3 @@ def _sqlite(connection: Any, _: Any) -> None:
         "wal_autocheckpoint=0",
     ):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error.__cause__ or error).splitlines()[0]

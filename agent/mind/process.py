@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import signal
-import sys
 
-from agent.errors import OrcError
 from agent.ledger.ledger import Ledger
 from agent.mind.follower import Consumer, follow
 from agent.mind.notifier import Notifier
 from agent.mind.run_graph import RunGraph
+from agent.processes import bootstrap
 from agent.settings import Settings, load
 
 
@@ -23,21 +20,14 @@ def consumers(settings: Settings, ledger: Ledger) -> tuple[Consumer, ...]:
 
 async def _main(settings: Settings) -> None:
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    bootstrap.on_signals(stopping.set)
     ledger = Ledger(settings.ledger(), settings.chain_name())
     await asyncio.gather(*(follow(consumer, stopping) for consumer in consumers(settings, ledger)))
 
 
 def main() -> None:
     """Entry point."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        asyncio.run(_main(load()))
-    except OrcError as error:
-        logging.getLogger("orc.mind").error("%s", error)
-        sys.exit(1)
+    bootstrap.run("orc.mind", lambda: asyncio.run(_main(load())))
 
 
 if __name__ == "__main__":

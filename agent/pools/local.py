@@ -20,6 +20,8 @@ from agent.model.leases import EndCause
 from agent.model.pools import Pool
 from agent.pools.port import Gone, Notice, Price, Report
 from agent.pools.spot_trace import SpotTrace
+from agent.processes import atomic_file
+from agent.processes.family import alive
 
 #: seconds a worker that was told to end may take
 GRACE = 8.0
@@ -47,7 +49,16 @@ class LocalProvider:
         pools: Mapping[str, Pool],
         traces: Mapping[str, SpotTrace],
         environment: Mapping[str, str],
+        host: str = "127.0.0.1",
+        umask: int | None = None,
     ) -> None:
+        """How workers are started.
+
+        Args:
+            host: the interface they listen on; whoever reaches a worker runs code on it.
+            umask: rights that files lack which their tasks write; by default as of this process.
+        """
+        self.host, self.umask = host, umask
         self.scheduler, self.pools, self.traces, self.environment = scheduler, pools, traces, dict(environment)
         self.records, self.logs, self.scratch = home / "workers", home / "logs", home / "scratch"
         for folder in (self.records, self.logs, self.scratch):
@@ -58,6 +69,10 @@ class LocalProvider:
         self.began: dict[str, float] = {}
         self.used: dict[str, float] = {}
         self._watcher: asyncio.Task[None] | None = None
+        #: there are workers to watch
+        self._some = asyncio.Event()
+        #: when `began` and `used` were written last, wall time
+        self._remembered = 0.0
         self._prices: dict[str, int] = {}
 
     # ------------------------------------------------------------------ the port
@@ -79,6 +94,8 @@ class LocalProvider:
                 if ended >= process.created - 1:
                     found[file.stem] = round(ended * 1000)
             self._forget(file.stem)
+        if self.processes:
+            self._some.set()
         self._watcher = asyncio.create_task(self._watch())
         return found
 
@@ -100,6 +117,11 @@ class LocalProvider:
             worker,
             "--nthreads",
             str(pool.slots),
+            # its HTTP server listens whatever --no-dashboard says, on all interfaces unless it is told where
+            "--host",
+            self.host,
+            "--dashboard-address",
+            f"{self.host}:0",
             "--no-nanny",
             "--no-dashboard",
             "--memory-limit",
@@ -114,6 +136,8 @@ class LocalProvider:
         if pool.resources:
             command += ["--resources", " ".join(f"{name}={amount / 1000:g}" for name, amount in pool.resources)]
         environment = {
+            # how often it measures its own loop; Dask's 20 ms wake an idle worker fifty times a second
+            "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
             **os.environ,
             **self.environment,
             "OMP_NUM_THREADS": str(pool.cpus),
@@ -131,12 +155,13 @@ class LocalProvider:
                 stdin=asyncio.subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,
+                umask=-1 if self.umask is None else self.umask,
             )
         entry = _Process(pool.name, process.pid, psutil.Process(process.pid).create_time())
         self.processes[worker] = entry
-        (self.records / f"{worker}.json").write_text(
-            json.dumps({"pool": pool.name, "pid": entry.pid, "created": entry.created})
-        )
+        self._some.set()
+        record = {"pool": pool.name, "pid": entry.pid, "created": entry.created}
+        atomic_file.write(self.records / f"{worker}.json", json.dumps(record))
         # reaps the child; its end is seen by the watcher
         self._reapers = {t for t in getattr(self, "_reapers", set()) if not t.done()} | {
             asyncio.create_task(process.wait())
@@ -175,17 +200,23 @@ class LocalProvider:
         now = time.time()
         if (begins := trace.play.begins_unix_seconds) is not None:
             return trace.at(max(0.0, now - begins))
-        if pool not in self.began or now - self.used.get(pool, 0.0) > trace.play.rewind_after_seconds:
+        again = pool not in self.began or now - self.used.get(pool, 0.0) > trace.play.rewind_after_seconds
+        if again:
             self.began[pool] = now
         self.used[pool] = now
-        self._remember()
+        if again or now - self._remembered > 1:
+            self._remembered = now
+            self._remember()
         return trace.at(now - self.began[pool])
 
     def _remember(self) -> None:
-        (self.records / "spot-traces.json").write_text(json.dumps({"began": self.began, "used": self.used}))
+        atomic_file.write(self.records / "spot-traces.json", json.dumps({"began": self.began, "used": self.used}))
 
     async def _watch(self) -> None:
         while True:
+            if not self.processes:
+                self._some.clear()
+                await self._some.wait()
             for worker, process in list(self.processes.items()):
                 if not _alive(process):
                     del self.processes[worker]
@@ -215,11 +246,7 @@ class LocalProvider:
 
 
 def _alive(process: _Process) -> bool:
-    try:
-        found = psutil.Process(process.pid)
-        return abs(found.create_time() - process.created) < 1 and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    return alive(process.pid, process.created)
 
 
 def _signal(process: _Process, number: int) -> None:

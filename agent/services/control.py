@@ -14,6 +14,9 @@ import psutil
 
 from agent.errors import ServiceError
 from agent.pools import declared, prices
+from agent.processes import family
+from agent.processes.lock import Lock
+from agent.services import home, ports
 from agent.services import state as states
 from agent.services.state import State
 from agent.settings import Settings
@@ -40,15 +43,28 @@ def up(settings: Settings, say: Callable[[str], None], theirs: Mapping[str, str]
     if settings.pools_declared():
         declared.read(settings.pools, prices.of(settings))
     schema.load([settings.rule_files()])
-    if old is not None and (left := states.family(old.instance)):
+    home.prepare(settings.home)
+    lock = home.lock(settings.home)
+    try:
+        return _up(settings, say, dict(theirs or {}), lock)
+    finally:
+        lock.release()
+
+
+def _up(settings: Settings, say: Callable[[str], None], theirs: dict[str, str], lock: Lock) -> State:
+    if by_file := settings.by_file():
+        say(by_file)
+    old = states.read(settings)
+    if old is not None and (left := family.family(old.instance)):
         say(f"ending {len(left)} processes that a crash left behind")
-        states.end_all(left)
-    (settings.home / "logs").mkdir(parents=True, exist_ok=True)
-    states.ports(settings, {})
+        family.end_all(left)
+    ports.choose(settings, {})
     log = settings.home / "logs" / "supervisor.log"
+    log.touch(mode=0o600)
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "agent.services.supervisor", json.dumps(dict(theirs or {}))],
+            [sys.executable, "-m", "agent.services.supervisor", json.dumps(theirs), str(lock.descriptor)],
+            pass_fds=[lock.descriptor],
             stdout=out,
             stderr=out,
             stdin=subprocess.DEVNULL,
@@ -81,6 +97,8 @@ def down(settings: Settings, say: Callable[[str], None]) -> bool:
     """End everything, also what a crash left behind. False when nothing ran."""
     state = states.read(settings)
     if state is None:
+        if home.is_held(settings.home):
+            raise ServiceError(f"ORC is just starting in {settings.home}; try again in a moment")
         return False
     if state.alive():
         say(f"ending process {state.pid} and its services")
@@ -92,6 +110,6 @@ def down(settings: Settings, say: Callable[[str], None]) -> bool:
         except psutil.TimeoutExpired:
             say("it takes too long; ending it by force")
             os.kill(state.pid, signal.SIGKILL)
-    states.end_all(states.family(state.instance))
+    family.end_all(family.family(state.instance))
     states.file_of(settings).unlink(missing_ok=True)
     return True

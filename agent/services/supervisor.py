@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -13,42 +12,33 @@ import shutil
 import signal
 import sys
 import time
-import urllib.request
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from agent.errors import OrcError, ServiceError
-from agent.model import units
+from agent.processes import bootstrap, family
+from agent.processes.lock import Lock
+from agent.services import environment, home, ports
 from agent.services import state as states
+from agent.services.definitions import Service, define
 from agent.services.state import State
 from agent.settings import Settings, load
 
 logger = logging.getLogger("orc.supervisor")
 
 
-@dataclass(slots=True)
-class Service:
-    """One process and how to know that it is there."""
-
-    name: str
-    command: list[str]
-    ready: Callable[[], bool] | None = None
-    #: exit codes after which it is not started again
-    final: tuple[int, ...] = ()
-    #: variables of its own
-    env: Mapping[str, str] = field(default_factory=dict)
-    process: asyncio.subprocess.Process | None = None
-    deaths: list[float] = field(default_factory=list)
-
-
 class Supervisor:
     """Runs until SIGTERM or SIGINT; ends what it started, whatever happens."""
 
-    def __init__(self, settings: Settings, theirs: dict[str, str]) -> None:
+    def __init__(self, settings: Settings, theirs: dict[str, str], umask: int) -> None:
+        """The services and how to start them; nothing is started yet.
+
+        Args:
+            theirs: addresses of servers that run already, which are used and not started.
+            umask: of the shell that ran `orc up`: rights that files lack which flows and tasks write.
+        """
         self.settings, self.theirs = settings, theirs
         old = states.read(settings)
         me = psutil.Process()
@@ -56,67 +46,20 @@ class Supervisor:
             instance=uuid.uuid4().hex,
             pid=os.getpid(),
             created=me.create_time(),
-            ports=states.ports(settings, old.ports if old else {}),
+            ports=ports.choose(settings, old.ports if old else {}),
             theirs=theirs,
         )
-        self.environment = {**os.environ, **states.environment(settings, self.state)}
+        if "prefect" not in theirs:
+            environment.new_prefect_auth(settings)
+        self.environment = {**os.environ, **environment.environment(settings, self.state)}
         self.stopping = asyncio.Event()
         self.watchers: list[asyncio.Task[None]] = []
-        host, ports = settings.host, self.state.ports
-        self.scheduler = self.environment["ORC_SCHEDULER"]
-        python = [sys.executable, "-m"]
-        self.server = Service(
-            "prefect-server",
-            [*python, "prefect", "server", "start", "--host", host, "--port", str(ports["prefect"])],
-            lambda: _answers(f"{self.environment['PREFECT_API_URL']}/health"),
-        )
-        self.dask = Service(
-            "dask-scheduler",
-            [
-                *python,
-                "distributed.cli.dask_scheduler",
-                "--host",
-                host,
-                "--port",
-                str(ports["scheduler"]),
-                "--dashboard-address",
-                f"{host}:{ports['dashboard']}",
-                "--preload",
-                "agent.scheduler.preload",
-            ],
-            lambda: _listens(host, ports["scheduler"]),
-            env={
-                "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{units.duration_ms(settings.worker_ttl)}ms",
-                # it would drop the copies of results that spot workers have; draining a worker uses one of its own
-                "DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER__START": "False",
-                # how often it measures its own loop; at Dask's 20 ms that is half of what it does at rest
-                "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
-            },
-        )
-        self.graph = (
-            Service(
-                "graph",
-                [*python, "agent.graph.server", str(ports["graph"])],
-                lambda: (settings.home / "graph.json").exists() and _listens(host, ports["graph"]),
-            )
-            if settings.graph_url is None and importlib.util.find_spec("arcadedb_embedded") is not None
-            else None
-        )
-        self.governor = Service(
-            "governor", [*python, "agent.governor.process", self.scheduler], lambda: self._governed()
-        )
-        self.mind = Service("mind", [*python, "agent.mind.process"])
-        self.worker = Service(
-            "prefect-worker",
-            [*python, "prefect", "worker", "start", "--pool", settings.work_pool, "--type", "process", "--name", "orc"],
-        )
+        self.services = define(settings, self.state, self.environment["ORC_SCHEDULER"], umask)
 
     # ------------------------------------------------------------------ up
     async def run(self) -> int:
         """Start, watch, end."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self.stopping.set)
+        bootstrap.on_signals(self.stopping.set, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         try:
             starting = asyncio.ensure_future(self._start())
             await asyncio.wait(
@@ -145,23 +88,25 @@ class Supervisor:
         )
         # a graph that does not start is said and does not keep the rest from starting
         starting_graph = asyncio.ensure_future(self._graph())
-        own = [s for s, name in ((self.dask, "scheduler"), (self.server, "prefect")) if name not in self.theirs]
+        services = self.services
+        both = ((services.dask_scheduler, "scheduler"), (services.prefect_server, "prefect"))
+        own = [service for service, name in both if name not in self.theirs]
         await asyncio.gather(*(self._up(service) for service in own))
         if "prefect" in self.theirs:
             self._say("starting the governor")
-            await asyncio.gather(self._up(self.governor), self._up(self.mind))
+            await asyncio.gather(self._up(services.governor), self._up(services.mind))
         else:
             self._say("starting the governor, registering deployments")
-            await asyncio.gather(self._up(self.governor), self._register())
-            await asyncio.gather(self._up(self.mind), self._up(self.worker))
+            await asyncio.gather(self._up(services.governor), self._register())
+            await asyncio.gather(self._up(services.mind), self._up(services.prefect_worker))
         await starting_graph
         self.state.ready = True
         self._say("ready")
 
     async def _graph(self) -> None:
-        if self.graph is not None:
+        if self.services.graph is not None:
             try:
-                await self._up(self.graph)
+                await self._up(self.services.graph)
             except ServiceError as error:
                 logger.warning("there is no graph: %s", error)
 
@@ -192,6 +137,7 @@ class Supervisor:
                 stderr=log,
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
+                umask=service.umask,
             )
         self.state.processes[service.name] = service.process.pid
         states.write(self.settings, self.state)
@@ -200,7 +146,14 @@ class Supervisor:
         """Start it again when it dies: at once the first time, later when it dies often."""
         while not self.stopping.is_set() and service.process is not None:
             code = await service.process.wait()
-            if self.stopping.is_set() or code in service.final:
+            if self.stopping.is_set():
+                return
+            if code in service.final:
+                logger.error(
+                    "%s ended with %s and is not started again: another one has taken over; "
+                    "`orc down` and `orc up` here take it back (see %s)",
+                    service.name, code, self._log(service),
+                )  # fmt: skip
                 return
             now = time.monotonic()
             service.deaths = [t for t in service.deaths if now - t < 60] + [now]
@@ -212,7 +165,8 @@ class Supervisor:
     async def _register(self) -> None:
         """The work pool, and the deployments of prefect.yaml when they changed."""
         mark = self.settings.home / "registered"
-        digest = _digest([Path("prefect.yaml"), *sorted(Path("flows").glob("*.py"))]) + str(Path.cwd())
+        files = [Path("prefect.yaml"), *sorted(Path("flows").glob("*.py")), Path(__file__).with_name("register.py")]
+        digest = _digest(files) + str(Path.cwd())
         if not Path("prefect.yaml").exists():
             logger.info("no prefect.yaml here: no deployments are registered")
         if mark.exists() and mark.read_text() == digest and (self.settings.home / "prefect").exists():
@@ -233,9 +187,6 @@ class Supervisor:
             )
         mark.write_text(digest)
 
-    def _governed(self) -> bool:
-        return (self.settings.home / "governor.json").exists()
-
     def _log(self, service: Service) -> Path:
         return self.settings.home / "logs" / f"{service.name}.log"
 
@@ -249,51 +200,24 @@ class Supervisor:
         self.stopping.set()
         for watcher in self.watchers:
             watcher.cancel()
-        for service in (self.worker, self.governor, self.mind, self.graph, self.dask, self.server):
+        for service in self.services.last_to_first():
             if service is not None and service.process is not None and service.process.returncode is None:
-                await asyncio.to_thread(_end_tree, service.process.pid)
+                await asyncio.to_thread(family.end_tree, service.process.pid)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(service.process.wait(), 1)
-            if service is self.governor:
-                workers = [p for p in states.family(self.state.instance) if "distributed.cli.dask_worker" in _line(p)]
-                await asyncio.to_thread(states.end_all, workers)
-        await asyncio.to_thread(states.end_all, states.family(self.state.instance))
+            if service is self.services.governor:
+                workers = [
+                    p
+                    for p in family.family(self.state.instance)
+                    if "distributed.cli.dask_worker" in family.command_of(p)
+                ]
+                await asyncio.to_thread(family.end_all, workers)
+        await asyncio.to_thread(family.end_all, family.family(self.state.instance))
         shutil.rmtree(self.settings.home / "scratch", ignore_errors=True)
         for file in (self.settings.home / "workers").glob("*.json"):
             file.unlink(missing_ok=True)
         if not self.state.failed:
             states.file_of(self.settings).rename(states.file_of(self.settings).with_name("services.last.json"))
-
-
-def _end_tree(pid: int) -> None:
-    try:
-        process = psutil.Process(pid)
-        states.end_all([process, *process.children(recursive=True)])
-    except psutil.NoSuchProcess:
-        return
-
-
-def _line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return ""
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
-
-
-def _listens(host: str, port: int) -> bool:
-    import socket
-
-    with socket.socket() as s:
-        s.settimeout(0.5)
-        return s.connect_ex((host, port)) == 0
 
 
 def _digest(files: list[Path]) -> str:
@@ -304,17 +228,19 @@ def _digest(files: list[Path]) -> str:
     return out.hexdigest()
 
 
-def main() -> None:
-    """Entry point of the supervisor's process."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+def _main() -> int:
+    # what ORC writes is for its user alone; what flows and tasks write is not ours to decide
+    umask = os.umask(0o077)
     settings = load()
-    (settings.home / "logs").mkdir(parents=True, exist_ok=True)
-    try:
-        supervisor = Supervisor(settings, json.loads(sys.argv[1]) if len(sys.argv) > 1 else {})
-    except OrcError as error:
-        logger.error("%s", error)
-        sys.exit(1)
-    sys.exit(asyncio.run(supervisor.run()))
+    home.prepare(settings.home)
+    lock = Lock(int(sys.argv[2])) if len(sys.argv) > 2 else home.lock(settings.home)
+    lock.keep(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}")
+    return asyncio.run(Supervisor(settings, json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}, umask).run())
+
+
+def main() -> None:
+    """Entry point of the supervisor's process; addresses of servers that are not ours, and the lock it was handed."""
+    bootstrap.run("orc.supervisor", _main)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pytest
 
 from agent.ledger.ledger import Ledger
 from agent.ledger.verify import Report, verify
+from bench import prefect_api
 from tests.conftest import ROOT, until
 
 POOLS = """
@@ -114,7 +115,7 @@ class Orc:
 
     def api(self, path: str, body: dict[str, Any]) -> Any:
         """POST to the Prefect API."""
-        return httpx.post(self.env["PREFECT_API_URL"] + path, json=body, timeout=20).json()
+        return prefect_api.post(self.env, path, body)
 
     def flow_runs(self, name: str) -> list[dict[str, Any]]:
         """Flow runs of a flow, newest first."""

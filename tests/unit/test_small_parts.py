@@ -143,14 +143,6 @@ def test_a_wrong_setting_is_refused_by_name(monkeypatch, name, value, says):
         load()
 
 
-def test_env_example_names_every_setting():
-    from agent.settings import Settings
-    from tests.conftest import ROOT
-
-    said = (ROOT / ".env.example").read_text()
-    assert [name for name in Settings.model_fields if f"ORC_{name.upper()}=" not in said] == []
-
-
 def test_a_tag_says_the_deadline_in_place_of_the_flow():
     @needs(deadline="30 min")
     @flow

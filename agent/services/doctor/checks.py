@@ -1,25 +1,17 @@
-"""What may be wrong with a cluster, a server or a setting, and what to do about each. Findings from facts; gathering is apart."""
+"""What may be wrong with a cluster, and what to do about each: findings from facts, which are gathered beside."""
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import distributed
 
-from agent.errors import GraphAwayError, OrcError, SchedulerError
-from agent.graph.bolt import Graph, address
-from agent.ledger.ledger import Ledger
 from agent.model.pools import Pool, Selector, pool_of
-from agent.pools import declared, prices
-from agent.scheduler import look, probe
+from agent.scheduler import probe
 from agent.scheduler.extension import ADAPTIVE
 from agent.scheduler.look import SeenCluster, SeenWorker
-from agent.settings import Settings
-from rules import schema
 
 Level = Literal["good", "warning", "wrong"]
 #: clocks may differ by so much before deadlines and prices are read wrongly, ms
@@ -37,19 +29,21 @@ class Finding:
     do: str = ""
 
 
-def _good(what: str, says: str) -> Finding:
+def good(what: str, says: str) -> Finding:
+    """Nothing to do."""
     return Finding(what=what, level="good", says=says)
 
 
-def _wrong(what: str, says: str, do: str) -> Finding:
+def wrong(what: str, says: str, do: str) -> Finding:
+    """It does not work until that is mended."""
     return Finding(what=what, level="wrong", says=says, do=do)
 
 
-def _warning(what: str, says: str, do: str) -> Finding:
+def warning(what: str, says: str, do: str) -> Finding:
+    """It works, and something else may not."""
     return Finding(what=what, level="warning", says=says, do=do)
 
 
-# ---------------------------------------------------------------------- of the cluster
 def versions(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
     """Python and distributed of the scheduler, the workers and this process."""
     import sys
@@ -59,11 +53,11 @@ def versions(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
         (cluster.python, cluster.distributed)
     }
     if theirs == {ours}:
-        return [_good("versions", f"Python {ours[0]} and distributed {ours[1]} everywhere")]
+        return [good("versions", f"Python {ours[0]} and distributed {ours[1]} everywhere")]
     out = []
     if pythons := {p for p, _ in theirs} - {ours[0]}:
         out.append(
-            _wrong(
+            wrong(
                 "Python",
                 f"{', '.join(sorted(pythons))} there and {ours[0]} here",
                 "tasks are pickled: run the same minor version of Python everywhere",
@@ -71,7 +65,7 @@ def versions(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
         )
     if others := {d for _, d in theirs} - {ours[1]}:
         out.append(
-            _warning(
+            warning(
                 "distributed",
                 f"{', '.join(sorted(others))} there and {ours[1]} here",
                 "install one version everywhere; Dask promises nothing between versions",
@@ -80,7 +74,7 @@ def versions(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
     month = ".".join(cluster.distributed.split(".")[:2])
     if month not in probe.TESTED:
         out.append(
-            _wrong(
+            wrong(
                 "distributed",
                 f"{cluster.distributed} is untested with ORC",
                 f"use {' or '.join(probe.TESTED)}, or set ORC_ALLOW_UNTESTED=true",
@@ -94,23 +88,23 @@ def extension(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
     orc = cluster.orc
     if orc is None:
         return [
-            _warning(
+            warning(
                 "extension",
                 "the scheduler has no ORC extension: nothing is held or recorded",
                 f"orc up --scheduler {cluster.address} (ORC_MODE=shadow first), or start it with --preload agent.scheduler.preload",
             )
         ]
     if orc["degraded"]:
-        return [_wrong("extension", "; ".join(orc["degraded"]), "the scheduler runs ungoverned until that is mended")]
+        return [wrong("extension", "; ".join(orc["degraded"]), "the scheduler runs ungoverned until that is mended")]
     if not orc["epoch"]:
         return [
-            _wrong(
+            wrong(
                 "governor",
                 "no governor follows the scheduler: in mode govern, tasks are held until one does",
                 "orc up, or look at logs/governor.log in ORC_HOME",
             )
         ]
-    return [_good("extension", f"mode {orc['mode']}, governed in epoch {orc['epoch']}")]
+    return [good("extension", f"mode {orc['mode']}, governed in epoch {orc['epoch']}")]
 
 
 def settings_of_dask(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
@@ -118,42 +112,42 @@ def settings_of_dask(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
     out = []
     if cluster.no_workers_timeout:
         out.append(
-            _warning(
+            warning(
                 "no-workers-timeout",
                 f"distributed.scheduler.no-workers-timeout is {cluster.no_workers_timeout}",
                 "it does not count the time ORC holds a task; use deadlines, and `orc why` for what waits",
             )
         )
     if cluster.orc is not None and cluster.orc.get("adaptive"):
-        out.append(_wrong("Adaptive", "an Adaptive scales this cluster and takes held tasks for demand", ADAPTIVE))
-    return out or [_good("Dask's settings", "none that ORC minds")]
+        out.append(wrong("Adaptive", "an Adaptive scales this cluster and takes held tasks for demand", ADAPTIVE))
+    return out or [good("Dask's settings", "none that ORC minds")]
 
 
 def workers(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
     """Do they answer, and are their clocks right?"""
     if not cluster.workers:
-        return [_wrong("workers", "there are none", "start some: dask worker ADDRESS, or a pool with a provider")]
+        return [wrong("workers", "there are none", "start some: dask worker ADDRESS, or a pool with a provider")]
     silent = [w.name for w in cluster.workers if not w.answered]
     late = [w for w in cluster.workers if w.answered and abs(w.clock_ms) > CLOCKS_MS + w.clock_error_ms]
     out = []
     if silent:
         out.append(
-            _warning(
+            warning(
                 "workers",
-                f"{len(silent)} do not answer: {_some(silent)}",
+                f"{len(silent)} do not answer: {some(silent)}",
                 "a task may hold the interpreter; look at them on the dashboard",
             )
         )
     if late:
         worst = max(late, key=lambda w: abs(w.clock_ms))
         out.append(
-            _wrong(
+            wrong(
                 "clocks",
                 f"{len(late)} workers are off, {worst.name} by {worst.clock_ms / 1000:+.1f} s",
                 "run NTP on them: runtimes and deadlines are read from their clocks",
             )
         )
-    return out or [_good("workers", f"{len(cluster.workers)} answer, their clocks agree")]
+    return out or [good("workers", f"{len(cluster.workers)} answer, their clocks agree")]
 
 
 def selectors(cluster: SeenCluster, pools: Sequence[Pool]) -> list[Finding]:
@@ -161,7 +155,7 @@ def selectors(cluster: SeenCluster, pools: Sequence[Pool]) -> list[Finding]:
     out: list[Finding] = []
     of = {w.name: [p.name for p in pools if _belongs(w, p.selector)] for w in cluster.workers}
     out += [
-        _wrong(
+        wrong(
             "selectors",
             f"pool {pool.name} matches no worker, and none can be launched",
             f"its selector is {_shown(pool.selector)}; `orc init` shows what the workers offer",
@@ -172,7 +166,7 @@ def selectors(cluster: SeenCluster, pools: Sequence[Pool]) -> list[Finding]:
     for name, found in of.items():
         if len(found) > 1:
             out.append(
-                _wrong(
+                wrong(
                     "selectors",
                     f"worker {name} belongs to {' and '.join(found)}",
                     "the first one counts; make the selectors exclude each other",
@@ -180,14 +174,14 @@ def selectors(cluster: SeenCluster, pools: Sequence[Pool]) -> list[Finding]:
             )
     if left := [name for name, found in of.items() if not found]:
         out.append(
-            _warning(
+            warning(
                 "selectors",
-                f"{len(left)} workers belong to no pool: {_some(left)}",
+                f"{len(left)} workers belong to no pool: {some(left)}",
                 "they are `default`: observed, unrestricted, priced like the dearest pool; add a pool for them",
             )
         )
     out += [
-        _warning(
+        warning(
             "slots",
             f"worker {worker.name} has {worker.nthreads} threads and pool {pool.name} says {pool.slots} slots",
             "the worker's threads count; say the same in pools.yaml",
@@ -196,7 +190,7 @@ def selectors(cluster: SeenCluster, pools: Sequence[Pool]) -> list[Finding]:
         for pool in pools
         if pool.name in of[worker.name] and worker.nthreads != pool.slots
     ]
-    return out or [_good("selectors", f"{len(of)} workers in {len(pools)} pools, each in one")]
+    return out or [good("selectors", f"{len(of)} workers in {len(pools)} pools, each in one")]
 
 
 def imports(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
@@ -211,9 +205,9 @@ def imports(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
         "prefect_dask": "pip install prefect-dask there",
     }
     out = [
-        _wrong(
+        wrong(
             "Python path",
-            f"{len(names)} workers cannot import {module} ({why}): {_some(names)}",
+            f"{len(names)} workers cannot import {module} ({why}): {some(names)}",
             what_to_do.get(
                 module,
                 "put its folder on their PYTHONPATH, or install it there; the flow's own folder is on the flow's path alone",
@@ -221,7 +215,7 @@ def imports(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
         )
         for (module, why), names in sorted(lacks.items())
     ]
-    return out or [_good("Python path", "the workers import what was asked for")]
+    return out or [good("Python path", "the workers import what was asked for")]
 
 
 def results(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
@@ -231,22 +225,22 @@ def results(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
         return []
     if off := [w.name for w in known if not w.persists]:
         return [
-            _warning(
+            warning(
                 "results",
-                f"{len(off)} workers do not persist results: {_some(off)}",
+                f"{len(off)} workers do not persist results: {some(off)}",
                 "set PREFECT_RESULTS_PERSIST_BY_DEFAULT=true, or a finished task runs again when its worker is lost",
             )
         ]
     hosts, folders = {w.host for w in known}, {w.storage for w in known}
     if len(hosts) > 1 and all(folder.startswith("/") for folder in folders):
         return [
-            _warning(
+            warning(
                 "results",
-                f"they are kept in local folders ({_some(sorted(folders))}) of {len(hosts)} hosts",
+                f"they are kept in local folders ({some(sorted(folders))}) of {len(hosts)} hosts",
                 "use a shared folder or a storage block (S3, GCS), or a result is lost with its host",
             )
         ]
-    return [_good("results", "persisted, where every worker finds them")]
+    return [good("results", "persisted, where every worker finds them")]
 
 
 #: in the order people would ask
@@ -279,102 +273,6 @@ def _shown(selector: Selector) -> str:
     return ", ".join(parts) or "empty: it matches nobody"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Not more than a line of them."""
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-
-
-# ---------------------------------------------------------------------- of what ORC itself needs
-def files(settings: Settings) -> tuple[list[Finding], tuple[Pool, ...]]:
-    """Pools and rules, and the pools for the other checks."""
-    out, pools = [], tuple[Pool, ...]()
-    try:
-        if settings.pools_declared():
-            pools = declared.read(settings.pools, prices.of(settings)).pools
-            out.append(_good("pools", f"{len(pools)} in {settings.pools}"))
-        else:
-            out.append(
-                _warning(
-                    "pools",
-                    f"{settings.pools} is not there: every worker is of the pool `default`",
-                    "orc init --scheduler ADDRESS proposes one",
-                )
-            )
-    except OrcError as error:
-        out.append(_wrong("pools", str(error), "mend the file; the governor does not start with it"))
-    try:
-        out.append(_good("rules", f"{len(schema.load([settings.rule_files()]).rules)} in {settings.rule_files()}"))
-    except schema.RuleError as error:
-        out.append(_wrong("rules", str(error), "mend the file; the rules in force stay until then"))
-    return out, pools
-
-
-def servers(settings: Settings, prefect_url: str | None) -> list[Finding]:
-    """Ledger, graph and Prefect: do they answer?"""
-    out = []
-    try:
-        ledger = Ledger(settings.ledger(), settings.chain_name())
-        out.append(_good("ledger", f"{ledger.last_seq()} records of {settings.chain_name()}"))
-        ledger.close()
-    except OrcError as error:
-        out.append(
-            _wrong(
-                "ledger", str(error), "nothing is decided without a ledger; a governor that runs goes on with its spool"
-            )
-        )
-    try:
-        with Graph(address(settings)) as graph:
-            out.append(_good("graph", graph.server()))
-    except GraphAwayError as error:
-        out.append(
-            _warning(
-                "graph",
-                str(error),
-                "placement goes on without it, and it catches up; flows that load a graph fail until then",
-            )
-        )
-    except OrcError as error:
-        out.append(_wrong("graph", str(error), "check ORC_GRAPH_URL, ORC_GRAPH_USER and ORC_GRAPH_PASSWORD"))
-    if prefect_url:
-        try:
-            with urllib.request.urlopen(prefect_url.rstrip("/") + "/health", timeout=5) as reply:
-                out.append(
-                    _good("Prefect", f"{prefect_url} answers")
-                    if reply.status == 200
-                    else _wrong("Prefect", f"{prefect_url} answers {reply.status}", "check PREFECT_API_URL")
-                )
-        except (OSError, urllib.error.URLError, ValueError) as error:
-            out.append(
-                _wrong(
-                    "Prefect", f"{prefect_url} does not answer: {error}", "is the server up, and PREFECT_API_URL right?"
-                )
-            )
-    else:
-        out.append(
-            _warning(
-                "Prefect",
-                "PREFECT_API_URL is not set",
-                'each Dask worker would start a server of its own; eval "$(orc env)", or set it',
-            )
-        )
-    return out
-
-
-def diagnose(
-    settings: Settings, scheduler: str | None, prefect_url: str | None, modules: Sequence[str]
-) -> list[Finding]:
-    """Every check that can be made."""
-    out, pools = files(settings)
-    out += servers(settings, prefect_url)
-    if scheduler is None:
-        return [
-            *out,
-            _warning("scheduler", "none is named", "orc doctor --scheduler tcp://HOST:PORT, or set ORC_SCHEDULER"),
-        ]
-    try:
-        cluster = look.seen(scheduler, ("prefect", "prefect_dask", "agent", *modules))
-    except SchedulerError as error:
-        return [*out, _wrong("scheduler", str(error), "nothing else of the cluster can be checked")]
-    out.append(_good("scheduler", f"{scheduler} answers"))
-    for check in OF_CLUSTER:
-        out += check(cluster, pools)
-    return out

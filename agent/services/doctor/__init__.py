@@ -1,0 +1,1 @@
+"""`orc doctor`: what may be wrong, and what to do about each."""
