@@ -101,7 +101,7 @@ def test_a_deployment_runs_and_brings_no_command_of_its_own(orc, tmp_path):
     (tmp_path / "days.csv").write_text("day,delay\n1,2\n2,3\n")
     said = {
         "sources": {"days": str(tmp_path / "days.csv")},
-        "table": {"from": "days", "columns": ["day", "delay"]},
+        "table": {"from": "days", "columns": {"day": {"type": "int"}, "delay": {"type": "int"}}},
         "folder": str(tmp_path / "out"),
     }
     mark = tmp_path / "mark"
