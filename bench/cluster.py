@@ -16,6 +16,8 @@ from distributed import Client
 from agent.processes import ports
 
 ROOT = Path(__file__).parent.parent
+#: what a scheduler or worker listens on; its HTTP server is there in spite of --no-dashboard, and must be told too
+LOCAL = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--no-dashboard")
 #: arguments of a scheduler that ORC governs
 GOVERNED = ("--preload", "agent.scheduler.preload")
 
@@ -36,13 +38,11 @@ class Processes:
 
     def scheduler(self, name: str, port: int, *more: str) -> None:
         """A Dask scheduler."""
-        self.run(
-            name, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", *more
-        )
+        self.run(name, "distributed.cli.dask_scheduler", "--port", str(port), *LOCAL, *more)
 
     def worker(self, name: str, address: str, *more: str) -> None:
         """A Dask worker of one thread."""
-        arguments = (address, "--name", name, "--nthreads", "1", "--no-dashboard", *more)
+        arguments = (address, "--name", name, "--nthreads", "1", *LOCAL, *more)
         self.run(name, "distributed.cli.dask_worker", *arguments)
 
     def end(self) -> None:

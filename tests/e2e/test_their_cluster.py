@@ -17,6 +17,7 @@ import yaml
 from agent.ledger.ledger import Ledger
 from agent.ledger.verify import Report, verify
 from agent.report.run import report
+from bench.cluster import LOCAL
 from tests.conftest import ROOT, Processes, free_port, until
 
 pytestmark = pytest.mark.real
@@ -64,9 +65,7 @@ class Theirs:
         self.env = {**clean, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "COLUMNS": "250"}
         port = free_port()
         self.scheduler = f"tcp://127.0.0.1:{port}"
-        self._start(
-            "scheduler", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"
-        )
+        self._start("scheduler", "distributed.cli.dask_scheduler", "--port", str(port), *LOCAL)
         for name, more in (("cheap-spot-0", ()), ("cheap-spot-1", ()), ("big-0", ("--resources", "BIG=1"))):
             self._start(
                 name,
@@ -77,7 +76,7 @@ class Theirs:
                 "--nthreads",
                 "1",
                 "--no-nanny",
-                "--no-dashboard",
+                *LOCAL,
                 "--memory-limit",
                 "1GiB",
                 *more,

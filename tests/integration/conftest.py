@@ -11,6 +11,7 @@ import pytest
 from distributed import Client, Future
 
 from agent.model.pools import Selector
+from bench.cluster import LOCAL
 from tests.conftest import Processes, free_port, until
 
 _epochs = itertools.count(1)
@@ -24,7 +25,7 @@ class Cluster:
         port = free_port()
         self.address = f"tcp://127.0.0.1:{port}"
         self.scheduler = processes.start(
-            "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--preload", "agent.scheduler.preload",
+            "distributed.cli.dask_scheduler", "--port", str(port), *LOCAL, "--preload", "agent.scheduler.preload",
             name=f"{name}-scheduler", env={"ORC_MODE": "govern", **env},
         )  # fmt: skip
         self.workers: dict[str, Any] = {}
@@ -34,7 +35,7 @@ class Cluster:
         more = ["--resources", resources] if resources else []
         self.workers[name] = self.processes.start(
             "distributed.cli.dask_worker", self.address, "--name", name, "--nthreads", str(nthreads), "--memory-limit", memory, "--no-nanny",
-            "--no-dashboard", *more, name=f"{self.name}-{name}",
+            *LOCAL, *more, name=f"{self.name}-{name}",
         )  # fmt: skip
         until(lambda: name in self.names(), 30)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.scheduler import protocol as p
+from bench.cluster import LOCAL
 from tests.conftest import free_port, until
 from tests.integration.conftest import Cluster, Governor
 
@@ -96,7 +97,7 @@ def test_a_task_whose_worker_is_cut_off_comes_back_and_ends_once(silent, process
     proxy = Proxy(int(silent.address.rsplit(":", 1)[1]))
     name = f"spot-{what}"
     worker = processes.start(
-        "distributed.cli.dask_worker", f"tcp://127.0.0.1:{proxy.port}", "--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard",
+        "distributed.cli.dask_worker", f"tcp://127.0.0.1:{proxy.port}", "--name", name, "--nthreads", "1", "--no-nanny", *LOCAL,
         name=f"silent-{name}",
     )  # fmt: skip
     try:

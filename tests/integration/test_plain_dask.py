@@ -14,6 +14,7 @@ from distributed import Client, as_completed, get_client, worker_client
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.verify import Report, verify
+from bench.cluster import LOCAL
 from tests.conftest import ROOT, Processes, free_port, until
 
 pytestmark = pytest.mark.real
@@ -41,10 +42,10 @@ class Plain:
         def start(name, *arguments):
             processes.start(*arguments, name=f"plain-{name}", env=env)
 
-        start("scheduler", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--preload", "agent.scheduler.preload")  # fmt: skip
+        start("scheduler", "distributed.cli.dask_scheduler", "--port", str(port), *LOCAL, "--preload", "agent.scheduler.preload")  # fmt: skip
         self.client = Client(self.address, timeout=60, set_as_default=False)
         for name in ("spot-0", "spot-1", "safe-0", "safe-1"):
-            start(name, "distributed.cli.dask_worker", self.address, "--name", name, "--nthreads", "1", "--no-dashboard", "--memory-limit", "1GiB", "--local-directory", str(folder))  # fmt: skip
+            start(name, "distributed.cli.dask_worker", self.address, "--name", name, "--nthreads", "1", *LOCAL, "--memory-limit", "1GiB", "--local-directory", str(folder))  # fmt: skip
         self.client.wait_for_workers(4, timeout=60)
         start("governor", "agent.governor.process", self.address)
         until(lambda: self.client.sync(self.client.scheduler.orc_state)["epoch"], 60)

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bench.cluster import LOCAL
 from tests.conftest import Processes, free_port, until
 
 
@@ -77,10 +78,10 @@ def dask_address(processes: Processes, prefect: Server) -> str:
     """A plain scheduler and two workers of one thread."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
-    processes.start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", name="runner-scheduler")  # fmt: skip
+    processes.start("distributed.cli.dask_scheduler", "--port", str(port), *LOCAL, name="runner-scheduler")  # fmt: skip
     for number in range(2):
         processes.start(
-            "distributed.cli.dask_worker", address, "--name", f"worker-{number}", "--nthreads", "1", "--no-nanny", "--no-dashboard",
+            "distributed.cli.dask_worker", address, "--name", f"worker-{number}", "--nthreads", "1", "--no-nanny", *LOCAL,
             "--preload", "agent.worker.preload", name=f"runner-worker-{number}", env={"PREFECT_API_URL": prefect.url, "ORC_GOVERNED": "optional"},
         )  # fmt: skip
     from distributed import Client
