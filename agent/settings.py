@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     allow_untested: bool = Field(False, description="govern a scheduler whose version of distributed is untested")
     governed: Literal["required", "optional"] = Field(
         "required",
-        description="required: a flow fails where its scheduler has no extension; optional: it runs ungoverned with a warning",
+        description="required: a flow fails where its scheduler has no extension, as it does by default where a scheduler, pools or a mode are said; optional: it runs ungoverned with a warning",
     )
 
     #: names that the file said, and the file

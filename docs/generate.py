@@ -20,6 +20,7 @@ from agent.model.plans import Decision, Option
 from agent.model.records import Decided, Ended, Entry, Placed, Run
 from agent.pools.declared import _Budget, _Gpus, _Limits, _Pool, _Selector, _Size
 from agent.settings import Settings
+from agent.worker.settings import WorkerSettings
 from rules.facts import FACTS, LABEL, SELECTS, UNSAID
 from rules.schema import OPS, VERBS
 
@@ -30,7 +31,7 @@ def settings() -> str:
     """Settings, with their defaults."""
     rows = [
         f"| `ORC_{name.upper()}` | {'' if field.default is None else f'`{field.default}`'} | {field.description} |"
-        for name, field in Settings.model_fields.items()
+        for name, field in (Settings.model_fields | WorkerSettings.model_fields).items()
     ]
     return _page(
         "Settings",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any, Protocol, cast
 
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, PrefectTaskRunFuture
@@ -14,6 +16,8 @@ from prefect.utilities.engine import collect_task_run_inputs_sync
 from agent.model.units import duration_ms
 from agent.runner.futures import GovernedFuture
 from agent.worker.chunks import Outcomes, item
+
+logger = logging.getLogger("orc.runner")
 
 #: what a chunk should take: long against the few ms a task run costs, short against a loss
 TARGET_MS = 1000
@@ -34,7 +38,7 @@ class Size:
     items: int
     why: str
 
-    def travels(self, total: int) -> dict[str, Any]:
+    def as_annotation(self, total: int) -> dict[str, Any]:
         """For the decision record."""
         return {"size": self.items, "items": total, "why": self.why}
 
@@ -82,17 +86,17 @@ class ItemFuture(PrefectTaskRunFuture[Any]):
     def wait(self, timeout: float | None = None) -> None:
         """See `PrefectFuture`."""
         self.chunk.wait(timeout)
-        if self.chunk._final_state is not None:
-            self._final_state = item(self.chunk._final_state, self.at)
+        if self.chunk.known_state is not None:
+            self._final_state = item(self.chunk.known_state, self.at)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
         """See `PrefectFuture`. Raises what the item raised, TimeoutError."""
         if self._final_state is None:
-            if self.chunk._final_state is None:
+            if self.chunk.known_state is None:
                 self.chunk.result(timeout=timeout, raise_on_failure=False)
-            if self.chunk._final_state is None:
+            if self.chunk.known_state is None:
                 raise TimeoutError(f"Task run {self.task_run_id} did not complete within {timeout} seconds")
-            self._final_state = item(self.chunk._final_state, self.at)
+            self._final_state = item(self.chunk.known_state, self.at)
         return cast(Any, self._final_state).result(raise_on_failure=raise_on_failure, _sync=True)
 
     def add_done_callback(self, fn: Callable[[PrefectFuture[Any]], None]) -> None:
@@ -103,7 +107,7 @@ class ItemFuture(PrefectTaskRunFuture[Any]):
 def measured_ms(chunk: GovernedFuture) -> float | None:
     """Mean time of an item of a chunk that was run first; None when it did not end in time."""
     chunk.wait(PATIENCE)
-    state = chunk._final_state
+    state = chunk.known_state
     data = getattr(getattr(state, "data", None), "result", getattr(state, "data", None))
     outcomes = getattr(data, "outcomes", data)
     if not isinstance(outcomes, Outcomes):
@@ -114,6 +118,91 @@ def measured_ms(chunk: GovernedFuture) -> float | None:
 def split(items: Sequence[Any], each: int) -> list[Sequence[Any]]:
     """In chunks of so many."""
     return [items[at : at + each] for at in range(0, len(items), each)]
+
+
+class SendChunks(Protocol):
+    """Sends chunks of a task's items."""
+
+    def __call__(
+        self, task: Any, chunks: Sequence[Any], wait_for: Any, depends: Any, why: dict[str, Any]
+    ) -> list[GovernedFuture]:
+        """Their futures. `depends`: parameter → upstream task runs; `why`: the size, for the decision record."""
+
+
+#: mean ms of an item by task class, as this process measured it
+_measured: dict[str, float] = {}
+
+
+class ChunkedMap:
+    """`map` with a batch size, of one task runner.
+
+    Args:
+        send: sends chunks.
+        item_ms: mean time of an item of a class where the governor knows it.
+        slots: how many threads the workers have.
+    """
+
+    def __init__(
+        self, send: SendChunks, item_ms: Callable[[str], float | None], slots: Callable[[], int]
+    ) -> None:  # fmt: skip
+        self._send, self._item_ms, self._slots = send, item_ms, slots
+
+    def map(
+        self, task: Any, expanded: Expanded, wait_for: Any, said: int | str, fields: Mapping[str, Any]
+    ) -> list[ItemFuture] | None:
+        """A future for each item; None where each item is to be a task run of its own.
+
+        Args:
+            said: the batch size.
+            fields: the task's needs.
+        """
+        items = expanded.items
+        if (why := _apart(task)) is not None:
+            logger.info("the items of task %r are not merged: %s", task.name, why)
+            return None
+        if expanded.nested(items):
+            # an item whose own input fails must fail alone
+            return None
+        send = partial(self._send, task, wait_for=wait_for, depends=expanded.dependencies)
+        chunks: list[GovernedFuture] = []
+        done = 0
+        if said == "auto":
+            chosen, chunks = self._chosen(task, items, send, fields)
+            done = min(PROBE, len(items)) if chunks else 0
+        else:
+            chosen = Size(items=int(said), why="said by the author")
+        if chosen.items == 1 and not chunks:
+            return None
+        rest = split(items[done:], chosen.items)
+        sizes = [done] * len(chunks) + [len(chunk) for chunk in rest]
+        chunks += send(chunks=rest, why=chosen.as_annotation(len(items)))
+        return [ItemFuture(chunk, at) for chunk, count in zip(chunks, sizes, strict=True) for at in range(count)]
+
+    def _chosen(
+        self, task: Any, items: Sequence[Any], send: Callable[..., list[GovernedFuture]], fields: Mapping[str, Any]
+    ) -> tuple[Size, list[GovernedFuture]]:
+        """The chunk size; with the chunk that was run to find it, where nothing was known of the class."""
+        slots, name = self._slots(), fields.get("task_class") or task.task_key
+        learned = self._item_ms(name)
+        if (learned := _measured.get(name) if learned is None else learned) is not None:
+            return size(len(items), learned, "learned", slots), []
+        if (runtime := said_ms(fields)) is not None:
+            return size(len(items), runtime, "said by the author", slots), []
+        count = min(PROBE, len(items))
+        why = Size(items=count, why="nothing is known of the class: run first and measured")
+        probe = send(chunks=[items[:count]], why=why.as_annotation(len(items)))
+        found = measured_ms(probe[0])
+        if found is None:
+            return Size(items=PROBE, why="the probe did not end in time"), probe
+        _measured[name] = found
+        return size(len(items) - count or 1, found, f"measured on {count}", slots), probe
+
+
+def _apart(task: Any) -> str | None:
+    """Why each item of a task must be a task run of its own: what names its result is asked with an item's parameters."""
+    if "{parameters" in (task.result_storage_key or ""):
+        return f"their results are stored as {task.result_storage_key!r}, each under its own name"
+    return "each has a cache key of its own, by the task's cache_key_fn" if task.cache_key_fn is not None else None
 
 
 class Expanded:

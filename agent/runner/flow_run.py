@@ -15,7 +15,7 @@ from prefect.logging import get_logger
 
 from agent.errors import SettingError, UnitError
 from agent.model.units import duration_ms, show_ms
-from agent.runner.needs import said_by
+from agent.runner.declared_needs import needs_of
 from agent.worker.run_context import RunInfo, current_run
 
 _ROOT, _DEADLINE = "orc.root", "orc.deadline_ms"
@@ -33,7 +33,7 @@ def current() -> RunInfo:
         return known
     if context is None or run is None:
         return RunInfo()
-    said = dict(said_by(context.flow)) if context.flow is not None else {}
+    said = dict(needs_of(context.flow)) if context.flow is not None else {}
     with get_client(sync_client=True) as client:
         root, deadline = _marked(client, context.flow, run)
         deployment = client.read_deployment(run.deployment_id).name if run.deployment_id else ""
@@ -104,7 +104,7 @@ def _found(client: SyncPrefectClient, flow: Any, run: FlowRun) -> tuple[str, int
 def _relative(flow: Any, run: FlowRun) -> int | None:
     """The deadline that a tag says, else the flow, ms from the expected start."""
     if (tagged := _tagged(run, DEADLINE)) is None:
-        return said_by(flow).get("deadline_ms") if flow is not None else None
+        return needs_of(flow).get("deadline_ms") if flow is not None else None
     try:
         return duration_ms(tagged)
     except UnitError as error:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar, Token
-from types import MappingProxyType
+from contextvars import Token
 from typing import Any, Literal, TypeVar
 
 from agent.errors import SettingError
 from agent.model.needs import merged, read
+from agent.runner.declared_needs import ATTRIBUTE, BATCH, batch_around, needs_around
 
-_BATCH = "__orc_batch__"
-_batch: ContextVar[Any] = ContextVar("orc_batch", default=None)
 T = TypeVar("T")
-_ATTRIBUTE = "__orc_needs__"
-_overrides: ContextVar[Mapping[str, Any]] = ContextVar("orc_needs", default=MappingProxyType({}))
 
 
 class needs:
@@ -51,40 +47,23 @@ class needs:
 
     def __call__(self, target: T) -> T:
         function = getattr(target, "fn", target)
-        setattr(function, _ATTRIBUTE, merged(getattr(function, _ATTRIBUTE, {}), self.fields))
+        setattr(function, ATTRIBUTE, merged(getattr(function, ATTRIBUTE, {}), self.fields))
         if self.batch_size is not None:
-            setattr(function, _BATCH, self.batch_size)
+            setattr(function, BATCH, self.batch_size)
         hooks = getattr(target, "on_running_hooks", None)
         # a flow (tasks have hooks too): its runner may never be used, and the flows below it ask for its deadline
         if hooks is not None and not hasattr(target, "task_key"):
-            from agent.runner.flow_run import mark
+            from agent.runner.flow_run import mark  # not at the top: it imports Prefect
 
             if mark not in hooks:
                 hooks.append(mark)
         return target
 
     def __enter__(self) -> needs:
-        self._tokens.append(_overrides.set(merged(_overrides.get(), self.fields)))
-        self._batches.append(_batch.set(self.batch_size if self.batch_size is not None else _batch.get()))
+        self._tokens.append(needs_around.set(merged(needs_around.get(), self.fields)))
+        self._batches.append(batch_around.set(self.batch_size if self.batch_size is not None else batch_around.get()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        _overrides.reset(self._tokens.pop())
-        _batch.reset(self._batches.pop())
-
-
-def said_by(target: Any) -> Mapping[str, Any]:
-    """Fields a task or a flow says of itself."""
-    found: Mapping[str, Any] = getattr(getattr(target, "fn", target), _ATTRIBUTE, {})
-    return found
-
-
-def overrides() -> Mapping[str, Any]:
-    """Fields said around the present call."""
-    return _overrides.get()
-
-
-def batch_size(target: Any) -> int | str | None:
-    """Items in one task run of a `map` of the target: what is said around the call, else by the task."""
-    around = _batch.get()
-    return around if around is not None else getattr(getattr(target, "fn", target), _BATCH, None)
+        needs_around.reset(self._tokens.pop())
+        batch_around.reset(self._batches.pop())

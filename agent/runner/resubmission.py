@@ -7,31 +7,43 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from prefect.client.schemas.objects import State
 from prefect.logging import get_logger
 
 from agent.errors import InfrastructureLostError
-from agent.runner.task_runs import Prepared
-
-if TYPE_CHECKING:
-    from agent.runner.futures import GovernedFuture
+from agent.runner.results import SMALL
+from agent.runner.task_runs import PreparedTaskRun
 
 #: why tasks are cancelled with their flow run
 CANCELLED = "the flow run was cancelled"
-#: bytes of parameters that are kept for the whole run; larger ones only until the task has ended
-SMALL = 64 * 1024
+
+
+class Resubmittable(Protocol):
+    """A future whose task run may be sent again."""
+
+    @property
+    def wrapped_future(self) -> Any:
+        """Dask's."""
+
+    @property
+    def known_state(self) -> State[Any] | None:
+        """Its final state, once it is here."""
+
+    def replace(self, future: Any) -> None:
+        """The Dask future of the same task run in a new scheduler."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Sent:
     """A task run as it was sent."""
 
-    prepared: Prepared
+    prepared: PreparedTaskRun
     #: keys of the task runs it depends on
     upstream: tuple[str, ...]
     says: Mapping[str, Any]
-    future: weakref.ref[GovernedFuture]
+    future: weakref.ref[Resubmittable]
     #: its final state, where that is small and its result stored: the flow may have dropped the future
     state: Any = None
 
@@ -48,10 +60,14 @@ class Resubmission:
     """
 
     def __init__(
-        self, *, within_seconds: float, always: bool | None,
-        ready: Callable[[], bool], restore: Callable[[], None],
-        send: Callable[[Prepared, Sequence[Any], Mapping[str, Any]], Any],
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        within_seconds: float,
+        always: bool | None,
+        ready: Callable[[], bool],
+        restore: Callable[[], None],
+        send: Callable[[PreparedTaskRun, Sequence[Any], Mapping[str, Any]], Any],
+    ) -> None:
         self.within_seconds, self.always = within_seconds, always
         self._ready, self._restore, self._send = ready, restore, send
         self._sent: dict[str, _Sent] = {}
@@ -59,7 +75,7 @@ class Resubmission:
         #: times that all was sent again
         self.recovered = 0
 
-    def note(self, prepared: Prepared, says: Mapping[str, Any], future: GovernedFuture) -> None:
+    def note(self, prepared: PreparedTaskRun, says: Mapping[str, Any], future: Resubmittable) -> None:
         """A task run was sent."""
         upstream = tuple(each.key for each in prepared.found)
         # Dask's futures are not held, or results would stay on the workers for longer than the flow needs them
@@ -72,15 +88,16 @@ class Resubmission:
         entry = self._sent.get(key)
         if entry is not None:
             entry.state = state
-            if len(entry.prepared.call) > SMALL:
+            # larger parameters are kept only until the task has ended
+            if len(entry.prepared.call) + len(entry.prepared.code) > SMALL:
                 del self._sent[key]
 
-    def ends(self) -> dict[str, tuple[Prepared, Any]]:
+    def ends(self) -> dict[str, tuple[PreparedTaskRun, Any]]:
         """Task run → what it was made of and its final state, where the flow has it."""
         found = {}
         for key, entry in list(self._sent.items()):
             if (state := self._state(key)) is not None:
-                found[str(entry.prepared.born.id)] = entry.prepared, state
+                found[str(entry.prepared.run.id)] = entry.prepared, state
         return found
 
     def waiting(self) -> list[str]:
@@ -88,7 +105,7 @@ class Resubmission:
         found = [(entry.prepared.key, entry.future()) for entry in list(self._sent.values())]
         return [key for key, future in found if future is not None and future.wrapped_future.status == "pending"]
 
-    def prepared(self, key: str) -> Prepared | None:
+    def prepared(self, key: str) -> PreparedTaskRun | None:
         """The task run of a key, as it was sent."""
         entry = self._sent.get(key)
         return entry.prepared if entry is not None else None
@@ -132,7 +149,7 @@ class Resubmission:
         found: list[_Sent] = []
         for entry in self._sent.values():
             future = entry.future()
-            if future is not None and future._final_state is None:
+            if future is not None and future.known_state is None:
                 found.append(entry)
         return found
 
@@ -169,5 +186,5 @@ class Resubmission:
         """The final state of a task run, where the flow has it."""
         entry = self._sent.get(key)
         future = entry.future() if entry is not None else None
-        known = future._final_state if future is not None else None
+        known = future.known_state if future is not None else None
         return known if known is not None or entry is None else entry.state

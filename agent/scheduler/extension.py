@@ -123,6 +123,7 @@ class Extension(SchedulerPlugin):
         scheduler.handlers.update(
             {p.FOLLOW: self.follow, p.INSTRUCT: self.instruct, p.SNAPSHOT: self.snapshot, p.STATE: self.state}
         )
+        scheduler.set_metadata([p.PRESENT], True)
         self.degraded = probe.problems(scheduler, self.allow_untested)
         if self.degraded:
             self.mode = "off"
@@ -491,7 +492,8 @@ class Extension(SchedulerPlugin):
         }
 
     def restart(self, scheduler: Any) -> None:
-        """`client.restart`: Dask has forgotten every task."""
+        """`client.restart`: Dask has forgotten every task, and its metadata."""
+        scheduler.set_metadata([p.PRESENT], True)
         self.tasks.clear()
         self.copies.wanted.clear()
         self.inner.clear()

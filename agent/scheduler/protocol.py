@@ -17,6 +17,9 @@ CHUNKS = "/batch"
 #: handlers the extension adds to the scheduler
 FOLLOW, INSTRUCT, SNAPSHOT, STATE = "orc_follow", "orc_instruct", "orc_snapshot", "orc_state"
 
+#: in the scheduler's metadata: the extension is there. A handler that is not there is an error in its log
+PRESENT = "orc-present"
+
 #: deltas, as (kind, …):
 READY = "ready"  # key, spec number, input bytes, since ms, governed keys it takes in, how many more, Dask's priority in thousandths
 SPECIFIED = "spec"  # spec number, what it says

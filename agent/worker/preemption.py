@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 import signal
 import threading
 import time
@@ -21,11 +20,10 @@ from types import FrameType
 from typing import Any
 
 from agent.scheduler import protocol as p
+from agent.worker import settings
 
 logger = logging.getLogger("orc.preemption")
 
-#: seconds from SIGTERM to the end, unless ORC_GRACE says otherwise: what Kubernetes gives, less two for the farewell
-GRACE = 28.0
 #: seconds between two looks at a cloud's notice
 LOOK = 2.0
 #: where clouds put their notice; the answer that means that there is none
@@ -70,16 +68,12 @@ def ready(worker: Any) -> None:
     worker.stream_handlers[p.LEAVE] = _leave
     worker.close = _graceful(worker, worker.close)
     worker.loop.add_callback(_hear_signals, worker)
-    if sign := os.environ.get("ORC_NOTICE"):
+    if sign := settings.load().notice:
         worker.loop.add_callback(_watch, worker, sign)
 
 
 def _leave(key: Any, why: str, **_: Any) -> None:
     _asked[key] = why
-
-
-def _grace() -> float:
-    return float(os.environ.get("ORC_GRACE", GRACE))
 
 
 def _graceful(worker: Any, close: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +82,7 @@ def _graceful(worker: Any, close: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(close)
     async def closing(*args: Any, **kwargs: Any) -> Any:
         if str(kwargs.get("reason", "")).startswith("signal-15") and worker.state.executing_count:
-            await _notice(worker, _grace(), TOLD)
+            await _notice(worker, settings.load().grace, TOLD)
         return await close(*args, **kwargs)
 
     return closing
@@ -103,7 +97,7 @@ def _hear_signals(worker: Any) -> None:
         return  # a nanny's child: its nanny closes it
 
     async def end(number: int, frame: FrameType | None) -> None:
-        await _notice(worker, _grace(), TOLD)
+        await _notice(worker, settings.load().grace, TOLD)
         theirs(number, frame)
 
     def hear(number: int, frame: FrameType | None) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import prefect.main
@@ -16,7 +15,7 @@ from prefect.logging.configuration import ensure_logging_setup
 from prefect.logging.handlers import PrefectConsoleHandler
 
 import agent.worker.task_body  # noqa: F401
-from agent.worker import preemption
+from agent.worker import preemption, settings
 
 #: seconds that the process of a closing worker may take to end: Dask gives bodies 30, last states take 10; what a body left behind may hold it for ever
 LAST = 45.0
@@ -41,7 +40,7 @@ def dask_setup(worker: Any) -> None:
 def dask_teardown(worker: Any) -> None:
     """Dask's hook for a worker that has closed: its process, where it is one that a pool pays for, ends in any case."""
     _say_ended()
-    if "ORC_WORKER_POOL" in os.environ:
+    if settings.load().worker_pool:
         end = threading.Timer(LAST, os._exit, (0,))
         end.daemon = True
         end.start()
@@ -49,12 +48,12 @@ def dask_teardown(worker: Any) -> None:
 
 def _say_ended() -> None:
     """For who pays for the machine: a governor may be away now."""
-    if file := os.environ.get("ORC_WORKER_ENDED"):
+    if (file := settings.load().worker_ended) is not None:
         with contextlib.suppress(OSError):
-            Path(file).touch()
+            file.touch()
 
 
 class _Written(PrefectConsoleHandler):
-    """Lines as they are."""
+    """Writes a line as it is, without Rich."""
 
     emit = logging.StreamHandler.emit

@@ -9,19 +9,23 @@ from typing import Any
 
 import dask
 from distributed import Reschedule, get_worker
+from prefect._internal.result_records import ResultRecord
 from prefect.client.schemas.objects import State
 
 from agent.scheduler import protocol as p
 from agent.worker import lineage, preemption
+from agent.worker.chunks import portable
 from agent.worker.engine import run_async, run_sync
-from agent.worker.payload import at_home, shipment, unpack
+from agent.worker.hydration import at_home, load
+from agent.worker.payload import unpack
 
 
-def run_task(shipped: str, call: bytes, found: Sequence[Any]) -> Any:
+def run_task(name: str, code: str | bytes, call: bytes, found: Sequence[Any]) -> Any:
     """Run one Prefect task; its own Dask work is marked as inner work of this key. Returns its final State.
 
     Args:
-        shipped: digest of what it has in common with others.
+        name: of what it has in common with others.
+        code: the task, pickled, or the name of that.
         call: its task run, parameters and `wait_for`, packed.
         found: states of the task runs it depends on.
     """
@@ -31,7 +35,7 @@ def run_task(shipped: str, call: bytes, found: Sequence[Any]) -> Any:
     preemption.ready(worker)
     try:
         with lineage.collected() as named:
-            state = copy_context().run(_run, worker, key, shipped, call, found, _held(entry))
+            state = copy_context().run(_run, (name, code, call), found, _held(entry))
     except preemption.Moved as moved:
         # told before the task comes back: both go to the scheduler by the same stream
         worker.log_event(p.MOVED_TOPIC, {"key": key, "result": moved.result, "why": moved.why})
@@ -39,6 +43,7 @@ def run_task(shipped: str, call: bytes, found: Sequence[Any]) -> Any:
     finally:
         preemption.forget(key)
     if entry is not None and isinstance(state, State):
+        _make_portable(state)
         said = outcome(state)
         if named:
             said[p.LINEAGE] = named
@@ -65,11 +70,24 @@ def _starved(data: Any) -> bool:
     return isinstance(error, MemoryError)
 
 
-def _run(worker: Any, key: Any, name: str, call: bytes, found: Sequence[Any], moves: bool) -> Any:
-    shipped = shipment(worker, name)
-    born, parameters, wait_for = unpack(call, found)
-    run = born.run(shipped.template)
-    with at_home(name, shipped, born.assets), dask.annotate(**{p.ANNOTATION: {p.INNER: key}}):
-        if shipped.task.isasync:
-            return asyncio.run(run_async(shipped.task, run, born.told, parameters, wait_for, moves))
-        return run_sync(shipped.task, run, born.told, parameters, wait_for, moves)
+def _make_portable(state: State[Any]) -> None:
+    """An exception that cannot be rebuilt in the flow's process would hide behind the error of that."""
+    if not (state.is_failed() or state.is_crashed()):
+        return
+    if isinstance(state.data, ResultRecord):
+        if isinstance(state.data.result, BaseException):
+            state.data.result = portable(state.data.result)
+    elif isinstance(state.data, BaseException):
+        state.data = portable(state.data)
+
+
+def _run(sent: tuple[str, str | bytes, bytes], found: Sequence[Any], moves: bool) -> Any:
+    worker, (name, code, call) = get_worker(), sent
+    payload, task, modules = load(worker, name, code)
+    new, parameters, wait_for = unpack(call, found)
+    run = new.run(payload.template)
+    key = worker.get_current_task()
+    with at_home(name, payload, modules, new.assets), dask.annotate(**{p.ANNOTATION: {p.INNER: key}}):
+        if task.isasync:
+            return asyncio.run(run_async(task, run, new.emitted, parameters, wait_for, moves))
+        return run_sync(task, run, new.emitted, parameters, wait_for, moves)

@@ -163,3 +163,22 @@ def mute() -> int:
     vars(queue)["emit"] = lambda event: None
     threading.Timer(1.0, vars(queue).pop, ("emit",)).start()
     return 1
+
+
+def only_on_a_worker() -> str:
+    """Rebuilds something that only a worker can."""
+    try:
+        get_worker()
+    except ValueError as error:
+        raise RuntimeError("this comes back only on a worker") from error
+    return "rebuilt"
+
+
+@task
+def stubborn(folder: str, name: str) -> str:
+    """Fails until its third attempt, by that name."""
+    mark = Path(folder) / name
+    mark.write_text(mark.read_text() + "x" if mark.exists() else "x")
+    if len(mark.read_text()) < 3:
+        raise ValueError(name)
+    return name

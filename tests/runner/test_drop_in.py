@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import time
 
 import dask
@@ -14,7 +16,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
-from agent import GovernedTaskRunner
+from agent import GovernedTaskRunner, needs
 from tests.runner import bodies
 
 pytestmark = pytest.mark.real
@@ -54,6 +56,22 @@ def test_a_cluster_of_the_runs_own_is_made_and_ended(prefect, kind, tmp_path, mo
     runner = GovernedTaskRunner(cluster_class=kind, cluster_kwargs=SMALL)
     assert summed(runner) == 12
     assert summed(runner) == 12
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("orc-ledger", "orc-govern"))]
+
+
+def test_a_flow_that_may_be_interrupted_and_keeps_no_results_is_told_so_once(prefect, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+
+    @flow(task_runner=GovernedTaskRunner(cluster_kwargs=SMALL))
+    def forgetful(persist):
+        with needs(interruptible=True):
+            return bodies.double.with_options(persist_result=persist).map([1, 2]).result()
+
+    with caplog.at_level(logging.WARNING):
+        assert [forgetful(True), forgetful(None), forgetful(None)] == [[2, 4]] * 3
+    said = [r.getMessage() for r in caplog.records if "persist_result=True" in r.getMessage()]
+    assert len(said) == 1
+    assert "flow 'forgetful'" in said[0]
 
 
 def test_a_cluster_that_runs_already_is_used_and_left_running(prefect, tmp_path, monkeypatch):

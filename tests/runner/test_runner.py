@@ -19,6 +19,7 @@ from prefect.states import State
 
 from agent import GovernedTaskRunner, needs
 from agent.errors import CheckpointError, SettingError, TaskError
+from agent.runner.mode import Governance
 from agent.scheduler import protocol as p
 from tests.conftest import until
 from tests.runner import bodies
@@ -181,7 +182,7 @@ def test_a_result_that_dask_has_lost_and_the_flow_has_is_handed_on_by_value(runn
 
 
 def test_stored_results_are_taken_in_before_anybody_asks_and_large_ones_are_left_where_they_are(runner, monkeypatch):
-    monkeypatch.setattr("agent.runner.futures.LOOK", 0.05)
+    monkeypatch.setattr("agent.runner.results.LOOK", 0.05)
 
     @flow(task_runner=runner, persist_result=True)
     def work():
@@ -197,7 +198,7 @@ def test_stored_results_are_taken_in_before_anybody_asks_and_large_ones_are_left
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_state_that_a_lost_worker_did_not_deliver_is_told_at_the_end_of_the_flow(runner, prefect, monkeypatch, lost):
-    monkeypatch.setattr(GovernedTaskRunner, "_lost_any", lambda self: lost)
+    monkeypatch.setattr(Governance, "lost_any", lambda self: lost)
     url = prefect.url
 
     @flow(task_runner=runner, persist_result=True)

@@ -6,14 +6,14 @@ import pytest
 from prefect.context import SyncClientContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from agent.worker.payload import _open
+from agent.worker.hydration import open_client
 from tests.conftest import free_port
 
 
 def test_a_server_that_is_away_keeps_no_thread_from_its_client():
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
         client = SyncClientContext()
-        _open(client)
+        open_client(client)
         assert not client.client._client.is_closed
 
 
@@ -25,4 +25,4 @@ def test_a_server_of_another_version_is_still_refused(monkeypatch):
         client = SyncClientContext()
         monkeypatch.setattr(type(client.client), "raise_for_api_version_mismatch_once", mismatch)
         with pytest.raises(RuntimeError, match="incompatible"):
-            _open(client)
+            open_client(client)

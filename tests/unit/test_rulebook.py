@@ -176,7 +176,8 @@ def test_groups_that_become_one_keep_only_what_was_said_of_each():
     judged = {"k": "one", "l": "two"}
     made = view(lambda facts: (Verdict(rule="ask", verb="escalate", reason=judged[facts["task"]]),))
     for number, name in enumerate(("k", "l"), 1):
-        apply(made, 
+        apply(
+            made,
             (
                 p.SPECIFIED,
                 number,

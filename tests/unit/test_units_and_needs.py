@@ -11,7 +11,7 @@ from agent import needs
 from agent.errors import SettingError, UnitError
 from agent.model import units
 from agent.model.needs import Needs, from_fields, merged, read
-from agent.runner.needs import overrides, said_by
+from agent.runner.declared_needs import needs_of, overrides
 
 
 @pytest.mark.parametrize(("said", "mib"), [("16 GiB", 16384), ("512 MiB", 512), (256, 256), ("1GB", 954)])
@@ -125,8 +125,8 @@ def test_needs_may_stand_above_or_below_the_task_decorator():
     def below():
         """A task."""
 
-    assert said_by(above) == said_by(below) == {"cpus": 2}
-    assert said_by(above.with_options(name="other")) == {"cpus": 2}
+    assert needs_of(above) == needs_of(below) == {"cpus": 2}
+    assert needs_of(above.with_options(name="other")) == {"cpus": 2}
 
 
 def test_needs_around_a_call_hold_for_that_call():
