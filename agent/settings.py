@@ -221,7 +221,10 @@ class Settings(BaseSettings):
 
 
 #: settings whose values are not shown, and those that are URLs, which may hold a password
-_SECRET, _URLS = {"graph_password"}, {"ledger_url", "prefect_database_url", "graph_url", "scheduler", "aws_endpoint_url"}
+_SECRET, _URLS = (
+    {"graph_password"},
+    {"ledger_url", "prefect_database_url", "graph_url", "scheduler", "aws_endpoint_url"},
+)
 
 
 def _of_this_machine(host: str) -> bool:
@@ -241,11 +244,20 @@ def load() -> Settings:
     except ValidationError as error:
         raise SettingError("\n".join(_shown(e, file, said) for e in error.errors())) from error
     settings._file, settings._by_file = file, tuple(name for name in said if name in settings.model_fields_set)
-    for name in ("home", "rules"):
-        path: Path = getattr(settings, name)
-        if name not in settings.model_fields_set and path.exists() and (why := trust.stranger(path)):
-            raise SettingError(f"{why}: it is not taken because one stands beside it. {_NAME_IT.format(name=name.upper(), path=path)}")
+    _refuse_strangers(settings)
     return settings
+
+
+def _refuse_strangers(settings: Settings) -> None:
+    """What is taken because one stands beside it is taken only if nobody else can have written it."""
+    for name, files in (("home", ("ledger.db",)), ("rules", ("*.yaml",))):
+        path: Path = getattr(settings, name)
+        if name in settings.model_fields_set or not path.exists():
+            continue
+        for found in (path, *(file for pattern in files for file in path.glob(pattern))):
+            if why := trust.stranger(found):
+                how = _NAME_IT.format(name=name.upper(), path=path)
+                raise SettingError(f"{why}: it is not taken because one stands beside it. {how}")
 
 
 _NAME_IT = "Set ORC_{name}={path} if it is what you want, or go elsewhere"

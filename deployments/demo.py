@@ -41,7 +41,7 @@ def main() -> int:
     host, ports = settings.host, state.ports
     say("", f"Prefect UI      http://{host}:{ports['prefect']}/runs/flow-run/{flow_run}")
     if (auth := environment.prefect_auth(settings)) is not None:
-        say(f"  it asks once: {auth}")
+        say(f"  log in with   {auth}")
     say(f"Dask dashboard  http://{host}:{ports['dashboard']}/status")
     say("again: make demo    look: .venv/bin/orc status, .venv/bin/orc explain RUN    end: make down")
     say(f"{ended} in {time.monotonic() - begin:.0f} s")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
+from agent.processes import ports
+
 ROOT = Path(__file__).parent.parent
 pytest_plugins = ["tests.services.fixtures"]
 
 
 def free_port() -> int:
     """A port nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    return ports.free()
 
 
 def until(condition: Callable[[], Any], seconds: float = 30.0, every: float = 0.05) -> Any:

@@ -106,8 +106,7 @@ def doctor(
     state = states.read(settings)
     known = environment.environment(settings, state) if state is not None and state.alive() else {}
     at = scheduler or settings.scheduler or known.get("ORC_SCHEDULER")
-    prefect = known.get("PREFECT_API_URL") or os.environ.get("PREFECT_API_URL")
-    found = gather.diagnose(settings, at, prefect, module or ())
+    found = gather.diagnose(settings, at, {**os.environ, **known}, module or ())
     for finding in found:
         labelled(f"{finding.level:8}", _COLOURS[finding.level], f" {finding.what}: {finding.says}")
         if finding.do:

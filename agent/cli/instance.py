@@ -46,7 +46,7 @@ def _addresses(settings: Settings, state: State) -> None:
     else:
         say(f"Prefect UI      http://{host}:{ports['prefect']}")
         if (auth := environment.prefect_auth(settings)) is not None:
-            say(f"  it asks once: {auth}")
+            say(f"  log in with   {auth}")
     if "scheduler" in state.theirs:
         say(f"Dask scheduler  {state.theirs['scheduler']}")
     else:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from agent.model import codec
 from agent.model.units import usd_micros
 from agent.model.verdicts import RuleVerb, Verdict
+from agent.processes import atomic_file
 from agent.state.groups import Judge
 from agent.state.task_specs import Facts
 from rules import schema
@@ -137,9 +138,7 @@ class Rulebook:
         """Write the rules in force down."""
         if self._keep is not None:
             self._keep.parent.mkdir(parents=True, exist_ok=True)
-            new = self._keep.with_suffix(".new")
-            new.write_bytes(codec.encode(self.rules.set))
-            new.replace(self._keep)
+            atomic_file.write(self._keep, codec.encode(self.rules.set))
 
     def _kept(self) -> Rules | None:
         if self._keep is None or not self._keep.exists():

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from agent.processes.family import command_of, family
+from agent.services.doctor.gather import prefect
 from bench import prefect_api
 from tests.conftest import ROOT, until
 from tests.e2e.conftest import Orc
@@ -67,6 +68,9 @@ def test_the_prefect_server_asks_for_the_instances_credentials(orc):
     forged = {"Prefect-Csrf-Client": "me", "Prefect-Csrf-Token": "me"}
     assert httpx.post(f"{url}/flow_runs/filter", json={}, headers=forged).status_code in (401, 403)
     assert isinstance(prefect_api.post(orc.env, "/flow_runs/filter", {}), list)
+    assert prefect(orc.env).level == "good"
+    told = prefect({**orc.env, "PREFECT_API_AUTH_STRING": "orc:guess"})
+    assert (told.level, "another password" in told.says) == ("wrong", True)
 
 
 def test_a_page_of_another_origin_can_neither_read_nor_write(orc):

@@ -76,6 +76,12 @@ def test_a_strangers_ledger_and_rules_are_not_taken_because_one_stands_beside_th
     monkeypatch.delenv(f"ORC_{name}")
     (folder / path).chmod(0o755)
     load()
+    # a folder of one's own with a file in it that others can change
+    file = folder / path / ("ledger.db" if name == "HOME" else "mine.yaml")
+    file.write_text("rules: []\n")
+    file.chmod(0o666)
+    with pytest.raises(SettingError, match=rf"everybody can change {path}/{file.name}.*ORC_{name}={path}"):
+        load()
 
 
 def test_a_file_in_a_shared_folder_of_ones_own_group_is_ones_own(folder):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agent.errors import GraphAwayError, OrcError, SchedulerError
 from agent.graph.bolt import Graph, address
@@ -82,53 +83,66 @@ def ledger(settings: Settings) -> Finding:
     return good("ledger", f"none of {name} yet in {at}; it has those of {some(sorted(found))}")
 
 
-def servers(settings: Settings, prefect_url: str | None) -> list[Finding]:
-    """Graph and Prefect: do they answer?"""
-    out = []
+def graph(settings: Settings) -> Finding:
+    """Does it answer?"""
     try:
-        with Graph(address(settings)) as graph:
-            out.append(good("graph", graph.server()))
+        with Graph(address(settings)) as there:
+            return good("graph", there.server())
     except GraphAwayError as error:
-        out.append(
-            warning(
-                "graph",
-                str(error),
-                "placement goes on without it, and it catches up; flows that load a graph fail until then",
-            )
+        return warning(
+            "graph",
+            str(error),
+            "placement goes on without it, and it catches up; flows that load a graph fail until then",
         )
     except OrcError as error:
-        out.append(wrong("graph", str(error), "check ORC_GRAPH_URL, ORC_GRAPH_USER and ORC_GRAPH_PASSWORD"))
-    if prefect_url:
-        try:
-            with urllib.request.urlopen(prefect_url.rstrip("/") + "/health", timeout=5) as reply:
-                out.append(
-                    good("Prefect", f"{prefect_url} answers")
-                    if reply.status == 200
-                    else wrong("Prefect", f"{prefect_url} answers {reply.status}", "check PREFECT_API_URL")
-                )
-        except (OSError, urllib.error.URLError, ValueError) as error:
-            out.append(
-                wrong(
-                    "Prefect", f"{prefect_url} does not answer: {error}", "is the server up, and PREFECT_API_URL right?"
-                )
-            )
-    else:
-        out.append(
-            warning(
-                "Prefect",
-                "PREFECT_API_URL is not set",
-                'each Dask worker would start a server of its own; eval "$(orc env)", or set it',
-            )
+        return wrong("graph", str(error), "check ORC_GRAPH_URL, ORC_GRAPH_USER and ORC_GRAPH_PASSWORD")
+
+
+def prefect(variables: Mapping[str, str]) -> Finding:
+    """Does Prefect's server answer, and does it know us?
+
+    Args:
+        variables: PREFECT_API_URL, and PREFECT_API_AUTH_STRING or PREFECT_API_KEY where it asks for one.
+    """
+    url, auth, key = (variables.get(f"PREFECT_API_{name}") for name in ("URL", "AUTH_STRING", "KEY"))
+    if not url:
+        return warning(
+            "Prefect",
+            "PREFECT_API_URL is not set",
+            'each Dask worker would start a server of its own; eval "$(orc env)", or set it',
         )
-    return out
+    request = urllib.request.Request(url.rstrip("/") + "/admin/version")
+    if auth or key:
+        said = f"Basic {base64.b64encode(auth.encode()).decode()}" if auth else f"Bearer {key}"
+        request.add_header("Authorization", said)
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return good("Prefect", f"{url} answers")
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return wrong(
+                "Prefect",
+                f"{url} answers, and asks for another password",
+                'eval "$(orc env)", or set PREFECT_API_AUTH_STRING; without it no flow can report',
+            )
+        return wrong("Prefect", f"{url} answers {error.code}", "check PREFECT_API_URL")
+    except (OSError, ValueError) as error:
+        return wrong("Prefect", f"{url} does not answer: {error}", "is the server up, and PREFECT_API_URL right?")
 
 
 def diagnose(
-    settings: Settings, scheduler: str | None, prefect_url: str | None, modules: Sequence[str]
+    settings: Settings, scheduler: str | None, variables: Mapping[str, str], modules: Sequence[str]
 ) -> list[Finding]:
-    """Every check that can be made."""
+    """Every check that can be made.
+
+    Args:
+        scheduler: its address, where one is named.
+        variables: those by which flows reach Prefect's server.
+        modules: what workers must be able to import, beside what ORC needs.
+    """
     out, pools = files(settings)
-    out += [*settings_and_rights(settings), ledger(settings), *servers(settings, prefect_url)]
+    out += [*settings_and_rights(settings), ledger(settings), graph(settings)]
+    out.append(prefect(variables))
     if scheduler is None:
         return [
             *out,
