@@ -60,7 +60,7 @@ class EmbeddedGovernor:
     async def _govern(self) -> None:
         self._loop = asyncio.get_running_loop()
         settings = self.settings
-        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         await install.ensure(self.scheduler, settings.mode, settings.allow_untested)
         # a chain of its own for each run at a time, and the same one again afterwards, so that history is kept
         holder, number = f"{socket.gethostname()}/{os.getpid()}/{threading.get_ident()}", 1
