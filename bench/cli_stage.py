@@ -44,7 +44,7 @@ def stage(
 
     class Face(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer({"/status": _status(), "/why": _why(names)}[self.path.split("?")[0]])
+            self._answer({"/v1/status": _status(), "/v1/why": _why(names)}[self.path.split("?")[0]])
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

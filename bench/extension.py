@@ -102,7 +102,7 @@ def main() -> None:
                 speeds[title].append(timed(client, said.tasks, lambda way=way: way(client, said.tasks)))  # type: ignore[misc]
         waits = latencies(client)
         face = json.loads((Path(name) / "governor.json").read_text())
-        status = httpx.get(face["url"] + "/status", headers={"X-Orc-Token": face["token"]}).json()
+        status = httpx.get(face["url"] + "/v1/status", headers={"X-Orc-Token": face["token"]}).json()
         longest = client.sync(client.scheduler.orc_state)["longest_ms"]
     median = {title: statistics.median(values) for title, values in speeds.items()}
     ratio = {

@@ -15,8 +15,8 @@ _By = Annotated[str | None, typer.Option(help="who says so; by default the user 
 
 def why(run: Annotated[str, typer.Argument(help="flow run; without one, everything that waits")] = "") -> None:
     """Why is it not running? Each hold: reason, since, what releases it."""
+    from agent.api.client import ask
     from agent.cli.context import open_ledger
-    from agent.cli.face import ask
     from agent.settings import load
 
     settings = load()
@@ -55,8 +55,8 @@ def reject(hold: _Hold, by: _By = None, reason: _Reason = "") -> None:
 
 
 def _answer(path: str, hold: str, by: str | None, reason: str, **more: int | None) -> str:
+    from agent.api.client import ask
     from agent.cli.context import user
-    from agent.cli.face import ask
     from agent.settings import load
 
     done = ask(load(), "POST", path, {"id": hold, "by": by or user(), "why": reason, **more})
@@ -70,8 +70,8 @@ def override(
     reason: _Reason = "",
 ) -> None:
     """Put held tasks into a pool of your choice; rules still hold."""
+    from agent.api.client import ask
     from agent.cli.context import user
-    from agent.cli.face import ask
     from agent.settings import load
 
     done = ask(load(), "POST", "/override", {"task": task, "pool": pool, "by": by or user(), "why": reason})

@@ -84,7 +84,7 @@ def env() -> None:
 
 def status() -> None:
     """Pools, workers, held and running tasks, spend."""
-    from agent.cli.face import ask
+    from agent.api.client import ask
     from agent.services import state as states
     from agent.settings import load
 

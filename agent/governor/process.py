@@ -12,10 +12,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import tornado.httpserver
-
+from agent.api.app import application
+from agent.api.client import ADDRESS
+from agent.api.serving import Serving
 from agent.errors import FencedError
-from agent.governor.face import application
+from agent.governor.desk import GovernorDesk
 from agent.governor.governor import Governor
 from agent.governor.rulebook import Rulebook
 from agent.ledger.ledger import Ledger
@@ -61,12 +62,10 @@ async def _main(settings: Settings, scheduler: str) -> int:
     governor = build(settings, scheduler, environment, holder)
     bootstrap.on_signals(governor.stop)
     token = secrets.token_urlsafe(24)
-    server = tornado.httpserver.HTTPServer(application(governor, token))
-    server.listen(settings.governor_port, address=settings.host)
-    port = next(iter(server._sockets.values())).getsockname()[1]
-    said = settings.home / "governor.json"
-    face = {"url": f"http://{settings.host}:{port}", "token": token, "pid": os.getpid()}
-    atomic_file.write(said, json.dumps(face))
+    api = Serving(application(GovernorDesk(governor), token), settings.host, settings.governor_port)
+    api.start()
+    address = {"url": f"http://{settings.host}:{api.port}", "token": token, "pid": os.getpid()}
+    atomic_file.write(settings.home / ADDRESS, json.dumps(address))
     try:
         await install.ensure(scheduler, settings.mode, settings.allow_untested)
         await governor.run()
@@ -74,7 +73,7 @@ async def _main(settings: Settings, scheduler: str) -> int:
         logger.error("%s", error)
         return bootstrap.FENCED
     finally:
-        server.stop()
+        await api.stop()
         governor.ledger.close()
     return 0
 

@@ -127,7 +127,7 @@ class Orc:
     def face(self, path: str) -> dict[str, Any]:
         """GET from the governor."""
         said = json.loads((self.home / "orc/governor.json").read_text())
-        reply: dict[str, Any] = httpx.get(said["url"] + path, headers={"X-Orc-Token": said["token"]}, timeout=20).json()
+        reply: dict[str, Any] = httpx.get(said["url"] + "/v1" + path, headers={"X-Orc-Token": said["token"]}, timeout=20).json()
         return reply
 
     def services(self) -> dict[str, int]:

@@ -229,7 +229,7 @@ def test_the_page_and_the_metrics_say_what_was_done(plain):
     text = httpx.get(f"{face}/metrics").text
     assert 'orc_outcomes_total{pool="safe",result="done"}' in text
     assert "orc_runtime_ratio_bucket" in text
-    assert httpx.get(f"{face}/status").status_code == 403  # all else asks for the token
+    assert httpx.get(f"{face}/v1/status").status_code == 403  # all else asks for the token
 
 
 def test_all_of_it_is_on_record_and_the_record_is_whole(plain):

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
-import httpx
 import pytest
-import tornado.httpserver
-import tornado.testing
 
-from agent.cli.face import ask
+from agent.api.client import ask
 from agent.errors import ServiceError
-from agent.governor.face import TOKEN, application
 from agent.settings import Settings
 
 
@@ -24,12 +19,12 @@ class _Server(BaseHTTPRequestHandler):
     """Answers each path with what it is told to, below."""
 
     answers: ClassVar = {
-        "/status": (200, b'{"mode": "govern"}'),
-        "/page": (500, b"<html>500: Internal Server Error</html>"),
-        "/reason": (409, b'{"error": "it no longer waits"}'),
-        "/list": (200, b"[1, 2]"),
-        "/text": (200, b"hello"),
-        "/errors": (500, b'["no reason"]'),
+        "/v1/status": (200, b'{"mode": "govern"}'),
+        "/v1/page": (500, b"<html>500: Internal Server Error</html>"),
+        "/v1/reason": (409, b'{"error": "it no longer waits"}'),
+        "/v1/list": (200, b"[1, 2]"),
+        "/v1/text": (200, b"hello"),
+        "/v1/errors": (500, b'["no reason"]'),
     }
 
     def do_GET(self) -> None:
@@ -88,27 +83,3 @@ def test_a_governor_that_is_gone_is_told(tmp_path):
     (tmp_path / "governor.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "token": ""}))
     with pytest.raises(ServiceError, match="start one with `orc up`"):
         ask(Settings(home=tmp_path), "GET", "/status")
-
-
-def test_a_failure_that_nobody_foresaw_is_json_too(caplog):
-    class Broken:
-        """Stands for a governor whose state nobody can read."""
-
-        def __getattr__(self, name: str) -> object:
-            raise RuntimeError("a fault of ours")
-
-    async def asked() -> httpx.Response:
-        listening, port = tornado.testing.bind_unused_port()
-        server = tornado.httpserver.HTTPServer(application(Broken(), "secret"))
-        server.add_socket(listening)
-        try:
-            async with httpx.AsyncClient(headers={TOKEN: "secret"}) as client:
-                return await client.get(f"http://127.0.0.1:{port}/status")
-        finally:
-            server.stop()
-            await server.close_all_connections()
-
-    reply = asyncio.run(asked())
-    assert reply.status_code == 500
-    assert "the governor failed at /status" in reply.json()["error"]
-    assert "a fault of ours" in caplog.text  # the log has the cause

@@ -1,4 +1,4 @@
-"""Talking to the governor's HTTP face."""
+"""The one client of the governor's API: for the command line, the mind and tests. It imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,23 @@ from agent.errors import ServiceError
 if TYPE_CHECKING:
     from agent.settings import Settings
 
+#: every route but `/metrics` and `/health` stands below it
+PREFIX = "/v1"
+#: header that carries the token of this instance
+TOKEN = "X-Orc-Token"
+#: file in ORC_HOME that says where the governor answers, and the token
+ADDRESS = "governor.json"
 #: seconds the governor is given to answer
 PATIENCE = 20.0
 
 
 def ask(settings: Settings, method: str, path: str, said: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The governor's answer. Raises ServiceError when there is none, when it says no, or when it cannot be read."""
-    file = settings.home / "governor.json"
+    """The governor's answer to a route below `/v1`, such as `/status`.
+
+    Raises:
+        ServiceError: there is none, it says no, or it cannot be read.
+    """
+    file = settings.home / ADDRESS
     try:
         face = json.loads(file.read_text())
         url, token = str(face["url"]), str(face["token"])
@@ -27,13 +37,13 @@ def ask(settings: Settings, method: str, path: str, said: dict[str, Any] | None 
         raise ServiceError(f"no governor answers ({error}); start one with `orc up`") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ServiceError(f"{file} is not what a governor writes; end it with `orc down` and start anew") from error
-    headers = {"X-Orc-Token": token, "Content-Type": "application/json"}
+    headers = {TOKEN: token, "Content-Type": "application/json"}
     body = json.dumps(said or {}) if method == "POST" else None
     query = f"?{urlencode(said)}" if said and method != "POST" else ""
     # not httpx: it takes a tenth of a second to import, and would go to a proxy of the environment
     connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
     try:
-        connection.request(method, path + query, body, headers)
+        connection.request(method, PREFIX + path + query, body, headers)
         reply = connection.getresponse()
         text = reply.read()
     except TimeoutError as error:
