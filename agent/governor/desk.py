@@ -135,14 +135,18 @@ class GovernorDesk:
         """Approve or reject: the first answer counts, and later ones are told so."""
         g = self.governor
         found = g.state.approvals.find(said.id)
-        if len(found) != 1:
+        if len(found) > 1:
+            raise NotFound(f"{said.id!r} is the beginning of {len(found)} questions; say more of the id")
+        if not found and (closed := g.state.approvals.over(said.id)) is not None:
+            raise Late(f"{closed.task} no longer waits under {said.id}: the question was {closed.state}")
+        if not found:
             raise NotFound(f"no task waits for approval under {said.id!r}; `orc why` lists what waits")
         self._on_record()
         asked, done = found[0], asyncio.get_running_loop().create_future()
 
         def take(now: int) -> None:
-            closed = next(iter(g.state.approvals.find(asked.id)), None)
-            if closed is None or closed.group not in g.state.waiting.by_group:
+            still = next(iter(g.state.approvals.find(asked.id)), None)
+            if still is None or still.group not in g.state.waiting.by_group:
                 done.set_result(None)
                 return
             closed = g.state.approvals.close(asked.id)

@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.model.approvals import Approval
+from agent.model.approvals import Approval, ApprovalState
 from agent.model.codec import digest, encode
 from agent.model.snapshot import Group
+
+
+#: questions that are over and still told apart from those that never were
+CLOSED_KEPT = 1_000
 
 
 @dataclass(slots=True)
@@ -42,6 +46,8 @@ class Approvals:
 
     def __init__(self) -> None:
         self._open: dict[str, Approval] = {}
+        #: the newest that are over
+        self._closed: dict[str, Approval] = {}
 
     def restore(self, body: Mapping[str, Any]) -> None:
         """A question as it stands on record, oldest first."""
@@ -56,6 +62,7 @@ class Approvals:
             self._open[found.id] = found
         else:
             self._open.pop(found.id, None)
+            self._over(found)
 
     def ask(self, group: Group, pool: str, rules: tuple[str, ...], now_ms: int) -> tuple[Approval, bool]:
         """The question about a group, and whether it is new."""
@@ -82,9 +89,15 @@ class Approvals:
             if (new := new_of.get(found.group)) is not None:
                 self._open[id] = replace(found, group=new, known_as=(*found.known_as, found.group))
 
-    def close(self, id: str, state: str = "answered") -> Approval:
+    def close(self, id: str, state: ApprovalState = "answered") -> Approval:
         """A question is over: as it goes on record."""
-        return replace(self._open.pop(id), state=state)  # type: ignore[arg-type]
+        return self._over(replace(self._open.pop(id), state=state))
+
+    def _over(self, closed: Approval) -> Approval:
+        self._closed[closed.id] = closed
+        if len(self._closed) > CLOSED_KEPT:
+            del self._closed[next(iter(self._closed))]
+        return closed
 
     def withdraw(self, waits: Callable[[str], bool]) -> list[Approval]:
         """Close the questions whose tasks no longer wait: as they go on record."""
@@ -92,15 +105,15 @@ class Approvals:
 
     def find(self, said: str) -> list[Approval]:
         """Open questions under the beginning of an id, or of a name that the group has or had."""
-        return [
-            found
-            for found in self._open.values()
-            if said and any(name.startswith(said) for name in (found.id, found.group, *found.known_as))
-        ]
+        return [found for found in self._open.values() if _named(found, said)]
 
-    def about(self, group: str) -> Approval | None:
-        """The newest open question about a group."""
-        return next((found for found in reversed(self._open.values()) if found.group == group), None)
+    def over(self, said: str) -> Approval | None:
+        """A question of before under the beginning of its id, or of a name that the group had: the newest."""
+        return next((found for found in reversed(self._closed.values()) if _named(found, said)), None)
+
+
+def _named(approval: Approval, said: str) -> bool:
+    return bool(said) and any(name.startswith(said) for name in (approval.id, approval.group, *approval.known_as))
 
 
 def carry_over(
