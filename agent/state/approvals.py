@@ -10,7 +10,6 @@ from agent.model.approvals import Approval, ApprovalState
 from agent.model.codec import digest, encode
 from agent.model.snapshot import Group
 
-
 #: questions that are over and still told apart from those that never were
 CLOSED_KEPT = 1_000
 
