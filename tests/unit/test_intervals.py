@@ -49,7 +49,7 @@ def test_losses_of_spot_workers_are_told_without_scipy():
     # a core install has no scipy: None in sys.modules makes its import fail, as there
     code = (
         "import sys; sys.modules['scipy'] = None\n"
-        "from agent.governor import face\n"
+        "from agent.governor import desk\n"
         "from agent.state.statistics import Statistics\n"
         "print(Statistics().losses('spot', 0.5, 24, 0.9))"
     )
