@@ -1,4 +1,7 @@
-"""Has the Prefect server recorded what it took? Its queue is in memory, ends with its process, and drops what comes when it is full."""
+"""Has the Prefect server recorded what it took?
+
+Its queue is in memory, ends with its process, and drops what comes when it is full.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from prefect.client.schemas.objects import TERMINAL_STATES
 Ask = Callable[[str, dict[str, Any]], Any]
 
 _FINAL = tuple(sorted(state.value for state in TERMINAL_STATES))
-#: states that a task run may be in once a state of a type was recorded; of the other types it is enough that there is a task run
+#: states that a task run may be in once a state of a type was recorded; of the other types it is enough that there is a
+#: task run
 _AFTER = {**dict.fromkeys(_FINAL, _FINAL), "RUNNING": ("RUNNING", "PAUSED", "CANCELLING", *_FINAL)}
 #: task runs in an answer, as Prefect's server allows
 _PAGE = 200

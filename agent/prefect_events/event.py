@@ -48,8 +48,13 @@ class EventList:
 
 
 def emit_to(
-    queue: EventSink, about: Sequence[Mapping[str, str]], task_run: TaskRun, before: State[Any] | None, state: State[Any], follows: Any = None
-) -> EmittedEvent:  # fmt: skip
+    queue: EventSink,
+    about: Sequence[Mapping[str, str]],
+    task_run: TaskRun,
+    before: State[Any] | None,
+    state: State[Any],
+    follows: Any = None,
+) -> EmittedEvent:
     """The event of a state change, related to those resources, into a queue."""
     data = None
     if isinstance(state.data, ResultRecord) and should_persist_result():

@@ -27,7 +27,8 @@ from agent.prefect_events.event import emit_to, related
 
 logger = logging.getLogger("orc.events")
 
-#: seconds a state change waits for company, and at most while more keep coming: a request costs the server as much as several
+#: seconds a state change waits for company, and at most while more keep coming: a request costs the server as much as
+#: several
 GATHER, LONGEST = 0.05, 0.25
 #: events in one request
 MOST = 400
@@ -37,7 +38,8 @@ KEPT = 200_000
 PATIENCE = 2.0
 #: seconds to deliver what is left when the process ends
 LAST_WORDS = 10.0
-#: state changes of one process that the server may have taken and not recorded: its queue takes 10,000, of all processes together
+#: state changes of one process that the server may have taken and not recorded: its queue takes 10,000, of all
+#: processes together
 UNSURE = 2_000
 #: seconds between two looks at what it has recorded
 LOOK = 0.5
@@ -50,8 +52,9 @@ LOST, TRIES = 15.0, 5
 class EventQueue:
     """One for a process and server: a queue, and a thread that empties it in the order it was filled.
 
-    The server answers when it has queued an event, in memory; what does not fit, or is there when its process is killed, it
-    loses without a word. So no more than it can queue is sent ahead of what it has recorded, and what it lost is sent again.
+    The server answers when it has queued an event, in memory; what does not fit, or is there when its process is
+    killed, it loses without a word. So no more than it can queue is sent ahead of what it has recorded, and what it
+    lost is sent again.
     """
 
     def __init__(self, client: SyncPrefectClient) -> None:
@@ -215,7 +218,10 @@ _lock = threading.Lock()
 
 
 def current_queue() -> EventQueue | None:
-    """The queue for the server of the present settings; None where Prefect's own way must be taken (Cloud, no server, tests)."""
+    """The queue for the server of the present settings.
+
+    None where Prefect's own way must be taken (Cloud, no server, tests).
+    """
     url = PREFECT_API_URL.value()
     if not url or EventsWorker._client_override is not None or emit_events_to_cloud():
         return None
@@ -237,7 +243,10 @@ def _own_client() -> SyncPrefectClient:
 
 
 def emit(task_run: TaskRun, before: State[Any] | None, state: State[Any], follows: Any = None) -> Any:
-    """Tell a state change of a task run, as `prefect.utilities.engine.emit_task_run_state_change_event` does, in a batch."""
+    """Tell a state change of a task run, in a batch.
+
+    As `prefect.utilities.engine.emit_task_run_state_change_event` does for one.
+    """
     about = related.get()
     queue = current_queue() if about is not None else None
     if queue is None or about is None:

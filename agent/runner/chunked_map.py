@@ -142,9 +142,7 @@ class ChunkedMap:
         slots: how many threads the workers have.
     """
 
-    def __init__(
-        self, send: SendChunks, item_ms: Callable[[str], float | None], slots: Callable[[], int]
-    ) -> None:  # fmt: skip
+    def __init__(self, send: SendChunks, item_ms: Callable[[str], float | None], slots: Callable[[], int]) -> None:
         self._send, self._item_ms, self._slots = send, item_ms, slots
 
     def map(
@@ -199,7 +197,10 @@ class ChunkedMap:
 
 
 def _apart(task: Any) -> str | None:
-    """Why each item of a task must be a task run of its own: what names its result is asked with an item's parameters."""
+    """Why each item of a task must be a task run of its own.
+
+    What names its result is asked with an item's parameters.
+    """
     if "{parameters" in (task.result_storage_key or ""):
         return f"their results are stored as {task.result_storage_key!r}, each under its own name"
     return "each has a cache key of its own, by the task's cache_key_fn" if task.cache_key_fn is not None else None
@@ -215,8 +216,12 @@ class Expanded:
         self.dependencies: dict[str, set[Any]] = {}
 
     def submit(
-        self, task: Any, parameters: dict[str, Any], wait_for: Any = None, dependencies: dict[str, set[Any]] | None = None
-    ) -> None:  # fmt: skip
+        self,
+        task: Any,
+        parameters: dict[str, Any],
+        wait_for: Any = None,
+        dependencies: dict[str, set[Any]] | None = None,
+    ) -> None:
         """Take the parameters of one item."""
         self.items.append(parameters)
         self.dependencies = dependencies or {}

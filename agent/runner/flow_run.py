@@ -51,7 +51,10 @@ def current() -> RunInfo:
 
 
 def mark(flow: Any, run: FlowRun, _: Any) -> None:
-    """Hook of a flow with needs, called as it begins: its root and deadline go into its labels, for the flows below it."""
+    """Hook of a flow with needs, called as it begins.
+
+    Its root and deadline go into its labels, for the flows below it.
+    """
     with get_client(sync_client=True) as client:
         _label(client, run, *_found(client, flow, run))
 
@@ -127,7 +130,10 @@ def _ms(at: datetime | None) -> int:
 
 
 def _own(run: FlowRun, relative: int | None, above: int | None) -> int | None:
-    """The earlier of the run's own deadline and its parent's. Lateness does not move the goal; a retry behind it does."""
+    """The earlier of the run's own deadline and its parent's.
+
+    Lateness does not move the goal; a retry behind it does.
+    """
     if relative is None:
         return above
     own, now = _ms(run.expected_start_time) + relative, _ms(None)

@@ -1,4 +1,7 @@
-"""Why a task run waits, told to the Prefect server: Pending with the reason, once it has waited for a while and when the reason changes."""
+"""Why a task run waits, told to the Prefect server.
+
+Pending with the reason, once it has waited for a while and when the reason changes.
+"""
 
 from __future__ import annotations
 

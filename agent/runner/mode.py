@@ -32,7 +32,10 @@ def say_once(message: str) -> None:
 
 
 def scheduler_state(client: PrefectDaskClient, **asked: Any) -> dict[str, Any] | None:
-    """What the extension says of itself; None where the scheduler has none, which asks nothing that it does not know."""
+    """What the extension says of itself.
+
+    None where the scheduler has none, which asks nothing that it does not know.
+    """
     if client.sync(client.scheduler.get_metadata, keys=[p.PRESENT], default=None) is None:
         return None
     state: dict[str, Any] = client.sync(client.scheduler.orc_state, **asked)
@@ -116,13 +119,12 @@ class Governance:
         asked = "governed" in settings.model_fields_set or asked_for(settings, self.word)
         if asked and settings.governed == "required" and not temporary:
             raise SchedulerError(
-                f"{why}; start it with --preload agent.scheduler.preload, or set ORC_GOVERNED=optional or ORC_MODE=off to "
-                "run ungoverned"
+                f"{why}; start it with --preload agent.scheduler.preload, or set ORC_GOVERNED=optional or ORC_MODE=off "
+                "to run ungoverned"
             )
-        how = (
-            "" if asked or temporary
-            else f". To govern it: `orc up --scheduler {self._client().scheduler.address}`; no worker is restarted for it"
-        )  # fmt: skip
+        address = self._client().scheduler.address
+        how = f". To govern it: `orc up --scheduler {address}`; no worker is restarted for it"
+        how = "" if asked or temporary else how
         say_once(f"this run is not governed, Dask places its tasks: {why}{how}")
         return "ungoverned"
 

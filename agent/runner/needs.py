@@ -14,10 +14,13 @@ T = TypeVar("T")
 
 
 class needs:
-    """What a task needs, in human units; what is not said is estimated, and not said to be interruptible means it is not.
+    """What a task needs, in human units.
+
+    What is not said is estimated, and not said to be interruptible means it is not.
 
     On a task or a plain function, above or below `@task`; on a flow, above `@flow`, where it is the default of all its
-    tasks and where `deadline` and `budget` belong; or as a context manager around `submit` and `map`, for that call alone.
+    tasks and where `deadline` and `budget` belong; or as a context manager around `submit` and `map`, for that call
+    alone.
 
     Args:
         cpus: cores kept busy, ≥ 1.
@@ -31,7 +34,8 @@ class needs:
         priority: "critical", "normal" or "batch".
         task_class: the class whose history it shares.
         region, team, labels: for rules.
-        batch_size: of a `map`: so many items in one task run, or "auto": as many as are worth it; by default each is a task run.
+        batch_size: of a `map`: so many items in one task run, or "auto": as many as are worth it; by default each is a
+            task run.
 
     Raises:
         SettingError: an unknown need, or a value out of range.

@@ -1,4 +1,6 @@
-"""Futures that are dropped together are let go of in few messages: the scheduler reads those that arrive together in one piece.
+"""Futures that are dropped together are let go of in few messages.
+
+The scheduler reads those that arrive together in one piece.
 
 Dask's client sends one for each, and a flow that ends drops thousands.
 """

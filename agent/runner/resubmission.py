@@ -136,7 +136,8 @@ class Resubmission:
             raise InfrastructureLostError(gone) from why
         if self.always is None and not all(each.prepared.common.persisted for each in self._open()):
             raise InfrastructureLostError(
-                f"{gone}. Results are not persisted, so nothing is submitted again; persist them, or give the task runner resubmit=True"
+                f"{gone}. Results are not persisted, so nothing is submitted again; persist them, or give the task "
+                "runner resubmit=True"
             ) from why
         until = time.monotonic() + self.within_seconds
         while not (client.status == "running" and self._ready()):
@@ -165,7 +166,8 @@ class Resubmission:
             entry = self._sent.get(key)
             if entry is None:
                 raise InfrastructureLostError(
-                    f"the scheduler is gone, and with it {key}, which others depend on and whose parameters were too large to be kept"
+                    f"the scheduler is gone, and with it {key}, which others depend on and whose parameters were too "
+                    "large to be kept"
                 ) from why
             wanted.add(key)
             stack += [each for each in entry.upstream if self._state(each) is None]

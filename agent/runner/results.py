@@ -97,7 +97,8 @@ class Results:
     def take_in(self) -> int:
         """Settle small stored results that are there, before anybody asks; how many.
 
-        Lost with a worker or the scheduler, each would have to be brought back by a run of its task that finds it stored.
+        Lost with a worker or the scheduler, each would have to be brought back by a run of its task that finds it
+        stored.
         """
         some = self._to_take_in()
         taken = 0

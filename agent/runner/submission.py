@@ -181,6 +181,7 @@ def _advise_persistence(annotation: Mapping[str, Any], persisted: bool) -> None:
     if persisted or not annotation[p.NEEDS].get("interruptible"):
         return
     say_once(
-        f"flow {annotation[p.RUN]['flow']!r} has interruptible tasks and does not keep their results: what has ended runs "
-        "again when a spot worker is taken. Write @flow(persist_result=True), or set PREFECT_RESULTS_PERSIST_BY_DEFAULT=true"
+        f"flow {annotation[p.RUN]['flow']!r} has interruptible tasks and does not keep their results: what has ended "
+        "runs again when a spot worker is taken. Write @flow(persist_result=True), or set "
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT=true"
     )

@@ -1,4 +1,4 @@
-"""`GovernedTaskRunner`: prefect-dask's `DaskTaskRunner`, whose tasks say what they need and whose places ORC decides."""
+"""prefect-dask's `DaskTaskRunner`, whose tasks say what they need and whose places ORC decides."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class GovernedTaskRunner(DaskTaskRunner):
 
     Raises:
         SettingError: `adapt_kwargs` on a governed scheduler, or a wrong `ORC_…` setting.
-        SchedulerError: the scheduler has no ORC extension, and governing was asked for: by ORC_SCHEDULER, a mode, pools, or
-            `ORC_GOVERNED=required`.
+        SchedulerError: the scheduler has no ORC extension, and governing was asked for: by ORC_SCHEDULER, a mode,
+            pools, or `ORC_GOVERNED=required`.
     """
 
     def __init__(

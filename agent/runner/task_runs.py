@@ -216,7 +216,10 @@ class TaskRunFactory:
         return Common(payload=payload, name=name, persisted=_persisted(task), event=event)
 
     def _beside(self) -> FlowModules | None:
-        """What lies beside the flow's script, put into the scheduler; for a task below a task, what lies beside that."""
+        """What lies beside the flow's script, put into the scheduler.
+
+        For a task below a task, what lies beside that.
+        """
         if (known := current_modules.get()) is not None or current_run.get() is not None:
             return known
         flow = FlowRunContext.get()
@@ -227,9 +230,11 @@ class TaskRunFactory:
         sources = beside(code.co_filename)
         if sources.too_large:
             get_logger("orc").warning(
-                "what lies beside %s is more than %s MiB and does not travel to the workers: install it there, or start "
-                "them with PYTHONPATH", code.co_filename, MOST >> 20,
-            )  # fmt: skip
+                "what lies beside %s is more than %s MiB and does not travel to the workers: install it there, or "
+                "start them with PYTHONPATH",
+                code.co_filename,
+                MOST >> 20,
+            )
         if sources.files:
             data = sources.packed()
             name = self._ship(self._name(data), data)
@@ -249,12 +254,8 @@ class TaskRunFactory:
         if not self._asked:
             self._asked = True
             known, here, flow = related.get(), current_run.get(), FlowRunContext.get()
-            same = (
-                here is not None
-                and flow is not None
-                and flow.flow_run is not None
-                and str(flow.flow_run.id) == here.flow_run
-            )
+            run = flow.flow_run if flow is not None else None
+            same = here is not None and run is not None and str(run.id) == here.flow_run
             if known is not None and same:
                 self._related = [dict(each) for each in known]
             elif current_queue() is not None:

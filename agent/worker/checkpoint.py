@@ -8,10 +8,10 @@
             if number % 100 == 99:
                 checkpoint.save({"round": number + 1, ...})
 
-A task that runs again after its worker was lost finds the last one. It belongs to the task run's cache key where it has one,
-else to the task run, so that another run of the same task with the same inputs may take it up; it is removed when the task has
-succeeded. A save replaces the last checkpoint in one step: on a file system it is written beside and moved, and an object
-store replaces objects so by itself.
+A task that runs again after its worker was lost finds the last one. It belongs to the task run's cache key where it has
+one, else to the task run, so that another run of the same task with the same inputs may take it up; it is removed when
+the task has succeeded. A save replaces the last checkpoint in one step: on a file system it is written beside and
+moved, and an object store replaces objects so by itself.
 """
 
 from __future__ import annotations
@@ -76,11 +76,13 @@ def load(default: T | None = None, *, version: str | None = None) -> Any:
         return default
     if said.get("format") != FORMAT:
         raise CheckpointError(
-            f"the checkpoint of task {place.task!r} has format {said.get('format')}, this ORC reads {FORMAT}: run the task with the ORC that wrote it, or remove {place.path}"
+            f"the checkpoint of task {place.task!r} has format {said.get('format')}, this ORC reads {FORMAT}: run the "
+            f"task with the ORC that wrote it, or remove {place.path}"
         )
     if said["version"] != place.version:
         raise CheckpointError(
-            f"the checkpoint of task {place.task!r} was written by version {said['version']!r}, this is version {place.version!r}: run that version to its end, or remove {place.path}"
+            f"the checkpoint of task {place.task!r} was written by version {said['version']!r}, this is version "
+            f"{place.version!r}: run that version to its end, or remove {place.path}"
         )
     if hashlib.sha256(body).hexdigest() != said["sha256"]:
         logger.warning("the checkpoint of task %s is damaged; it starts from the beginning", place.task)
@@ -91,8 +93,8 @@ def load(default: T | None = None, *, version: str | None = None) -> Any:
 def save(state: Any, *, version: str | None = None) -> None:
     """Replace this task run's checkpoint by this state, in one step.
 
-    When the worker is going to be taken away, the task leaves it here, and goes on elsewhere from this state: the call does
-    not return then.
+    When the worker is going to be taken away, the task leaves it here, and goes on elsewhere from this state: the call
+    does not return then.
 
     Raises CheckpointError where it cannot be pickled or stored.
     """
@@ -102,7 +104,8 @@ def save(state: Any, *, version: str | None = None) -> None:
         body = cloudpickle.dumps(state)
     except Exception as error:  # whatever a user's object raises while it is pickled
         raise CheckpointError(f"the checkpoint of task {place.task!r} cannot be pickled: {error}") from error
-    said = {"format": FORMAT, "version": place.version, "at_ms": round(begin * 1000), "sha256": hashlib.sha256(body).hexdigest()}  # fmt: skip
+    digest = hashlib.sha256(body).hexdigest()
+    said = {"format": FORMAT, "version": place.version, "at_ms": round(begin * 1000), "sha256": digest}
     _write(place, json.dumps(said).encode() + b"\n" + body)
     _collect(place)
     _tell(len(body), round((time.time() - begin) * 1000), at_ms=round(begin * 1000))
@@ -207,6 +210,9 @@ def _collect(place: _Place) -> None:
 
 
 def _tell(size: int, took_ms: int, at_ms: int) -> None:
-    """The scheduler learns that the task can leave, how old its last checkpoint is, and what one costs. `at_ms` is 0 for none new."""
+    """The scheduler learns that the task can leave, how old its last checkpoint is, and what one costs.
+
+    `at_ms` is 0 for none new.
+    """
     if (key := _key()) is not None:
         get_worker().log_event(p.CHECKPOINT_TOPIC, {"key": key, "at_ms": at_ms, "bytes": size, "ms": took_ms})

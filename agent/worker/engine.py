@@ -139,6 +139,9 @@ async def run_async(
 
 
 def _exited(engine: Any) -> None:
-    """A body that ends its process, as it thinks, crashes its task run. Let through, Dask would end the worker with it, and the next."""
+    """A body that ends its process, as it thinks, crashes its task run.
+
+    Let through, Dask would end the worker with it, and the next.
+    """
     if not engine.state.is_crashed():
         raise

@@ -6,6 +6,7 @@ By content, as the extension travels: a file that changed is another one, and ta
 from __future__ import annotations
 
 import importlib.util
+import os
 import pickle
 import sys
 import threading
@@ -18,8 +19,10 @@ from typing import Any
 
 from agent.errors import TaskError
 
-#: bytes of source that travel, at most
-MOST = 4 * 2**20
+#: bytes of source that travel, at most; and while packages come along that the flow's process has not loaded
+MOST, FEW = 4 * 2**20, 512 * 1024
+#: folders that are no part of a package
+_NO_SOURCE = {"node_modules", "site-packages", "__pycache__"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +61,12 @@ current_modules: ContextVar[FlowModules | None] = ContextVar("orc_modules", defa
 
 # ---------------------------------------------------------------------- in the flow's process
 def beside(script: str) -> SourceFiles:
-    """What lies beside a script; beside a cell of a notebook or what came by standard input, what lies in the working folder.
+    """What lies beside a script.
 
-    Modules there, and packages of which a module is loaded; other packages too while all of it is small.
+    Beside a cell of a notebook or what came by standard input, what lies in the working folder.
+
+    Modules there, and packages of which a module is loaded; other packages too while all of it is small: a body may
+    import them.
     """
     root = _root(script)
     if root is None:
@@ -78,7 +84,7 @@ def beside(script: str) -> SourceFiles:
             _add(files, root, root / name)
     if _size(files) > MOST:
         return SourceFiles(too_large=True)
-    return SourceFiles(files=files if _size(files) + _size(more) > MOST else files | more)
+    return SourceFiles(files=files if _size(files) + _size(more) > FEW else files | more)
 
 
 def _root(script: str) -> Path | None:
@@ -97,10 +103,14 @@ def _lies_in(module: Any, root: Path) -> bool:
 
 
 def _add(files: dict[str, bytes], root: Path, folder: Path) -> None:
-    for path in sorted(folder.rglob("*.py")):
-        if _size(files) > MOST:
-            return
-        files[path.relative_to(root).as_posix()] = path.read_bytes()
+    size = _size(files)
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in _NO_SOURCE and not name.startswith("."))
+        for name in sorted(names):
+            path = Path(place) / name
+            if path.suffix == ".py" and size <= MOST:
+                files[path.relative_to(root).as_posix()] = content = path.read_bytes()
+                size += len(content)
 
 
 def _size(files: dict[str, bytes]) -> int:
@@ -160,6 +170,7 @@ def _forget(digest: str) -> None:
 def lacking(error: ModuleNotFoundError, task: str) -> TaskError:
     """What to do about a module that a task needs and its worker lacks."""
     return TaskError(
-        f"task {task!r}: its worker cannot import the module {error.name!r}. Put it beside the flow's script (what lies there "
-        "travels with the flow), install it where the workers run, or start them with PYTHONPATH=FOLDER_OF_IT"
+        f"task {task!r}: its worker cannot import the module {error.name!r}. Put it beside the flow's script "
+        "(what lies there travels with the flow), install it where the workers run, or start them with "
+        "PYTHONPATH=FOLDER_OF_IT"
     )

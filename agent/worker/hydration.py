@@ -140,7 +140,10 @@ def _hydrate(name: str, payload: Payload) -> list[tuple[ContextVar[Any], Any]]:
 
 
 def _enter(payload: Payload) -> None:
-    """What `prefect.context.hydrated_context` does, but for leaving it: that is leaving the Context it was entered in."""
+    """What `prefect.context.hydrated_context` does, but for leaving it.
+
+    That is leaving the Context it was entered in.
+    """
     said = payload.context
     with hydrated_context(None):
         ensure_logging_setup()
@@ -165,7 +168,10 @@ def _enter(payload: Payload) -> None:
 
 
 def _settings(said: Mapping[str, Any]) -> SettingsContext:
-    """Prefect's settings of that content. Reading them takes hundreds of ms, and most flow runs have those of the last."""
+    """Prefect's settings of that content.
+
+    Reading them takes hundreds of ms, and most flow runs have those of the last.
+    """
     with _lock:
         if _last_settings and _last_settings[0] == said:
             return _last_settings[1]
@@ -176,7 +182,10 @@ def _settings(said: Mapping[str, Any]) -> SettingsContext:
 
 
 def open_client(client: SyncClientContext) -> None:
-    """Enter it. A server that is away for a while fails no task: what bodies and engines tell it waits until it is back."""
+    """Enter it.
+
+    A server that is away for a while fails no task: what bodies and engines tell it waits until it is back.
+    """
     try:
         copy_context().run(client.__enter__)
     except RuntimeError as error:

@@ -21,7 +21,9 @@ _CHANGES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATT
 
 
 def is_stateless(function: Any) -> bool:
-    """Whether nothing that travels with a function can change: its globals, closure and defaults, and those of what it calls.
+    """Whether nothing that travels with a function can change.
+
+    Its globals, closure and defaults, and those of what it calls.
 
     When in doubt, False. What it reaches by import is the worker's own, and shared in any case.
     """

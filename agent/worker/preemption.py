@@ -1,7 +1,8 @@
 """A worker that will be taken away: its tasks leave at their next checkpoint, and end elsewhere.
 
-Three signs start it: SIGTERM, a notice of the cloud (`ORC_NOTICE`, asked every two seconds), or the governor's own drain. The
-scheduler is told first, so that nothing new is sent; then the worker waits for what it runs, for as long as it has.
+Three signs start it: SIGTERM, a notice of the cloud (`ORC_NOTICE`, asked every two seconds), or the governor's own
+drain. The scheduler is told first, so that nothing new is sent; then the worker waits for what it runs, for as long as
+it has.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ _asked: dict[Any, str] = {}
 
 
 class Moved(BaseException):
-    """A task run leaves this worker, to go on elsewhere. Not an Exception: a body's own `except` must not take it for a failure.
+    """A task run leaves this worker, to go on elsewhere.
+
+    Not an Exception: a body's own `except` must not take it for a failure.
 
     Args:
         result: what the ledger calls it.
@@ -62,7 +65,10 @@ def forget(key: Any) -> None:
 
 
 def ready(worker: Any) -> None:
-    """From now on this worker hears that tasks are to leave, and tells when it is to be taken away itself. Once for a process."""
+    """From now on this worker hears that tasks are to leave, and tells when it is to be taken away itself.
+
+    Once for a process.
+    """
     if p.LEAVE in worker.stream_handlers:
         return
     worker.stream_handlers[p.LEAVE] = _leave

@@ -17,7 +17,8 @@ from prefect.logging.handlers import PrefectConsoleHandler
 import agent.worker.task_body  # noqa: F401
 from agent.worker import preemption, settings
 
-#: seconds that the process of a closing worker may take to end: Dask gives bodies 30, last states take 10; what a body left behind may hold it for ever
+#: seconds that the process of a closing worker may take to end: Dask gives bodies 30, last states take 10; what a body
+#: left behind may hold it for ever
 LAST = 45.0
 
 

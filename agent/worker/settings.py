@@ -18,7 +18,8 @@ class WorkerSettings(BaseSettings):
 
     notice: str = Field(
         "",
-        description="where a notice is looked for that the worker will be taken away: aws, gcp, a URL, or a file that appears",
+        description="where a notice is looked for that the worker will be taken away: "
+        "aws, gcp, a URL, or a file that appears",
     )
     grace: Annotated[float, Field(ge=0)] = Field(
         28.0, description="seconds from SIGTERM to the end: what Kubernetes gives, less two for the farewell"

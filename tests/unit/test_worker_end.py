@@ -6,6 +6,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from agent.errors import SettingError
+from agent.worker import settings
+
 HELD = """
 import threading
 from agent.worker import preload
@@ -26,3 +31,9 @@ def test_a_worker_leaves_word_of_its_end_for_its_provider(tmp_path):
     code = "from agent.worker import preload; preload.preemption.ready = print; preload.dask_setup(None)"
     assert subprocess.run([sys.executable, "-c", code], env=env, timeout=60, check=False).returncode == 0
     assert file.exists()
+
+
+def test_a_worker_is_told_what_is_wrong_with_its_settings(monkeypatch):
+    monkeypatch.setenv("ORC_GRACE", "soon")
+    with pytest.raises(SettingError, match="ORC_GRACE='soon'"):
+        settings.load()
