@@ -32,7 +32,7 @@ SLOTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
+class ChunkSize:
     """A chunk size and its reason; what the annotation carries."""
 
     items: int
@@ -43,7 +43,7 @@ class Size:
         return {"size": self.items, "items": total, "why": self.why}
 
 
-def size(total: int, item_ms: float, source: str, slots: int) -> Size:
+def size(total: int, item_ms: float, source: str, slots: int) -> ChunkSize:
     """Items a chunk, 1 ≤ items ≤ total.
 
     Args:
@@ -55,7 +55,7 @@ def size(total: int, item_ms: float, source: str, slots: int) -> Size:
     by_slots = max(1, math.ceil(total / (BALANCE * wide)))
     best = min(total, by_time, by_slots)
     limit = f"{TARGET_MS / 1000:g} s a chunk" if by_time <= by_slots else f"{BALANCE} chunks for each of {wide} slots"
-    return Size(items=best, why=f"an item takes {item_ms:.3g} ms ({source}); {limit}")
+    return ChunkSize(items=best, why=f"an item takes {item_ms:.3g} ms ({source}); {limit}")
 
 
 def said_ms(fields: Mapping[str, Any]) -> float | None:
@@ -168,7 +168,7 @@ class ChunkedMap:
             chosen, chunks = self._chosen(task, items, send, fields)
             done = min(PROBE, len(items)) if chunks else 0
         else:
-            chosen = Size(items=int(said), why="said by the author")
+            chosen = ChunkSize(items=int(said), why="said by the author")
         if chosen.items == 1 and not chunks:
             return None
         rest = split(items[done:], chosen.items)
@@ -178,7 +178,7 @@ class ChunkedMap:
 
     def _chosen(
         self, task: Any, items: Sequence[Any], send: Callable[..., list[GovernedFuture]], fields: Mapping[str, Any]
-    ) -> tuple[Size, list[GovernedFuture]]:
+    ) -> tuple[ChunkSize, list[GovernedFuture]]:
         """The chunk size; with the chunk that was run to find it, where nothing was known of the class."""
         slots, name = self._slots(), fields.get("task_class") or task.task_key
         learned = self._item_ms(name)
@@ -187,11 +187,11 @@ class ChunkedMap:
         if (runtime := said_ms(fields)) is not None:
             return size(len(items), runtime, "said by the author", slots), []
         count = min(PROBE, len(items))
-        why = Size(items=count, why="nothing is known of the class: run first and measured")
+        why = ChunkSize(items=count, why="nothing is known of the class: run first and measured")
         probe = send(chunks=[items[:count]], why=why.as_annotation(len(items)))
         found = measured_ms(probe[0])
         if found is None:
-            return Size(items=PROBE, why="the probe did not end in time"), probe
+            return ChunkSize(items=PROBE, why="the probe did not end in time"), probe
         _measured[name] = found
         return size(len(items) - count or 1, found, f"measured on {count}", slots), probe
 
