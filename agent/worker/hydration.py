@@ -98,22 +98,23 @@ def load(worker: Any, name: str, code: str | bytes) -> tuple[Payload, Task[Any, 
         data = _fetched(worker, str(code))
         with _lock:
             _codes.keep(str(code), data)
-    envelope: Envelope | None = None
     if known is None:
-        envelope = pickle.loads(_fetched(worker, name))
-    modules = envelope.modules if envelope is not None else known[1] if known is not None else None
+        envelope: Envelope = pickle.loads(_fetched(worker, name))
+        modules = envelope.modules
+    else:
+        modules = known[1]
     # unpickling imports: while it does, the modules of another flow must not take their place
     with flow_modules.lock:
         flow_modules.provide(modules, partial(_fetch, worker), Path(worker.local_directory))
         try:
-            payload: Payload = known[0] if known is not None else pickle.loads(envelope.payload)  # type: ignore[union-attr]
+            if known is None:
+                known = pickle.loads(envelope.payload), modules
             task: Task[Any, Any] = pickle.loads(data)
         except ModuleNotFoundError as error:
             raise flow_modules.lacking(error, str(worker.get_current_task()).rpartition("-")[0]) from error
-    if known is None:
-        with _lock:
-            _payloads.keep(name, (payload, modules))
-    return payload, task, modules
+    with _lock:
+        _payloads.keep(name, known)
+    return known[0], task, modules
 
 
 def _fetched(worker: Any, name: str) -> bytes:
