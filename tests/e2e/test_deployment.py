@@ -88,8 +88,8 @@ def test_the_deployment_finds_the_right_result_while_spot_comes_and_goes(tmp_pat
         notices = [
             said
             for record in orc.ledger().records(limit=10_000)
-            for said in record.body.get("said", [])
-            if "notice" in said
+            for said in record.body.get("notes", [])
+            if record.kind == "notice"
         ]
         assert notices
         taken = [lease for lease in orc.ledger().leases() if lease.cause == "taken away by the spot market"]

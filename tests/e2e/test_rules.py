@@ -27,7 +27,7 @@ def pools_of_work(orc, folder):
 
 
 def said(orc, what):
-    return [s for r in orc.ledger().records(0, 100_000, "said") for s in r.body["said"] if what in s]
+    return [s for r in orc.ledger().records(0, 100_000, "rules") for s in r.body["notes"] if what in s]
 
 
 def rules(orc):

@@ -211,8 +211,8 @@ def test_a_restart_ends_held_and_bound_tasks_with_the_cause(plain):
     until(lambda: running(plain, "restarted"))
     plain.client.restart(timeout=60)
     assert "cancelled by restart" in plain.outcomes("restarted")
-    said = [entry for record in plain.ledger.records(kind="said") for entry in record.body["said"]]
-    assert any(entry.get("cancelled by restart", {}).get("held") for entry in said)
+    notes = [note for record in plain.ledger.records(kind="restart") for note in record.body["notes"]]
+    assert any(note["held"] for note in notes)
     assert plain.client.submit(double, 5, pure=False).result(timeout=60) == 10
     del kept
 
