@@ -28,6 +28,11 @@ OrcError
 │   ├── GraphReadOnlyError  it takes no writes
 │   ├── GraphFullError      its disk or memory is full
 │   └── GraphClashError     a transaction lost a race for the same key, again and again
+├── RequestError        what is asked of the governor's API cannot be done
+│   ├── NotAllowedError     the caller is not one of this instance
+│   ├── NotThereError       what it is about is not there
+│   ├── TooLateError        somebody else was first, or it is over
+│   └── RecordAwayError     it cannot be put on record now
 ├── SchedulerError      the Dask scheduler cannot be governed
 ├── SimulationError     a simulated policy broke the rules of its world
 └── ServiceError        a service of `orc up` did not start or is already running
@@ -157,6 +162,37 @@ class GraphFullError(GraphError):
 
 class GraphClashError(GraphError):
     """A transaction lost a race for the same key."""
+
+
+class RequestError(OrcError):
+    """A request to the API cannot be done; the message says why, and what to do."""
+
+    #: of HTTP
+    status = 400
+
+
+class NotAllowedError(RequestError):
+    """The caller is not one of this instance."""
+
+    status = 403
+
+
+class NotThereError(RequestError):
+    """What a request is about is not there."""
+
+    status = 404
+
+
+class TooLateError(RequestError):
+    """Somebody else was first, or it is over."""
+
+    status = 409
+
+
+class RecordAwayError(RequestError):
+    """It cannot be put on record now."""
+
+    status = 503
 
 
 class SchedulerError(OrcError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.ledger.ledger import Ledger
 from agent.model.plans import Decision, Estimate, Option, RuleWord
-from agent.model.records import Decided, Ended, Entry, Lease, Placed, Run
+from agent.model.records import Decided, Ended, Entry, FlowRun, Lease, Placed
 
 RUN, HOLD = "0a1b2c3d-0000-4000-8000-000000000001", "5f2e7c1d9a00"
 
@@ -96,7 +96,7 @@ def fill(folder: Path, names: Sequence[str], chain: str = "local", decisions: in
         )  # fmt: skip
         ledger.append(
             Entry(
-                kind="round", at_ms=number * 60_000, runs=[Run(no=1, flow_run=RUN, root_run=RUN, flow=name)] if number == 1 else [],
+                kind="round", at_ms=number * 60_000, runs=[FlowRun(no=1, flow_run=RUN, root_run=RUN, flow=name)] if number == 1 else [],
                 decisions=[Decided(id=number, run=1, decision=decision)],
                 placements=[Placed(id=number, decision=number, key=f"{name}-{number:032x}")],
                 outcomes=[Ended(placement=number, result="done", lease=1, start_ms=number * 60_000, run_ms=10_000)],

@@ -17,7 +17,7 @@ from agent.mind.projection import LABELS, Projection, project
 from agent.model.leases import Lease
 from agent.model.needs import SAID
 from agent.model.plans import Decision, Option
-from agent.model.records import Decided, Ended, Entry, Placed, Run
+from agent.model.records import Decided, Ended, Entry, FlowRun, Placed
 from agent.pools.declared import _Budget, _Gpus, _Limits, _Pool, _Selector, _Size
 from agent.settings import Settings
 from agent.worker.settings import WorkerSettings
@@ -296,7 +296,7 @@ def _drawn() -> Projection:
         made.take("docs", 0, 0)
         made.append(
             Entry(
-                kind="round", at_ms=0, runs=[Run(no=1, flow_run="run", root_run="root", flow="f")],
+                kind="round", at_ms=0, runs=[FlowRun(no=1, flow_run="run", root_run="root", flow="f")],
                 decisions=[Decided(id=1, run=1, decision=decision)],
                 placements=[Placed(id=1, decision=1, key="a"), Placed(id=2, decision=1, key="b", upstream="1")],
                 outcomes=[Ended(placement=1, result="done", lease=1, lineage=lineage)],

@@ -13,16 +13,11 @@ from starlette.exceptions import HTTPException
 
 from agent.api import schemas
 from agent.api.client import PREFIX, TOKEN
-from agent.api.port import Desk, Unanswerable
+from agent.api.port import Desk
+from agent.errors import NotAllowedError, RequestError
 from agent.model.identity import Identity
 
 logger = logging.getLogger("orc.api")
-
-
-class Forbidden(Unanswerable):
-    """The caller is not one of this instance."""
-
-    status = 403
 
 
 def application(desk: Desk, token: str) -> FastAPI:
@@ -32,7 +27,7 @@ def application(desk: Desk, token: str) -> FastAPI:
         token: shared by this machine's user and ORC's own processes; a file of theirs keeps it.
     """
     app = FastAPI(title="ORC", version="1", docs_url=None, redoc_url=None)
-    app.add_exception_handler(Unanswerable, _unanswerable)
+    app.add_exception_handler(RequestError, _unanswerable)
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
@@ -40,7 +35,7 @@ def application(desk: Desk, token: str) -> FastAPI:
     def known(given: Annotated[str, Header(alias=TOKEN)] = "") -> None:
         # as bytes: text that is not ASCII cannot be compared, and is no token
         if not hmac.compare_digest(given.encode(), token.encode()):
-            raise Forbidden(f"the token is missing or wrong; it is in governor.json of ORC_HOME (header {TOKEN})")
+            raise NotAllowedError(f"the token is missing or wrong; it is in governor.json of ORC_HOME (header {TOKEN})")
 
     guarded = [Depends(known)]
 

@@ -5,32 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from agent.api import schemas
-from agent.errors import OrcError
 from agent.model.identity import Identity
-
-
-class Unanswerable(OrcError):
-    """A request cannot be done; the message says why, and what to do."""
-
-    status = 400
-
-
-class NotFound(Unanswerable):
-    """What the request is about is not there."""
-
-    status = 404
-
-
-class Late(Unanswerable):
-    """Somebody else was first, or it is over."""
-
-    status = 409
-
-
-class Away(Unanswerable):
-    """It cannot be put on record now."""
-
-    status = 503
 
 
 class Desk(Protocol):
@@ -49,7 +24,7 @@ class Desk(Protocol):
         """Prometheus' text format."""
 
     async def answer(self, verb: str, said: schemas.Answer, who: Identity) -> schemas.Answered:
-        """Approve or reject. Raises Unanswerable."""
+        """Approve or reject. Raises RequestError."""
 
     async def override(self, said: schemas.Override, who: Identity) -> schemas.Overridden:
-        """Choose a pool. Raises Unanswerable."""
+        """Choose a pool. Raises RequestError."""

@@ -66,7 +66,7 @@ class Overridden(Reply):
     pool: str
 
 
-class WorkerStatus(Reply):
+class WorkerReport(Reply):
     """A live worker."""
 
     name: str
@@ -77,7 +77,7 @@ class WorkerStatus(Reply):
     draining: bool
 
 
-class PoolStatus(Reply):
+class PoolReport(Reply):
     """A worker pool as it stands."""
 
     pool: str
@@ -86,7 +86,7 @@ class PoolStatus(Reply):
     usd_micros_per_hour: int
     max: int
     priced: bool
-    workers: list[WorkerStatus]
+    workers: list[WorkerReport]
     starting: list[str]
     #: of a worker that runs for a day: interruptions expected, and the 90 % interval; none: it is not of the spot market
     losses_a_day: tuple[float, int, int] | None
@@ -95,7 +95,7 @@ class PoolStatus(Reply):
     fault: str
 
 
-class RulesStatus(Reply):
+class RulesReport(Reply):
     """The rules in force."""
 
     count: int
@@ -111,14 +111,14 @@ class Status(Reply):
     epoch: int
     degraded: list[str]
     warnings: list[str]
-    pools: list[PoolStatus]
+    pools: list[PoolReport]
     running: int
     held: int
     open_usd_micros: int
     scheduler: str
     through: int
     spooled: int
-    rules: RulesStatus
+    rules: RulesReport
     plan_ms: dict[str, float]
     commit_ms: dict[str, float]
 

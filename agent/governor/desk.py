@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.api import schemas
-from agent.api.port import Away, Late, NotFound
+from agent.errors import NotThereError, RecordAwayError, TooLateError
 from agent.governor.governor import Governor
 from agent.governor.metrics import page
 from agent.model.effects import Note
@@ -43,14 +43,14 @@ class GovernorDesk:
             scheduler=g.scheduler,
             through=g.state.passed_through,
             spooled=g.ledger.spooled,
-            rules=schemas.RulesStatus(count=rules.rules.count, digest=rules.rules.digest, wrong=rules.wrong),
+            rules=schemas.RulesReport(count=rules.rules.count, digest=rules.rules.digest, wrong=rules.wrong),
             plan_ms=_quantiles(g.plan_ms),
             commit_ms=_quantiles(g.journal.commit_ms),
         )
 
-    def _pool(self, state: PoolState, now: int) -> schemas.PoolStatus:
+    def _pool(self, state: PoolState, now: int) -> schemas.PoolReport:
         pool = state.pool
-        return schemas.PoolStatus(
+        return schemas.PoolReport(
             pool=pool.name,
             kind=pool.shown_kind,
             size=pool.shown_size,
@@ -58,7 +58,7 @@ class GovernorDesk:
             max=pool.max_workers,
             priced=pool.priced,
             workers=[
-                schemas.WorkerStatus(
+                schemas.WorkerReport(
                     name=worker.name,
                     bound=worker.bound,
                     slots=worker.slots,
@@ -136,11 +136,11 @@ class GovernorDesk:
         g = self.governor
         found = g.state.approvals.find(said.id)
         if len(found) > 1:
-            raise NotFound(f"{said.id!r} is the beginning of {len(found)} questions; say more of the id")
+            raise NotThereError(f"{said.id!r} is the beginning of {len(found)} questions; say more of the id")
         if not found and (closed := g.state.approvals.over(said.id)) is not None:
-            raise Late(f"{closed.task} no longer waits under {said.id}: the question was {closed.state}")
+            raise TooLateError(f"{closed.task} no longer waits under {said.id}: the question was {closed.state}")
         if not found:
-            raise NotFound(f"no task waits for approval under {said.id!r}; `orc why` lists what waits")
+            raise NotThereError(f"no task waits for approval under {said.id!r}; `orc why` lists what waits")
         self._on_record()
         asked, done = found[0], asyncio.get_running_loop().create_future()
 
@@ -150,7 +150,7 @@ class GovernorDesk:
                 done.set_result(None)
                 return
             closed = g.state.approvals.close(asked.id)
-            g.note(Note(kind="approval", body=closed.body(), actor=who.subject))
+            g.outbox.note(Note(kind="approval", body=closed.body(), actor=who.subject))
             body = {
                 "answer": verb,
                 "approval": closed.id,
@@ -164,12 +164,12 @@ class GovernorDesk:
                 "how": who.how,
                 "why": said.why,
             }
-            g.answer(body, who.subject)
+            g.outbox.answer(body, who.subject)
             done.set_result(len(g.state.waiting.by_group[closed.group]))
 
         g.command(take)
         if (count := await done) is None:
-            raise Late(
+            raise TooLateError(
                 f"{asked.task} no longer waits under {asked.id[:12]}: it was answered, or ended; `orc why` lists what waits"
             )
         return schemas.Answered(task=asked.task, count=count, answer=verb)
@@ -179,7 +179,7 @@ class GovernorDesk:
         g = self.governor
         if said.pool not in g.state.fleet.pools:
             known = ", ".join(sorted(g.state.fleet.pools))
-            raise NotFound(f"there is no pool {said.pool!r}; pools are {known}")
+            raise NotThereError(f"there is no pool {said.pool!r}; pools are {known}")
         self._on_record()
         wanted = said.task.replace("-", "")
         groups = {
@@ -188,12 +188,14 @@ class GovernorDesk:
             if wanted in str(key).replace("-", "") or group.startswith(wanted)
         }
         if not groups:
-            raise NotFound(f"no held task is {said.task!r}; one that runs cannot be moved (`orc why` lists what waits)")
+            raise NotThereError(
+                f"no held task is {said.task!r}; one that runs cannot be moved (`orc why` lists what waits)"
+            )
         done = asyncio.get_running_loop().create_future()
 
         def take(now: int) -> None:
             about = {"by": who.subject, "how": who.how, "why": said.why}
-            g.answer({"override": said.pool, "groups": sorted(groups), **about}, who.subject)
+            g.outbox.answer({"override": said.pool, "groups": sorted(groups), **about}, who.subject)
             done.set_result(None)
 
         g.command(take)
@@ -202,7 +204,7 @@ class GovernorDesk:
 
     def _on_record(self) -> None:
         if self.governor.ledger.away:
-            raise Away(_AWAY)
+            raise RecordAwayError(_AWAY)
 
 
 def _quantiles(values: Iterable[float]) -> dict[str, float]:

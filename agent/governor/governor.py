@@ -6,40 +6,39 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agent.errors import BudgetTakenError, LedgerAwayError
 from agent.governor import past, recovery
 from agent.governor import round as rounds
+from agent.governor.dispatcher import Dispatcher, as_told
+from agent.governor.figures import figures
+from agent.governor.holding import holds_of
 from agent.governor.journal import Journal
-from agent.governor.metrics import figures
+from agent.governor.outbox import Outbox
 from agent.governor.provisioner import Provisioner
 from agent.governor.round import Round
 from agent.governor.rulebook import Rulebook
 from agent.governor.rules_in_force import RulesInForce
 from agent.governor.scheduler_client import SchedulerClient
+from agent.governor.shadow import shadow_round
 from agent.governor.timers import Timer
 from agent.ledger.ledger import Ledger
-from agent.ledger.parts import split
-from agent.model.codec import digest, encode
-from agent.model.effects import CopyOff, Effect, Note, RefuseTask, SeeTo
-from agent.model.holds import Hold, hold_of
-from agent.model.plans import Plan
+from agent.model.codec import encode
+from agent.model.effects import Note
+from agent.model.holds import Hold
 from agent.model.pools import Pool
 from agent.model.records import Entry
-from agent.model.snapshot import Budget, Policy, Running, Snapshot
+from agent.model.snapshot import Budget, Policy, Running
 from agent.planner.plan import VERSION, plan
 from agent.pools.port import Provider, Report
-from agent.scheduler import protocol as p
 from agent.state import events
 from agent.state import snapshot as snapshots
-from agent.state.approvals import Answers, carry_over
+from agent.state.approvals import carry_over
 from agent.state.cluster import ClusterState
 from agent.state.recorder import Recorder
 from agent.state.stale import plan_is_stale
-from agent.state.tasks import BoundTask
 
 logger = logging.getLogger("orc.governor")
 
@@ -81,9 +80,11 @@ class Governor:
         self.recorder = Recorder()
         self.journal = Journal(ledger, holder, {budget.name: budget for budget in budgets})
         self.scheduler_client = SchedulerClient(scheduler)
+        self.outbox = Outbox(self.state, self.journal, self.scheduler_client, mode)
         self.provisioner = Provisioner(
-            self.state, providers, self.scheduler_client, self.clock, self.note, self._look_up
+            self.state, providers, self.scheduler_client, self.clock, self.outbox.note, self._look_up
         )
+        self.dispatcher = Dispatcher(self.state, self.scheduler_client, self.provisioner)
         self.ack = 0
         self.degraded: list[str] = []
         self.warnings: list[str] = []
@@ -93,7 +94,6 @@ class Governor:
         #: called when the first snapshot is in
         self.on_begun: Callable[[], None] = lambda: None
         self._commands: list[Callable[[int], None]] = []
-        self._effects: list[Effect] = []
         self._wake = asyncio.Event()
         self._stop = False
         self._fold, self._show = Timer(FOLD_MS, self.clock()), Timer(SHOW_MS)
@@ -127,7 +127,7 @@ class Governor:
                 while not self._stop:
                     await self._round()
                     await self._follow()
-                await self._commit(self._entry(self.clock()))
+                await self._commit(rounds.entry_of(self.state, self.clock(), self.mode))
             finally:
                 for feed in feeds:
                     feed.cancel()
@@ -160,15 +160,15 @@ class Governor:
         now = self.clock()
         seen = await self.scheduler_client.call("orc_snapshot")
         self.degraded, self.warnings = list(seen["degraded"]), list(seen["warnings"])
-        pools = [_as_told(status.pool) for status in self.state.fleet.pools.values()]
+        pools = [as_told(status.pool) for status in self.state.fleet.pools.values()]
         await self.scheduler_client.call("orc_instruct", pools=pools, mode=self.mode)
         seen = await self.scheduler_client.call("orc_snapshot")
         self.ack = seen["ack"]
         known = await self.provisioner.adopt()
         self.state.fleet.leases.restore(await self.journal.call(self.ledger.open_leases))
-        self._do(events.begin(self.state, seen, now))
+        self.outbox.put(events.begin(self.state, seen, now), self.provisioner)
         self.provisioner.recover(known, dict(seen.get("departed", ())), now)
-        entry = self._entry(now, "start")
+        entry = rounds.entry_of(self.state, now, self.mode, "start")
         entry.says.update(
             scheduler=self.scheduler,
             mode=self.mode,
@@ -182,7 +182,7 @@ class Governor:
         await self._commit(entry)
         self.recorder.keep(draft)
         if self.rules.rulebook.wrong:
-            self.note(self.rules.refused())
+            self.outbox.note(self.rules.refused())
 
     async def _follow(self) -> None:
         # a long poll that something else has overtaken stays out and is read in a later round
@@ -201,19 +201,15 @@ class Governor:
                 logger.warning("deltas were lost; starting again from a full snapshot")
                 return await self._begin()
             for delta in reply["deltas"]:
-                self._do(events.apply(self.state, delta, now))
+                self.outbox.put(events.apply(self.state, delta, now), self.provisioner)
             self.ack = reply["ack"]
         commands, self._commands = self._commands, []
         for command in commands:
             command(now)
 
-    def _do(self, effects: Iterable[Effect]) -> None:
-        """See to what an event asks for: launched workers that left at once, the rest in the next round."""
-        for effect in effects:
-            if isinstance(effect, SeeTo):
-                self.provisioner.see_to(effect)
-            else:
-                self._effects.append(effect)
+    async def _resync(self) -> None:
+        await self.dispatcher.resync(self.ack, self.clock(), self.outbox)
+        self._look_up()
 
     # ------------------------------------------------------------------ one round
     async def _round(self) -> None:
@@ -224,11 +220,11 @@ class Governor:
         if self._fold.take(now):
             self.provisioner.job(asyncio.to_thread(self.ledger.checkpoint))
         await self._turn_rules(now)
-        await self._carry_out(now)
+        await self.outbox.carry_out(self.provisioner, now)
         if self._show.take(now):
-            await self.scheduler_client.call("orc_instruct", figures=figures(self))
+            await self.scheduler_client.call("orc_instruct", figures=self._figures(now))
         if state.shadow:
-            await self._shadow(now)
+            await shadow_round(state, self.recorder, self.journal, self.policy, self.rules.digest, now)
         running = self._running(now)
         movable = any(not task.leaves_for for task in running)
         unrecorded = state.ended or state.fleet.leases.dirty
@@ -239,7 +235,7 @@ class Governor:
         state.dirty = False
         self._planned.restart(now)
         drawn = await self._draw_up(now, running)
-        if _worth_writing(drawn.entry):
+        if drawn.entry.worth_writing:
             try:
                 await self._commit(drawn.entry)
             except (BudgetTakenError, LedgerAwayError) as error:
@@ -249,7 +245,13 @@ class Governor:
                 state.dirty = True
                 return
         rounds.take_in(state, self.recorder, drawn)
-        await self._instruct(drawn, now)
+        if not await self.dispatcher.carry_out(drawn, now):
+            # gone, or no room any more: the extension says which are still ready
+            self.provisioner.job(self._resync())
+
+    def _figures(self, now: int) -> dict[str, object]:
+        spooled = self.ledger.spooled
+        return figures(self.state, self.holds.values(), mode=self.mode, spooled=spooled, now_ms=now)
 
     def _running(self, now: int) -> tuple[Running, ...]:
         if self.mode != "govern":
@@ -270,174 +272,38 @@ class Governor:
         self.plan_ms.append((time.perf_counter() - begin) * 1000)
         self._replan_at_ms = made.look_ms
         may_launch = self.mode == "govern" and not self.degraded
-        entry = self._entry(now)
+        entry = rounds.entry_of(self.state, now, self.mode)
         drawn = rounds.draw_up(self.state, self.recorder, snapshot, made, entry, launches=may_launch)
         if entry.placements or entry.decisions or made.acts:
-            _enter_snapshot(entry, snapshot, made)
+            rounds.enter_snapshot(entry, snapshot, made)
         if may_launch and (made.launches or made.drains):
             entry.says["fleet"] = rounds.fleet_of(made)
-        self._hold(drawn, now)
+        self.holds, questions = holds_of(self.state, drawn)
+        for question in questions:
+            self.outbox.note(Note(kind="approval", body=question.body()))
         return drawn
-
-    def _hold(self, drawn: Round, now: int) -> None:
-        """Say why what waits does, and which questions to people are open."""
-        groups = {group.id: group for group in drawn.snapshot.groups}
-        holds: dict[str, Hold] = {}
-        for wait in drawn.plan.waits:
-            group, decision, approval = groups[wait.group], drawn.plan.decisions[wait.decision], ""
-            if wait.reason == "approval" and decision.pool is not None:
-                rules = tuple(verdict.rule for verdict in group.verdicts if verdict.verb == "escalate")
-                asked, new = self.state.approvals.ask(group, decision.pool, rules, now)
-                approval = asked.id
-                if new:
-                    self.note(Note(kind="approval", body=asked.body()))
-            holds[wait.group + wait.reason] = hold_of(group, wait, decision, approval)
-        self.holds = holds
-        for closed in self.state.approvals.withdraw(lambda group: group in self.state.waiting.by_group):
-            self.note(Note(kind="approval", body=closed.body()))
-
-    def _entry(self, now: int, kind: str = "round") -> Entry:
-        """An entry with everything that is not on record yet."""
-        outcomes = list({outcome.placement: outcome for outcome in self.state.ended}.values())
-        leases = self.state.fleet.leases.unrecorded()
-        return Entry(kind=kind, at_ms=now, mode=self.mode, outcomes=outcomes, leases=leases)
 
     async def _commit(self, entry: Entry) -> None:
         await self.journal.commit(entry)
         self.state.recorded(entry)
 
-    # ------------------------------------------------------------------ after the commit
-    async def _instruct(self, drawn: Round, now: int) -> None:
-        orders = rounds.orders_of(self.state, drawn)
-        for key, pool, _ in orders.leave:
-            self.state.told_to_leave(key, pool, now)
-        if orders or drawn.sendings:
-            reply = await self.scheduler_client.call(
-                "orc_instruct", binds=[sending.message() for sending in drawn.sendings], **orders.message()
-            )
-            bound = [
-                rounds.sent(self.state, sending, where, now)
-                for sending, where in zip(drawn.sendings, reply["bound"], strict=False)
-            ]
-            if not all(bound):
-                # gone, or no room any more: the extension says which are still ready
-                self.provisioner.job(self._resync())
-        for drained in drawn.plan.drains:
-            self.provisioner.job(self.provisioner.drain(drained))
-        for order in drawn.launches:
-            self.provisioner.job(self.provisioner.launch(order))
-
-    async def _resync(self) -> None:
-        seen = await self.scheduler_client.call("orc_snapshot")
-        now = self.clock()
-        if seen["ack"] >= self.ack:
-            # or the next plan would send to the same worker that is not there, until its going has been heard of
-            self.state.fleet.sighted(seen["workers"])
-        for key, *about in seen["ready"]:
-            if key not in self.state.waiting.group_of:
-                self._do(events.apply(self.state, (p.READY, key, *about), now))
-        self.state.dirty = True
-        self._look_up()
-
-    async def _shadow(self, now: int) -> None:
-        """Plan tasks that run where Dask put them, as if they were held; record it, do nothing of it."""
-        tasks = self.state.shadow_groups(now)
-        groups = [self.state.groups.now(name, [task for task, _ in found]) for name, found in sorted(tasks.items())]
-        snapshot = snapshots.take(self.state, now, self.policy, groups, rules_digest=self.rules.digest)
-        made = plan(snapshot)
-        entry = Entry(kind="round", at_ms=now, mode="shadow")
-        _enter_snapshot(entry, snapshot, made)
-        draft = self.recorder.draft(entry, reversed(self.state.specs))
-        placed = []
-        for group in groups:
-            decision = next(d for d in made.decisions if d.group == group.id)
-            number, pool = draft.decided(decision, group.team), decision.pool or ""
-            price = self.state.fleet.price(pool, now)
-            placed += [
-                BoundTask(task, draft.placed(number, task), group.id, pool, address, now, 0, price)
-                for task, address in tasks[group.id]
-            ]
-        await self._commit(entry)
-        self.recorder.keep(draft)
-        for bound in placed:
-            self.state.sent(bound)
-
-    # ------------------------------------------------------------------ rules, notes, people
+    # ------------------------------------------------------------------ rules and people
     async def _turn_rules(self, now: int) -> None:
         """Rules that were changed are on record, then in force; an hour that turned is another fact for them."""
         if (new := self.rules.pending()) is not None:
-            await self._write([new], now)
+            await self.outbox.write([new], now)
         moved = self.rules.turn(now)
         for body in carry_over(self.state.groups.answers, self.state.groups.known, moved):
-            self.answer(body, "governor")
+            self.outbox.answer(body, "governor")
         self.rules.look(now, self.provisioner.job, self._looked_at_rules)
 
     def _looked_at_rules(self, refused: Note | None) -> None:
         if refused is not None:
-            self.note(refused)
+            self.outbox.note(refused)
         self._look_up()
-
-    async def _carry_out(self, now: int) -> None:
-        """What people and providers said is on record before it has an effect."""
-        effects, self._effects = self._effects, []
-        wrong = [effect for effect in effects if isinstance(effect, RefuseTask)]
-        notes = [effect for effect in effects if isinstance(effect, Note)]
-        if wrong:
-            logger.warning("%d tasks are refused: %s", len(wrong), wrong[0].why)
-            some = [str(task.key) for task in wrong[:100]]
-            notes.append(Note(kind="refusal", body={"refused": some, "count": len(wrong), "why": wrong[0].why}))
-        await self._write(notes, now)
-        if wrong:
-            refuse = [(task.key, "SettingError", task.why) for task in wrong]
-            await self.scheduler_client.call("orc_instruct", refuse=refuse)
-        for effect in effects:
-            if isinstance(effect, CopyOff):
-                self.provisioner.job(self.scheduler_client.copy_off(effect.address))
-
-    async def _write(self, notes: Iterable[Note], now: int) -> None:
-        """Each kind of note, from each author, is a record of its own."""
-        by_author: dict[tuple[str, str], list[Any]] = {}
-        for note in notes:
-            by_author.setdefault((note.kind, note.actor), []).append(dict(note.body))
-        for (kind, actor), bodies in by_author.items():
-            await self._commit(Entry(kind=kind, at_ms=now, mode=self.mode, actor=actor, says={"notes": bodies}))
 
     def command(self, call: Callable[[int], None]) -> None:
         """Run in the next round, before its plan."""
         self._commands.append(call)
         self.state.dirty = True
         self._look_up()
-
-    def note(self, note: Note) -> None:
-        """Put something on record with the next commit."""
-        self._effects.append(note)
-
-    def answer(self, body: Mapping[str, Any], actor: str) -> None:
-        """A person approved, rejected or overrode: on record first, then in force, also after a restart."""
-        self.note(Note(kind="answer", body=body, actor=actor))
-        for group in body["groups"]:
-            self.state.groups.answers.setdefault(group, Answers()).take(body)
-        self.state.dirty = True
-
-
-def _worth_writing(entry: Entry) -> bool:
-    return bool(entry.placements or entry.outcomes or entry.leases or entry.decisions or entry.says)
-
-
-def _enter_snapshot(entry: Entry, snapshot: Snapshot, made: Plan) -> None:
-    """What the plan was made from, and the plan's digest: so it can be made again."""
-    head, parts = split(snapshot)
-    entry.says.update(head=head, plan=digest(encode(made)))
-    entry.parts = parts
-
-
-def _as_told(pool: Pool) -> dict[str, Any]:
-    """A pool as the extension is told."""
-    return {
-        "name": pool.name,
-        "selector": asdict(pool.selector),
-        "cpus": pool.cpus,
-        "memory_mib": pool.memory_mib,
-        "gpus": pool.gpus,
-        "safe": pool.market != "spot",
-    }

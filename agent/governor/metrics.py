@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -111,30 +110,3 @@ def _times(name: str, text: str, ms: object) -> GaugeMetricFamily:
         family.add_metric(["0.5"], found[len(found) // 2] / 1000)
         family.add_metric(["0.99"], found[int(len(found) * 0.99)] / 1000)
     return family
-
-
-def figures(governor: Governor) -> dict[str, object]:
-    """What the page under the Dask dashboard shows, as JSON."""
-    now, tally = governor.clock(), governor.state.tally
-    return {
-        "at": time.time(),
-        "mode": governor.mode,
-        "pools": [
-            {
-                "pool": s.pool.name, "kind": s.pool.shown_kind, "usd_per_hour": s.usd_micros_per_hour / 1e6, "workers": len(s.workers),
-                "starting": len(s.starting), "max": s.pool.max_workers, "bound": sum(w.bound for w in s.workers),
-                "placed": tally.placements[s.pool.name],
-                "taken": sum(n for (p, r), n in tally.outcomes.items() if p == s.pool.name and r in ("preempted", "lost")),
-            }
-            for s in pools(governor.state, now)
-        ],
-        "held": [
-            {"task": h.name, "flow_run": h.flow_run, "tasks": h.count, "reason": h.reason, "why": h.why, "release": h.release, "seconds": (now - h.since_ms) / 1000}
-            for h in sorted(governor.holds.values(), key=lambda h: h.since_ms)[:200]
-        ],
-        "running": len(governor.state.bound),
-        "moves": sum(tally.moves.values()),
-        "spent_usd": (sum(tally.lease_usd_micros.values()) + governor.state.fleet.leases.open_usd_micros(now)) / 1e6,
-        "runtimes_ms": governor.state.statistics.short_ms(),
-        "spooled": governor.ledger.spooled,
-    }  # fmt: skip

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from agent.ledger.parts import split
+from agent.model.codec import digest, encode
 from agent.model.leases import Lease
 from agent.model.plans import Plan
 from agent.model.pools import Pool
@@ -100,7 +102,7 @@ def draw_up(
                 tasks=tasks,
                 placements=[draft.placed(number, task, bind.budget, bind.reserve_usd_micros) for task in tasks],
                 expected_ms=max(1, guess.mean_ms - group.done_ms),
-                load=state.load(group, bind.pool),
+                load=state.fleet.load(group, bind.pool),
             )
         )
     orders = []
@@ -198,3 +200,16 @@ def orders_of(state: ClusterState, drawn: Round) -> Orders:
 def fleet_of(made: Plan) -> dict[str, Any]:
     """Launches and drains as they go on record."""
     return {"launch": [asdict(x) for x in made.launches], "drain": [asdict(x) for x in made.drains]}
+
+
+def enter_snapshot(entry: Entry, snapshot: Snapshot, made: Plan) -> None:
+    """What the plan was made from, and the plan's digest: so it can be made again."""
+    head, parts = split(snapshot)
+    entry.says.update(head=head, plan=digest(encode(made)))
+    entry.parts = parts
+
+
+def entry_of(state: ClusterState, now_ms: int, mode: str, kind: str = "round") -> Entry:
+    """An entry with everything that is not on record yet."""
+    outcomes = list({outcome.placement: outcome for outcome in state.ended}.values())
+    return Entry(kind=kind, at_ms=now_ms, mode=mode, outcomes=outcomes, leases=state.fleet.leases.unrecorded())

@@ -22,7 +22,7 @@ from agent.ledger.spool import Sealed, Spool, raw, text
 from agent.model.addresses import without_secrets
 from agent.model.codec import encode
 from agent.model.leases import EndCause, Lease
-from agent.model.records import Ended, Entry, Execution, Record, Run
+from agent.model.records import Ended, Entry, Execution, FlowRun, Record
 from agent.model.snapshot import Budget
 
 #: a record carries the whole list of its snapshot's parts each so many records; the others carry what changed
@@ -410,12 +410,12 @@ class Ledger:
             )
             return [_lease(row) for row in db.execute(query)]
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[FlowRun]:
         """Every flow run that had tasks here."""
         with self.reading() as db:
             rows = db.execute(select(t.run).where(t.run.c.chain == self.chain).order_by(t.run.c.no))
             return [
-                Run(
+                FlowRun(
                     no=r.no,
                     flow_run=r.flow_run,
                     root_run=r.root_run,

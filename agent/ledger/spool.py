@@ -12,7 +12,7 @@ from typing import Any
 from agent.errors import LedgerError
 from agent.model import codec
 from agent.model.leases import Lease
-from agent.model.records import Decided, Ended, Placed, Run
+from agent.model.records import Decided, Ended, FlowRun, Placed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Sealed:
     #: compressed body and chain hash, base64
     body: str
     hash: str
-    runs: tuple[Run, ...]
+    runs: tuple[FlowRun, ...]
     decisions: tuple[Decided, ...]
     placements: tuple[Placed, ...]
     outcomes: tuple[Ended, ...]

@@ -11,7 +11,7 @@ from agent.model.plans import Decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class FlowRun:
     """A flow run that has tasks here; the empty one stands for plain Dask."""
 
     no: int
@@ -91,11 +91,16 @@ class Entry:
     says: dict[str, Any] = field(default_factory=dict)
     #: snapshot parts by name
     parts: Mapping[str, bytes] = field(default_factory=dict)
-    runs: list[Run] = field(default_factory=list)
+    runs: list[FlowRun] = field(default_factory=list)
     decisions: list[Decided] = field(default_factory=list)
     placements: list[Placed] = field(default_factory=list)
     outcomes: list[Ended] = field(default_factory=list)
     leases: list[Lease] = field(default_factory=list)
+
+    @property
+    def worth_writing(self) -> bool:
+        """Whether it says anything."""
+        return bool(self.placements or self.outcomes or self.leases or self.decisions or self.says)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,7 @@ class LeaseRow:
 
 
 @dataclass(slots=True, kw_only=True)
-class Move:
+class MovedTask:
     """A task that was taken away and bound again."""
 
     name: str
@@ -82,7 +82,7 @@ class RunReport:
     rows: list[Row]
     leases: list[LeaseRow]
     refused: int
-    moves: list[Move]
+    moves: list[MovedTask]
     on_demand_usd_micros: int | None
     on_demand_leases: int
     on_demand_pool: str
@@ -130,8 +130,8 @@ def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
     pools = declared_pools(ledger)
     bodies: dict[bytes, Decision] = {}
     rows: dict[tuple[str, str], Row] = {}
-    moves: list[Move] = []
-    last: dict[str, Move] = {}
+    moves: list[MovedTask] = []
+    last: dict[str, MovedTask] = {}
     busy: dict[int, int] = defaultdict(int)
     executions: list[tuple[int, int]] = []
     begin, end = 2**62, 0
@@ -162,7 +162,7 @@ def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
         busy[x.lease or 0] += x.usd_micros or 0
         if result in ("preempted", "lost"):
             row.moved, row.moved_usd_micros = row.moved + 1, row.moved_usd_micros + (x.usd_micros or 0)
-            move = Move(
+            move = MovedTask(
                 name=decision.name,
                 key=x.key,
                 from_pool=x.pool,

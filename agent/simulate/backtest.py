@@ -21,7 +21,7 @@ from agent.ledger.ledger import Ledger
 from agent.ledger.parts import manifest
 from agent.model import codec
 from agent.model.pools import Pool
-from agent.model.records import Run
+from agent.model.records import FlowRun
 from agent.model.snapshot import Group, PoolState
 from agent.model.units import cost_micros
 from agent.model.verdicts import Verdict
@@ -81,7 +81,7 @@ class Backtest:
 @dataclass(slots=True)
 class _Execution:
     group: Group
-    run: Run
+    run: FlowRun
     at_ms: int
     pool: str
     start_ms: int
@@ -197,7 +197,7 @@ def _executions(ledger: Ledger, since_ms: int, mode: str) -> list[_Execution]:
                     continue
                 if digest not in groups:
                     groups[digest] = codec.decode(Group, ledger.decision_body(bytes.fromhex(digest)))
-                run = runs.get(row.flow_run, Run(no=0))
+                run = runs.get(row.flow_run, FlowRun(no=0))
                 out.append(_Execution(groups[digest], run, record.at_ms, row.pool, start, run_ms, usd))
     return out
 

@@ -8,7 +8,6 @@ from typing import Any
 from agent.model.pools import Pool
 from agent.model.records import Ended, Entry
 from agent.model.snapshot import Group, Running
-from agent.planner.feasible import gpus_taken
 from agent.state.approvals import Approvals
 from agent.state.fleet import Fleet
 from agent.state.groups import Judge, PlacementGroups
@@ -141,13 +140,6 @@ class ClusterState:
         return out
 
     # ------------------------------------------------------------------ a plan's effects
-    def load(self, group: Group, pool: str) -> tuple[int, int, int]:
-        """What one task of the group takes on a worker of the pool: cpus, MiB, GPUs."""
-        state = self.fleet.state_of(pool)
-        assert state is not None
-        memory = group.needs.memory_mib or state.pool.memory_mib // state.pool.slots
-        return group.needs.cpus, memory, gpus_taken(group, state.pool)
-
     def sent(self, bound: BoundTask) -> None:
         """The extension bound a task to a worker."""
         key = bound.task.key

@@ -8,7 +8,8 @@ from typing import Any
 
 from agent.model.leases import OBSERVED, EndCause, Lease
 from agent.model.pools import DEFAULT, Pool, PriceStep
-from agent.model.snapshot import PoolState, Starting, Worker
+from agent.model.snapshot import Group, PoolState, Starting, Worker
+from agent.planner.feasible import gpus_taken
 from agent.scheduler.counts import Counts
 from agent.state.leases import Leases, PoolStatus
 from agent.state.statistics import Statistics
@@ -143,6 +144,13 @@ class Fleet:
         status = self.pools.get(name)
         pool = status.pool if status is not None else self._default_pool()
         return PoolState(pool=pool, usd_micros_per_hour=0) if pool is not None else None
+
+    def load(self, group: Group, pool: str) -> tuple[int, int, int]:
+        """What one task of the group takes on a worker of the pool: cpus, MiB, GPUs."""
+        state = self.state_of(pool)
+        assert state is not None
+        memory = group.needs.memory_mib or state.pool.memory_mib // state.pool.slots
+        return group.needs.cpus, memory, gpus_taken(group, state.pool)
 
     def states(self, now_ms: int, ends: Mapping[str, list[int]]) -> tuple[PoolState, ...]:
         """Every declared pool, and `default` when workers belong to none.

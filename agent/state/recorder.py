@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent.model.plans import Decision
-from agent.model.records import Decided, Entry, Placed, Run
+from agent.model.records import Decided, Entry, FlowRun, Placed
 from agent.state.task_specs import TaskSpec
 from agent.state.tasks import ReadyTask
 
@@ -98,7 +98,7 @@ class RecorderDraft:
             number, self.next_run = self.next_run, self.next_run + 1
             self.runs[decision.flow_run] = number
             self.entry.runs.append(
-                Run(
+                FlowRun(
                     no=number,
                     flow_run=decision.flow_run,
                     root_run=decision.root_run,

@@ -18,7 +18,7 @@ from agent.ledger.parts import split
 from agent.ledger.rows import BudgetTakenError
 from agent.ledger.verify import Report, verify
 from agent.model.codec import digest, encode
-from agent.model.records import Decided, Ended, Entry, Lease, Placed, Run
+from agent.model.records import Decided, Ended, Entry, FlowRun, Lease, Placed
 from agent.planner.plan import plan
 from tests.values import group, pool, snapshot, state
 
@@ -37,7 +37,7 @@ def entry(number=1, at=2000, budget=None, reserve=0, **says):
     made = plan(shot)
     head, parts = split(shot)
     return Entry(
-        kind="round", at_ms=at, says={"head": head, "plan": digest(encode(made)), **says}, parts=parts, runs=[Run(no=number, flow_run=f"f{number}", team="red", trace="1f")],
+        kind="round", at_ms=at, says={"head": head, "plan": digest(encode(made)), **says}, parts=parts, runs=[FlowRun(no=number, flow_run=f"f{number}", team="red", trace="1f")],
         decisions=[Decided(id=number, run=number, team="blue", decision=made.decisions[0])],
         placements=[Placed(id=number, decision=number, key=f"k{number}", budget=budget, reserve_usd_micros=reserve)],
     )  # fmt: skip

@@ -13,7 +13,7 @@ from agent.ledger.ledger import Ledger
 from agent.mind.projection import LABELS
 from agent.mind.run_graph import RunGraph
 from agent.model.leases import Lease
-from agent.model.records import Decided, Ended, Entry, Placed, Run
+from agent.model.records import Decided, Ended, Entry, FlowRun, Placed
 from agent.planner.plan import plan
 from agent.settings import Settings
 from tests.conftest import ROOT, free_port
@@ -71,7 +71,7 @@ def fill(ledger):
     decided = [Decided(id=1, run=1, decision=plan(shot).decisions[0])]
     ledger.append(
         Entry(
-            kind="round", at_ms=1000, runs=[Run(no=1, flow_run="child", root_run="root", flow="train", team="ml")], decisions=decided,
+            kind="round", at_ms=1000, runs=[FlowRun(no=1, flow_run="child", root_run="root", flow="train", team="ml")], decisions=decided,
             placements=[Placed(id=1, decision=1, key="first-" + "a" * 32)], leases=[lease()],
         )
     )  # fmt: skip

@@ -12,7 +12,7 @@ from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
 from agent.model import codec
 from agent.model.needs import Needs
-from agent.model.records import Decided, Ended, Entry, Placed, Run
+from agent.model.records import Decided, Ended, Entry, FlowRun, Placed
 from agent.planner.plan import plan
 from agent.simulate import page
 from agent.simulate.backtest import backtest, interval
@@ -77,7 +77,7 @@ def fill(ledger, mode="govern"):
     ledger.append(
         Entry(
             kind="round", at_ms=2000, mode=mode, says={"head": head, "plan": ""}, parts=parts,
-            runs=[Run(no=1, flow_run="f1", root_run="f1", flow="train")],
+            runs=[FlowRun(no=1, flow_run="f1", root_run="f1", flow="train")],
             decisions=[Decided(id=n, run=1, decision=d) for n, d in numbered],
             placements=[Placed(id=10 * n + k, decision=n, key=f"k{n}{k}") for n, _ in numbered for k in range(2)],
         )

@@ -60,7 +60,7 @@ class Rig:
         }
 
     def say(self, *delta):
-        self.governor._do(events.apply(self.governor.state, delta, self.now))
+        self.governor.outbox.put(events.apply(self.governor.state, delta, self.now), self.governor.provisioner)
         assert self.governor.state.faults() == []
 
     def join(self, name, worker=None):

@@ -60,7 +60,7 @@ def ready(made, key="k", now=0, nbytes=0):
 def send(made, key="k", now=100):
     (group,) = [g for g in made.live_groups() if key in made.waiting.by_group[g.id]]
     task = made.waiting.drop(key)
-    made.sent(BoundTask(task, 7, group.id, "spot", "tcp://1", now, 1000, 90_000, made.load(group, "spot")))
+    made.sent(BoundTask(task, 7, group.id, "spot", "tcp://1", now, 1000, 90_000, made.fleet.load(group, "spot")))
 
 
 def test_tasks_that_say_the_same_are_one_group_and_inputs_of_another_size_another():

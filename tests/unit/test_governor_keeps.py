@@ -157,9 +157,9 @@ def test_a_persons_answer_is_on_record_as_theirs_and_the_first_one_counts(made):
         (asked,) = governor.state.approvals.find(hold.approval)
         assert governor.state.approvals.find(hold.group[:12]) == [asked]
         closed = governor.state.approvals.close(asked.id)
-        governor.note(Note(kind="approval", body=closed.body(), actor="ada"))
+        governor.outbox.note(Note(kind="approval", body=closed.body(), actor="ada"))
         body = {"answer": "approve", "groups": [closed.group], "rules": list(closed.rules), "pool": closed.pool, "by": "ada"}
-        governor.answer(body, "ada")
+        governor.outbox.answer(body, "ada")
         assert governor.state.approvals.find(asked.id) == []
         await rig.round(1)
         assert governor.state.bound["work-1"].pool == "on-demand"

@@ -15,7 +15,7 @@ from agent.model.plain_text import printable
 from agent.model.plans import Decision, Option, RuleWord
 from agent.planner.explain import read_aloud
 from agent.report import page
-from agent.report.run import Move, report
+from agent.report.run import MovedTask, report
 from bench.cli_stage import HOLD, RUN, Stage, fill, stage
 
 NAMES = (
@@ -88,7 +88,7 @@ def run_report(tmp_path):
     ledger.close()
     assert made is not None
     made.moves += [
-        Move(name=name, key=name, from_pool=name, to_pool=name, result="lost", lost_ms=1, usd_micros=1)
+        MovedTask(name=name, key=name, from_pool=name, to_pool=name, result="lost", lost_ms=1, usd_micros=1)
         for name in NAMES
     ]
     return made

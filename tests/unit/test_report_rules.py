@@ -7,7 +7,7 @@ import pytest
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
 from agent.model.needs import Needs
-from agent.model.records import Decided, Entry, Placed, Run
+from agent.model.records import Decided, Entry, FlowRun, Placed
 from agent.model.verdicts import Verdict
 from agent.planner.plan import VERSION, plan
 from agent.report.rules import did
@@ -25,7 +25,7 @@ ASK = Verdict(rule="ask", verb="escalate", reason="because")
 def ledger(tmp_path):
     made = Ledger(f"sqlite:///{tmp_path}/ledger.db", "s")
     made.take("test", 0, 0)
-    made.append(Entry(kind="start", at_ms=0, runs=[Run(no=1)]))
+    made.append(Entry(kind="start", at_ms=0, runs=[FlowRun(no=1)]))
     yield made
     made.close()
 

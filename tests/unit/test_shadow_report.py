@@ -8,7 +8,7 @@ from agent.ledger.ledger import Ledger
 from agent.model.codec import encode
 from agent.model.leases import Lease
 from agent.model.plans import Decision
-from agent.model.records import Decided, Ended, Entry, Placed, Run
+from agent.model.records import Decided, Ended, Entry, FlowRun, Placed
 from agent.report.shadow import shadow_report
 from tests.values import HOUR, pool
 
@@ -35,7 +35,7 @@ def ran(ledger, mode="shadow", verb="bind"):
     )
     ledger.append(
         Entry(
-            kind="round", at_ms=1, mode=mode, runs=[Run(no=1, flow_run="f")], decisions=[Decided(id=1, run=1, decision=decision)],
+            kind="round", at_ms=1, mode=mode, runs=[FlowRun(no=1, flow_run="f")], decisions=[Decided(id=1, run=1, decision=decision)],
             placements=[Placed(id=1, decision=1, key="k")], leases=[lease],
         )
     )  # fmt: skip

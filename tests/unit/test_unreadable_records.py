@@ -19,7 +19,7 @@ from agent.mind.notifier import EVENTS, Notifier
 from agent.mind.projection import project
 from agent.model.codec import digest, encode
 from agent.model.plans import Decision
-from agent.model.records import Decided, Ended, Entry, Placed, Run
+from agent.model.records import Decided, Ended, Entry, FlowRun, Placed
 from agent.planner.plan import plan
 from agent.report.decisions import newest
 from agent.report.rules import did
@@ -99,7 +99,7 @@ def ledger(tmp_path, monkeypatch):
         made.append(
             Entry(
                 kind="round", at_ms=number * 1000, says={"head": head, "plan": digest(encode(planned))}, parts=parts,
-                runs=[Run(no=number, flow_run=f"run{number}", root_run=f"run{number}", flow="f")],
+                runs=[FlowRun(no=number, flow_run=f"run{number}", root_run=f"run{number}", flow="f")],
                 decisions=[Decided(id=number, run=number, decision=decision)],
                 placements=[Placed(id=number, decision=number, key=f"{name}-key")],
                 outcomes=[Ended(placement=number, result="done", start_ms=number * 1000, run_ms=10)],
