@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from agent.cli.terminal import say, table, written
 from agent.errors import SettingError
+from agent.model.plain_text import printable
 
 #: names of `agent.simulate.what_if.POLICIES`, which take half a second to import; a test compares them
 POLICY_NAMES = (
@@ -59,7 +61,7 @@ def simulate(
         say(f"spot pool {name} is left out: no trace is given for it (--spot {name}=FILE)")
     goal = duration_ms(deadline) if deadline is not None else None
     what = simulate_workflow(
-        made, supplies, goal, policy or list(POLICIES), SimulationSetting(exact=not noisy, seed=seed)
+        made, supplies, goal, policy or list(POLICIES), SimulationSetting(exact=not noisy, seed=seed), _progress
     )
     if goal is not None and goal < what.feasible_ms:
         say(
@@ -73,6 +75,11 @@ def simulate(
     )
     if html is not None:
         written(html, page.what_if(what))
+
+
+def _progress(line: str) -> None:
+    """On standard error, so that the table can be piped."""
+    print(f"simulating {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _pair(said: str) -> tuple[str, Path]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.errors import SettingError
+from agent.model.units import show_ms
 from agent.planner.plan import plan
 from agent.simulate.workflows.ensemble import feasible_ms
 from agent.simulate.workflows.peers.every import WORKFLOW_PEERS
@@ -40,8 +42,12 @@ def simulate_workflow(
     deadline_ms: int | None,
     policies: Sequence[str],
     setting: SimulationSetting,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> WhatIf:
     """One run from time 0 under each policy; without a deadline it is twice the feasible time.
+
+    Args:
+        tell: is told before each simulation which it is, and of how many.
 
     Raises SettingError: an unknown policy, no on-demand pool; TraceError: a trace that ends before the deadline.
     """
@@ -57,22 +63,25 @@ def simulate_workflow(
     goal = deadline_ms if deadline_ms is not None else 2 * least
     setting = replace(setting, keep_executions=True)
 
+    horizon = min((s.trace.length_ms for s in supplies if s.trace is not None), default=2**62)
+    deadlines = [until for percent in CURVE if (until := least * percent // 100) <= horizon]
+    begun = itertools.count(1)
+
     def made(policy: str, until_ms: int) -> SimulationResult:
+        tell(f"{next(begun)} of {len(policies) + len(deadlines)}: {policy}, deadline {show_ms(until_ms)}")
         job = Job(name=workflow.name, workflow=workflow, arrives_ms=0, deadline_ms=until_ms)
         return simulate([job], supplies, POLICIES[policy](), setting)
 
-    horizon = min((s.trace.length_ms for s in supplies if s.trace is not None), default=2**62)
+    results = {name: made(name, goal) for name in policies}
     curve = []
-    for percent in CURVE:
-        until = least * percent // 100
-        if until <= horizon:
-            result = made(policies[0], until)
-            curve.append((until, result.usd_micros, len(result.missed)))
+    for until in deadlines:
+        result = made(policies[0], until)
+        curve.append((until, result.usd_micros, len(result.missed)))
     return WhatIf(
         workflow=workflow,
         deadline_ms=goal,
         feasible_ms=least,
-        results={name: made(name, goal) for name in policies},
+        results=results,
         curve=tuple(curve),
         setting=setting,
     )

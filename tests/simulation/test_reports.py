@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from agent.errors import LedgerError, SettingError
+from agent.errors import LedgerError, SettingError, SimulationError
 from agent.governor.rulebook import made as ready
 from agent.ledger.ledger import Ledger
 from agent.ledger.parts import split
@@ -16,10 +17,11 @@ from agent.model.records import Decided, Ended, Entry, FlowRun, Placed
 from agent.planner.plan import plan
 from agent.simulate import page
 from agent.simulate.backtest import backtest, interval
-from agent.simulate.what_if import simulate_workflow
+from agent.simulate.what_if import CURVE, POLICIES, simulate_workflow
 from agent.simulate.workflows.setting import SimulationSetting
+from agent.simulate.workflows.simulation import simulate
 from rules.schema import load
-from tests.simulation.worlds import flow, on_demand, spot
+from tests.simulation.worlds import flow, job, on_demand, spot
 from tests.values import HOUR, group, pool, snapshot, state
 
 SPOT, SAFE = pool("spot", "spot", 0.36, interruptions_per_1000_hours=1000), pool(usd=3.60)
@@ -53,6 +55,31 @@ def test_an_unknown_policy_and_pools_without_on_demand_are_refused():
         simulate_workflow(workflow, [on_demand()], None, ["x"], SimulationSetting())
     with pytest.raises(SettingError, match="no pool is on demand"):
         simulate_workflow(workflow, [spot(1)], None, ["orc"], SimulationSetting())
+
+
+def test_every_policy_ends_also_without_a_spot_pool_and_each_is_told_before_it_begins():
+    told = []
+    workflow = flow(("a", 20, ()), ("b", 30, ("a",)))
+    made = simulate_workflow(workflow, [on_demand()], 3 * HOUR, list(POLICIES), SimulationSetting(), told.append)
+    assert len(told) == len(POLICIES) + len(CURVE)
+    assert told[0] == f"1 of {len(told)}: orc, deadline 3 h 00 min"
+    ended = {name for name, result in made.results.items() if result.ends}
+    # those that take nothing but spot wait for it in vain, and are shown so
+    assert set(POLICIES) - ended == {"spot-retries", "flyte"}
+    for row in page.table(made):
+        assert (row[3] == "never ended") == (row[0] not in ended)
+
+
+def test_a_job_that_arrives_after_days_is_waited_for():
+    late = job(flow(("a", 20, ())), None, at_minutes=3 * 24 * 60)
+    assert simulate([late], [on_demand()], plan, SimulationSetting()).ends
+
+
+def test_a_task_that_fits_no_pool_is_refused_with_the_nearest():
+    big = flow(("a", 20, ()))
+    big = replace(big, tasks=tuple(replace(t, needs=Needs(memory_mib=10**6)) for t in big.tasks))
+    with pytest.raises(SimulationError, match="cannot run in any pool; nearest is on-demand"):
+        simulate_workflow(big, [on_demand()], None, ["orc"], SimulationSetting())
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
+from agent.errors import SimulationError
 from agent.governor import round as rounds
 from agent.governor.round import Round
 from agent.model.leases import EndCause
@@ -116,13 +117,15 @@ class _Simulation:
     def run(self) -> SimulationResult:
         """Until all jobs have ended or nothing happens any more."""
         world = self.world
-        over = max((s.trace.length_ms for s in world.supplies.values() if s.trace is not None), default=None)
+        # from then on no job arrives and no trace says anything: what stands still stays so
+        traces = [s.trace.length_ms for s in world.supplies.values() if s.trace is not None]
+        over = max([*traces, *(job.arrives_ms for job in self.jobs.values())], default=0)
         lively = 0
         while len(self.ends) < len(self.jobs) and world.next_ms is not None:
-            if world.machines or over is None or world.now_ms < over:
+            if world.machines or world.now_ms < over:
                 lively = world.now_ms
             elif world.now_ms - lively > IDLE_END_MS:
-                # every trace has ended, and the policy wants nothing else
+                # the policy wants nothing else: tasks that it has no pool for would be waited for without end
                 break
             for happened in world.advance():
                 self._hear(happened)
@@ -298,7 +301,7 @@ class _Simulation:
             view.told_to_leave(key, pool, now)
             world.leave(str(key), address)
         for refusal in made.refusals:
-            raise AssertionError(f"a task was refused: {refusal.why}")
+            raise SimulationError(f"a task was refused: {refusal.why}")
 
     def _place(self, pool: str, load: tuple[int, int, int], ahead: int) -> str | None:
         """A worker with room, the oldest first, so that the younger may become idle and end."""
