@@ -187,6 +187,8 @@ class GovernorDesk:
             for key, group in g.state.waiting.group_of.items()
             if wanted in str(key).replace("-", "") or group.startswith(wanted)
         }
+        # `orc why` shows the question's id where there is one
+        groups |= {asked.group for asked in g.state.approvals.find(said.task)} & set(g.state.waiting.by_group)
         if not groups:
             raise NotThereError(
                 f"no held task is {said.task!r}; one that runs cannot be moved (`orc why` lists what waits)"

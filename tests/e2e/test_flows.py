@@ -128,7 +128,8 @@ def test_an_escalated_task_is_held_until_a_person_approves(orc, tmp_path):
     hold = hold_of(orc, "safe")
     assert "ask-for-labelled" in hold["why"]
     assert "approval" in orc.cli("why")
-    assert "no task waits for approval" in orc.cli("approve", "zzzz", "--by", "ada", rc=2)
+    assert "no task waits for approval" in orc.cli("approve", "0123456789ab", "--by", "ada", rc=2)
+    assert "id: String should" in orc.cli("approve", "zzzz", "--by", "ada", rc=2)
     assert process.poll() is None
     epoch = orc.face("/status")["epoch"]
     os.kill(orc.services()["governor"], signal.SIGKILL)  # a hold, and what is said of it, outlive the governor

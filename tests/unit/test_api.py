@@ -136,6 +136,18 @@ def test_a_task_that_is_approved_runs_and_the_record_says_who(rig):
     asyncio.run(story())
 
 
+def test_a_pool_is_chosen_by_the_id_that_why_shows(rig):
+    async def story():
+        async with await asked(rig) as client:
+            (hold,) = (await client.get(f"{PREFIX}/why")).json()["holds"]
+            reply = await answer(rig, client, "override", task=hold["id"], pool="on-demand", by="ada")
+            assert (reply.status_code, reply.json()["pool"]) == (200, "on-demand")
+            (answers,) = rig.governor.state.groups.answers.values()
+            assert answers.override == "on-demand"
+
+    asyncio.run(story())
+
+
 def test_what_is_asked_about_nothing_is_named(rig):
     async def story():
         async with await asked(rig) as client:
