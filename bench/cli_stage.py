@@ -83,7 +83,7 @@ def fill(folder: Path, names: Sequence[str], chain: str = "local", decisions: in
         pool="on-demand", kind="on-demand", estimate=guess, room=1, run_ms=11_400, work_usd_micros=1_080, delay_usd_micros=1_590, score_usd_micros=2_670
     )  # fmt: skip
     ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}", chain)
-    ledger.take("stage", 0, 0)
+    ledger.acquire_lease("stage", 0, 0)
     for number in range(1, decisions + 1):
         name = names[number % len(names)]
         decision = Decision(

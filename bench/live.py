@@ -67,7 +67,7 @@ class Ran:
 
     def __init__(self, ledger: Ledger) -> None:
         p, o, x = t.placement, t.outcome, t.lease
-        with ledger.engine.connect() as db:
+        with ledger.reading() as db:
             done = db.execute(
                 select(p.c.id, p.c.key, p.c.upstream, o.c.start_ms, o.c.run_ms)
                 .select_from(p.join(o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id)))

@@ -339,7 +339,7 @@ async def _rounds(governor: Governor, count: int, tasks: int) -> None:
 
 
 def _size(folder: Path) -> int:
-    with Ledger(f"sqlite:///{folder}/ledger.db", "bench").engine.connect() as db:
+    with Ledger(f"sqlite:///{folder}/ledger.db", "bench").reading() as db:
         db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         pages: int = (
             db.exec_driver_sql("PRAGMA page_count").scalar_one()

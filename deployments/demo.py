@@ -11,9 +11,10 @@ from uuid import UUID
 from agent.cli.runs import show_report
 from agent.cli.terminal import console, say
 from agent.errors import OrcError, ServiceError
+from agent.ledger.history import declared_pools
 from agent.ledger.ledger import Ledger
 from agent.processes.family import INSTANCE
-from agent.report.run import RunReport, declared_pools, report
+from agent.report.run import RunReport, report
 from agent.services import control, environment
 from agent.services import state as states
 from agent.settings import Settings, load

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from agent.cli.main import app
+from agent.ledger import kinds
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.mind.projection import LABELS, Projection, project
@@ -209,12 +210,6 @@ def ledger() -> str:
         f"| `{name}` | {', '.join(f'`{c}`' for c in [x.name for x in t.metadata.tables[name].columns])} | {text} |"
         for name, text in meaning.items()
     ]
-    kinds = {
-        "start": "a governor began: scheduler, mode, pools, digest of the rules, version of the planner, how many placements it closed",
-        "round": "one plan: decisions, placements, outcomes, leases, the head of the snapshot, the parts that changed, the digest of the plan",
-        "said": "what was said since the last commit: an answer to a question, an override, a notice of the spot market, refused tasks, `rules_in_force` (a set that comes into force: digest, count, names added, removed and changed), `rules_refused` (files that are wrong, and why)",
-        "merged": "records of a governor whose place in the chain was taken while the database was away, whole",
-    }
     text = f"""One chain for each scheduler, one writer (the governor whose epoch it holds), one durable commit for each plan *before* its instructions are sent. SQLite (write-ahead log, `synchronous=FULL`) in `ORC_HOME/ledger.db`, or [PostgreSQL](../how-to/use-postgresql.md) by `ORC_LEDGER_URL`. Times are Unix milliseconds, money is micro-dollars.
 
 A record's body holds a digest over its decisions, placements, outcomes and runs, the head of the snapshot with the parts that changed, and the digest of the plan. `orc ledger verify` checks the chain and the rows; `--replay` puts each snapshot together again, plans it and compares. Records of another planner's version are counted, not compared. A record that cannot be read is named, and so are the plans behind it that cannot be made again; whoever reads the ledger (commands, reports, the mind) names it and goes on. Leases and budgets are projections that later records change; they are not covered by the digest.
@@ -227,7 +222,9 @@ No task parameter and no result is ever written: the ledger knows names, sizes a
 
 ## Kinds of records
 
-{_table(["kind | what it says", *(f"| `{kind}` | {said} |" for kind, said in kinds.items())])}
+{_table(["kind | what it says", *(f"| `{kind}` | {what} |" for kind, what in kinds.KINDS.items())])}
+Those from `{kinds.ANSWER}` to `{kinds.RESTART}` hold notes; each stands alone or with others of its kind and author. In older ledgers all notes stand under one kind, `{kinds.SAID}`; whoever reads them gets them apart.
+
 ## Results of a placement
 
 {", ".join(f"`{result}`" for result in t.RESULTS)}.
@@ -293,7 +290,7 @@ def _drawn() -> Projection:
     lineage = (("reads", "dataset", "a"), ("writes", "model", "b"))
     with tempfile.TemporaryDirectory() as folder:
         made = Ledger(f"sqlite:///{folder}/ledger.db", "s")
-        made.take("docs", 0, 0)
+        made.acquire_lease("docs", 0, 0)
         made.append(
             Entry(
                 kind="round", at_ms=0, runs=[FlowRun(no=1, flow_run="run", root_run="root", flow="f")],

@@ -23,6 +23,7 @@ def report(
     import time
 
     from agent.cli.context import open_ledger
+    from agent.ledger.history import declared_pools
     from agent.report import run as reports
     from agent.report.decisions import run_named
     from agent.settings import load
@@ -32,7 +33,7 @@ def report(
     if made is None:
         raise ServiceError(f"the ledger has nothing of run {run}")
     console().record = svg is not None
-    show_report(made, any(pool.emulated for pool in reports.declared_pools(ledger).values()))
+    show_report(made, any(pool.emulated for pool in declared_pools(ledger).values()))
     if svg is not None:
         svg.write_text(picture(f"orc report {run[:8]}"))
 

@@ -218,7 +218,7 @@ class Governor:
         await self.journal.renew(now)
         state.forget_quiet(now)
         if self._fold.take(now):
-            self.provisioner.job(asyncio.to_thread(self.ledger.checkpoint))
+            self.provisioner.job(asyncio.to_thread(self.ledger.fold_wal))
         await self._turn_rules(now)
         await self.outbox.carry_out(self.provisioner, now)
         if self._show.take(now):

@@ -46,7 +46,7 @@ class Journal:
     async def acquire(self, now_ms: int) -> int | None:
         """Take the lease: the epoch, or None while another governor holds it, or nobody can take it."""
         try:
-            epoch: int | None = await self.call(self.ledger.take, self.holder, now_ms, STALE_MS)
+            epoch: int | None = await self.call(self.ledger.acquire_lease, self.holder, now_ms, STALE_MS)
         except LedgerAwayError as error:
             if self.ledger.spool is None:
                 raise
@@ -61,12 +61,12 @@ class Journal:
     async def renew(self, now_ms: int) -> None:
         """Keep the lease, when it is time to. Raises FencedError when another has taken it."""
         if self._renewal.take(now_ms):
-            await self.call(self.ledger.seen, now_ms)
+            await self.call(self.ledger.renew_lease, now_ms)
 
     async def close(self) -> None:
         """Let the next governor take over at once; the thread ends."""
         try:
-            await self.call(self.ledger.resign)
+            await self.call(self.ledger.release_lease)
         finally:
             self._writer.shutdown(wait=False)
 

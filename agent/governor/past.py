@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agent.governor.journal import Journal
-from agent.ledger.ledger import Ledger
+from agent.ledger import kinds
 from agent.state import history
 from agent.state.approvals import Answers
 from agent.state.cluster import ClusterState
@@ -15,38 +15,22 @@ from agent.state.recorder import Recorder
 
 logger = logging.getLogger("orc.governor")
 
-#: records read at once
-PAGE = 1_000
-#: kinds of records that are replayed; `said` is what they were called together in ledgers of before
-KINDS = ("said", "answer", "approval", "out_of_memory")
+#: kinds of notes that are taken in again
+REPLAYED = (kinds.ANSWER, kinds.APPROVAL, kinds.OUT_OF_MEMORY)
 
 
 async def recall(state: ClusterState, recorder: Recorder, journal: Journal) -> None:
     """Take in the past, before the first snapshot."""
     ledger = journal.ledger
-    ids = await journal.call(ledger.next_ids)
+    ids = await journal.call(ledger.next_numbers)
     recorder.next_decision, recorder.next_placement, state.fleet.leases.next_id, recorder.next_run = ids
     for run in await journal.call(ledger.runs):
         recorder.runs[run.flow_run] = run.no
-    for seq, body in await journal.call(lambda: list(_notes(ledger))):
-        _replay(state, seq, body)
-    executions = await journal.call(lambda: list(ledger.executions()))
+    for note in await journal.call(lambda: list(ledger.notes(REPLAYED))):
+        _replay(state, note.seq, note.body)
+    executions = await journal.call(ledger.executions)
     leases = await journal.call(ledger.leases)
     history.learn(state, executions, leases)
-
-
-def _notes(ledger: Ledger) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Every note that is replayed, oldest first, with the number of its record."""
-    found: list[tuple[int, int, Mapping[str, Any]]] = []
-    for kind in KINDS:
-        after = 0
-        while records := ledger.records(after, PAGE, kind):
-            after = records[-1].seq
-            for record in records:
-                bodies = record.body.get("notes") or record.body.get("said") or ()
-                found += [(record.seq, at, body) for at, body in enumerate(bodies)]
-    for seq, _, body in sorted(found, key=lambda note: note[:2]):
-        yield seq, body
 
 
 def _replay(state: ClusterState, seq: int, body: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from agent.ledger.parts import split
+from agent.ledger.snapshots import split
 from agent.model.codec import digest, encode
 from agent.model.leases import Lease
 from agent.model.plans import Plan

@@ -2,63 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.errors import LedgerError
+from agent.ledger.sealed import Sealed
 from agent.model import codec
-from agent.model.leases import Lease
-from agent.model.records import Decided, Ended, FlowRun, Placed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sealed:
-    """A record as it will stand in the chain: numbered, hashed, with its rows; whoever writes it, it is the same."""
-
-    seq: int
-    epoch: int
-    kind: str
-    at_ms: int
-    mode: str
-    actor: str
-    # of records that a version before wrote; see the columns of their name
-    team: str = ""
-    trace: str = ""
-    root_run: str = ""
-    #: compressed body and chain hash, base64
-    body: str
-    hash: str
-    runs: tuple[FlowRun, ...]
-    decisions: tuple[Decided, ...]
-    placements: tuple[Placed, ...]
-    outcomes: tuple[Ended, ...]
-    leases: tuple[Lease, ...]
-    #: (digest, content) of parts that may not be stored yet, base64
-    bodies: tuple[tuple[str, str], ...]
-
-    @property
-    def reserves(self) -> bool:
-        """Whether it reserves money, which only the database can grant."""
-        return any(placed.budget is not None for placed in self.placements)
-
-    def columns(self) -> dict[str, Any]:
-        """The columns of its row in the chain, but for the chain's number."""
-        names = ("seq", "epoch", "kind", "at_ms", "mode", "actor", "team", "trace", "root_run")
-        return {**{name: getattr(self, name) for name in names}, "body": raw(self.body), "hash": raw(self.hash)}
-
-
-def text(content: bytes) -> str:
-    """Bytes as text."""
-    return base64.b64encode(content).decode()
-
-
-def raw(content: str) -> bytes:
-    """And back."""
-    return base64.b64decode(content)
 
 
 class Spool:

@@ -11,9 +11,9 @@ import orjson
 from sqlalchemy import select
 
 from agent.ledger import schema as t
-from agent.ledger.ledger import Ledger, chain_hash
-from agent.ledger.parts import join, manifest
-from agent.ledger.rows import decision_line, outcome_line, placement_line, rows_digest, run_line
+from agent.ledger.digests import chain_hash, decision_line, outcome_line, placement_line, rows_digest, run_line
+from agent.ledger.reader import Reader
+from agent.ledger.snapshots import join, manifest
 from agent.ledger.unreadable import UNREADABLE, why
 from agent.model import codec
 from agent.planner.plan import VERSION, plan
@@ -39,7 +39,7 @@ class Report:
     not_replayed: int = 0
 
 
-def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fault]:
+def verify(ledger: Reader, report: Report, replay: bool = False) -> Iterator[Fault]:
     """Every fault of the chain, oldest first: a changed, missing or reordered record, a changed row, a plan that differs."""
     previous, expected = b"", 1
     #: name → digest of the parts of the newest snapshot; None: a record that cannot be read changed them
@@ -91,7 +91,7 @@ def verify(ledger: Ledger, report: Report, replay: bool = False) -> Iterator[Fau
 
 
 def _replayed(
-    ledger: Ledger, report: Report, seq: int, body: Mapping[str, Any], named: Mapping[str, str] | None
+    ledger: Reader, report: Report, seq: int, body: Mapping[str, Any], named: Mapping[str, str] | None
 ) -> Iterator[Fault]:
     """The fault of a round whose plan, made again from its snapshot, is another."""
     try:
@@ -101,7 +101,7 @@ def _replayed(
         if named is None:
             report.not_replayed += 1
             return
-        parts = {name: ledger.decision_body(bytes.fromhex(digest)) for name, digest in named.items()}
+        parts = {name: ledger.part(bytes.fromhex(digest)) for name, digest in named.items()}
         made = codec.digest(codec.encode(plan(join(body["head"], parts))))
     except UNREADABLE as error:
         yield Fault(seq=seq, what=f"its plan cannot be made again: {why(error)}")
@@ -111,7 +111,7 @@ def _replayed(
         yield Fault(seq=seq, what="the plan made from the recorded snapshot is not the recorded plan")
 
 
-def _rows(ledger: Ledger, seq: int) -> bytes:
+def _rows(ledger: Reader, seq: int) -> bytes:
     with ledger.reading() as db:
         d, p, o, n = t.decision.c, t.placement.c, t.outcome.c, t.run.c
         decided = [

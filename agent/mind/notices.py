@@ -12,8 +12,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.events import Event, Resource
 from prefect.events.schemas.events import RelatedResource
 
-from agent.ledger import schema as t
-from agent.ledger.ledger import Ledger
+from agent.ledger.reader import Reader
 from agent.model.plain_text import markdown, printable
 from agent.model.records import Record
 from agent.model.units import show_ms, show_usd
@@ -23,30 +22,28 @@ _NAMESPACE = uuid.UUID("5f0c2f5e-9c38-4a59-9a52-0d3c0b1f3f11")
 TABLE, SUMMARY = "Where its tasks ran and why (ORC)", "What it cost (ORC)"
 
 
-def events(ledger: Ledger, record: Record) -> tuple[list[Event], set[str]]:
+def events(ledger: Reader, record: Record) -> tuple[list[Event], set[str]]:
     """Events of one record, each with an id of its own so that telling it twice is telling it once; and the flow runs it is about."""
-    placed, ended = ledger.rows(record.seq)
     out, runs = [], set()
-    for row in placed:
+    for row in ledger.placements_of(record.seq):
         runs.add(row.flow_run)
         out.append(
             _event(ledger, record, f"p{row.id}", "orc.task.bound", row, {"pool": row.pool, "decision": row.decision})
         )
-    for row in ended:
-        runs.add(row.flow_run)
-        result = t.RESULTS[row.result]
-        if result in ("preempted", "lost", "moved", "out of memory"):
+    for ended in ledger.outcomes_of(record.seq):
+        runs.add(ended.flow_run)
+        if ended.result in ("preempted", "lost", "moved", "out of memory"):
             out.append(
                 _event(
                     ledger,
                     record,
-                    f"o{row.id}",
+                    f"o{ended.id}",
                     "orc.task.moved",
-                    row,
-                    {"pool": row.pool, "worker": row.worker or "", "cause": result, "lost_ms": row.run_ms},
+                    ended,
+                    {"pool": ended.pool, "worker": ended.worker or "", "cause": ended.result, "lost_ms": ended.run_ms},
                 )
             )
-    for decided in ledger.decided(record.seq):
+    for decided in ledger.decisions_of(record.seq):
         if decided.verb != "refuse":
             continue
         runs.add(decided.flow_run)
@@ -54,7 +51,7 @@ def events(ledger: Ledger, record: Record) -> tuple[list[Event], set[str]]:
     return out, {run for run in runs if run}
 
 
-def _event(ledger: Ledger, record: Record, what: str, name: str, row: Any, payload: dict[str, Any]) -> Event:
+def _event(ledger: Reader, record: Record, what: str, name: str, row: Any, payload: dict[str, Any]) -> Event:
     key = getattr(row, "key", "")
     task_run = task_run_of(key)
     subject = {

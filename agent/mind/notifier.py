@@ -55,7 +55,7 @@ class Notifier:
         last = await asyncio.to_thread(self.ledger.last_seq)
         if last == self._told and not self.news:
             return False
-        after = await asyncio.to_thread(self.ledger.cursor, EVENTS)
+        after = await asyncio.to_thread(self.ledger.cursors.position, EVENTS)
         records = await asyncio.to_thread(self.ledger.records, after, 200)
         if records:
             now = time.monotonic()
@@ -66,11 +66,11 @@ class Notifier:
                         await teller.emit(event)
                     for run in runs:
                         self.news[run] = (self.news.get(run, (now, now))[0], now)
-            await asyncio.to_thread(self.ledger.advance, EVENTS, records[-1].seq)
+            await asyncio.to_thread(self.ledger.cursors.advance, EVENTS, records[-1].seq)
         if self.news:
             await self._artifacts(self._client)
             if not self.news:
-                await asyncio.to_thread(self.ledger.advance, ARTIFACTS, records[-1].seq if records else after)
+                await asyncio.to_thread(self.ledger.cursors.advance, ARTIFACTS, records[-1].seq if records else after)
         more = len(records) == 200
         if not more:
             self._told = last
@@ -83,7 +83,7 @@ class Notifier:
 
     def remember(self) -> None:
         """Flow runs that had news when the last mind ended, before their artifacts were written."""
-        after, told = self.ledger.cursor(ARTIFACTS), self.ledger.cursor(EVENTS)
+        after, told = self.ledger.cursors.position(ARTIFACTS), self.ledger.cursors.position(EVENTS)
         while after < told and (records := self.ledger.records(after, 500)):
             for record in records:
                 for run in self._events(record)[1]:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent.graph.bolt import quoted
-from agent.ledger import schema as t
-from agent.ledger.ledger import Ledger
+from agent.ledger.reader import Reader
 from agent.ledger.unreadable import UNREADABLE, decision_of, why
+from agent.ledger.views import DecisionView, OutcomeView, PlacementView
 from agent.mind.notices import task_run_of
 from agent.model.plans import Decision
 from agent.model.records import Record
@@ -70,7 +70,7 @@ class Projection:
             )
 
 
-def project(ledger: Ledger, records: Iterable[Record]) -> Projection:
+def project(ledger: Reader, records: Iterable[Record]) -> Projection:
     """Everything that some records say: runs, tasks, attempts, decisions, pools, leases, datasets and models."""
     made = Projection(ledger.scheduler)
     for record in records:
@@ -90,15 +90,14 @@ def project(ledger: Ledger, records: Iterable[Record]) -> Projection:
     return made
 
 
-def _project(ledger: Ledger, made: Projection, record: Record) -> None:
-    placed, ended = ledger.rows(record.seq)
-    for row in ledger.decided(record.seq):
-        _decision(ledger, made, record, row)
-    for row in placed:
-        _placed(made, record, row)
-    for row in ended:
-        _ended(made, row)
-    for lease in ledger.leases_of(record.body.get("leases", ())):
+def _project(ledger: Reader, made: Projection, record: Record) -> None:
+    for decided in ledger.decisions_of(record.seq):
+        _decision(ledger, made, record, decided)
+    for placed in ledger.placements_of(record.seq):
+        _placed(made, record, placed)
+    for ended in ledger.outcomes_of(record.seq):
+        _ended(made, ended)
+    for lease in ledger.leases(ids=record.body.get("leases", ())):
         pool = made.node("OrcPool", made.id_of(lease.pool), scheduler=made.scheduler, name=lease.pool)
         id = made.node(
             "OrcLease", made.id_of(lease.id), scheduler=made.scheduler, worker=lease.worker, kind=lease.kind,
@@ -112,11 +111,11 @@ def _project(ledger: Ledger, made: Projection, record: Record) -> None:
         made.relation("OrcAttempt", attempt, "ORC_READ" if verb == "reads" else "ORC_WROTE", "OrcAsset", address)
 
 
-def _run(made: Projection, row: Any) -> str | None:
+def _run(made: Projection, row: PlacementView | DecisionView) -> str | None:
     """The flow run a row belongs to, with its root and its flow; None for plain Dask."""
     if not row.flow_run:
         return None
-    run = made.node("OrcFlowRun", row.flow_run, scheduler=made.scheduler, team=row.team, deployment=row.deployment)
+    run = made.node("OrcFlowRun", row.flow_run, scheduler=made.scheduler, team=row.run_team, deployment=row.deployment)
     if row.flow:
         made.relation("OrcFlowRun", run, "ORC_OF_FLOW", "OrcFlow", made.node("OrcFlow", row.flow))
     if row.root_run and row.root_run != row.flow_run:
@@ -125,7 +124,7 @@ def _run(made: Projection, row: Any) -> str | None:
     return run
 
 
-def _decision(ledger: Ledger, made: Projection, record: Record, row: Any) -> None:
+def _decision(ledger: Reader, made: Projection, record: Record, row: DecisionView) -> None:
     said = decision_of(ledger, row.body, row.id)
     if not isinstance(said, Decision):
         logger.error("record %d of %s: %s; the graph has what its columns say", record.seq, made.scheduler, said)
@@ -147,7 +146,7 @@ def _decision(ledger: Ledger, made: Projection, record: Record, row: Any) -> Non
         )  # fmt: skip
 
 
-def _placed(made: Projection, record: Record, row: Any) -> None:
+def _placed(made: Projection, record: Record, row: PlacementView) -> None:
     task = made.node(
         "OrcTask", made.id_of(row.key), scheduler=made.scheduler, key=row.key, task_class=row.task_class, task_run=task_run_of(row.key)
     )  # fmt: skip
@@ -163,9 +162,9 @@ def _placed(made: Projection, record: Record, row: Any) -> None:
             made.relation("OrcAttempt", attempt, "ORC_AFTER", "OrcAttempt", made.id_of(above))
 
 
-def _ended(made: Projection, row: Any) -> None:
+def _ended(made: Projection, row: OutcomeView) -> None:
     attempt = made.node(
-        "OrcAttempt", made.id_of(row.id), scheduler=made.scheduler, result=t.RESULTS[row.result], start_ms=row.start_ms,
+        "OrcAttempt", made.id_of(row.id), scheduler=made.scheduler, result=row.result, start_ms=row.start_ms,
         run_ms=row.run_ms, usd_micros=row.usd_micros,
     )  # fmt: skip
     if row.lease:

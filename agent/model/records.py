@@ -74,6 +74,7 @@ class Execution:
     """An outcome as it stands in the ledger, with what it was of."""
 
     task_class: str
+    #: of the worker it ran on
     pool: str
     root_run: str
     ended: Ended

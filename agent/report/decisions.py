@@ -6,11 +6,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
-
 from agent.errors import LedgerPartError
+from agent.ledger import queries
 from agent.ledger import schema as t
-from agent.ledger.ledger import Ledger
+from agent.ledger.reader import Reader
 from agent.ledger.unreadable import UNREADABLE, why
 from agent.model import stored_decisions
 from agent.model.plans import Decision
@@ -40,46 +39,25 @@ class PlacementLine:
     run_ms: int
 
 
-def newest(ledger: Ledger, most: int) -> list[RecordedDecision]:
+def newest(reader: Reader, most: int) -> list[RecordedDecision]:
     """The newest decisions, oldest of them first."""
-    d = t.decision
-    with ledger.reading() as db:
-        query = select(d.c.id).where(d.c.chain == ledger.chain).order_by(d.c.id.desc()).limit(most)
-        ids = [row.id for row in db.execute(query)]
-    return read(ledger, ids)
+    return read(reader, [row.id for row in reader.fetch(queries.newest_decisions(reader.chain, most))])
 
 
-def of_run(ledger: Ledger, run: str, most: int) -> list[RecordedDecision]:
+def of_run(reader: Reader, run: str, most: int) -> list[RecordedDecision]:
     """The newest decisions of flow runs whose id, or whose root run's id, begins so."""
-    d, r = t.decision, t.run
-    joined = d.join(r, (r.c.chain == d.c.chain) & (r.c.no == d.c.run))
-    begins = r.c.flow_run.startswith(run, autoescape=True) | r.c.root_run.startswith(run, autoescape=True)
-    with ledger.reading() as db:
-        query = select(d.c.id).select_from(joined).where(d.c.chain == ledger.chain, begins)
-        ids = [row.id for row in db.execute(query.order_by(d.c.id.desc()).limit(most))]
-    return read(ledger, ids)
+    found = reader.fetch(queries.newest_decisions_of_run(reader.chain, run, most))
+    return read(reader, [row.id for row in found])
 
 
-def run_named(ledger: Ledger, beginning: str) -> str:
+def run_named(reader: Reader, beginning: str) -> str:
     """The flow run whose id begins so, where it is the only one; else what was given. Four characters at least."""
-    if len(beginning) < 4:
-        return beginning
-    found: set[str] = set()
-    with ledger.reading() as db:
-        for column in (t.run.c.flow_run, t.run.c.root_run):
-            begins = column.startswith(beginning, autoescape=True)
-            found.update(db.execute(select(column).where(t.run.c.chain == ledger.chain, begins).distinct()).scalars())
-    return found.pop() if len(found) == 1 else beginning
+    found = reader.fetch(queries.run_ids(reader.chain, beginning)) if len(beginning) >= 4 else []
+    return str(found[0].id) if len(found) == 1 else beginning
 
 
-def placements(ledger: Ledger, task: str) -> list[PlacementLine]:
+def placements(reader: Reader, task: str) -> list[PlacementLine]:
     """Placements of tasks whose key has this in it: an id of a task run, with or without its dashes, or a Dask key."""
-    p, o = t.placement, t.outcome
-    joined = p.outerjoin(o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id))
-    wanted = p.c.key.contains(task.replace("-", ""), autoescape=True) | p.c.key.contains(task, autoescape=True)
-    query = select(p.c.id, p.c.key, p.c.decision, o.c.result, o.c.run_ms).select_from(joined)
-    with ledger.reading() as db:
-        rows = db.execute(query.where(p.c.chain == ledger.chain, wanted).order_by(p.c.id)).all()
     return [
         PlacementLine(
             id=row.id,
@@ -88,17 +66,13 @@ def placements(ledger: Ledger, task: str) -> list[PlacementLine]:
             result="running" if row.result is None else t.RESULTS[row.result],
             run_ms=row.run_ms or 0,
         )
-        for row in rows
+        for row in reader.fetch(queries.placements_named(reader.chain, task))
     ]
 
 
-def read(ledger: Ledger, ids: Sequence[int]) -> list[RecordedDecision]:
+def read(reader: Reader, ids: Sequence[int]) -> list[RecordedDecision]:
     """Decisions by their numbers, oldest first."""
-    d, r = t.decision, t.record
-    joined = d.join(r, (r.c.chain == d.c.chain) & (r.c.seq == d.c.seq)).outerjoin(t.part, t.part.c.digest == d.c.body)
-    query = select(d.c.id, d.c.seq, r.c.at_ms, t.part.c.body).select_from(joined)
-    with ledger.reading() as db:
-        rows = db.execute(query.where(d.c.chain == ledger.chain, d.c.id.in_(ids)).order_by(d.c.id)).all()
+    rows = reader.fetch(queries.decisions_with_bodies(reader.chain, ids))
     return [_read(row.id, row.seq, row.at_ms, row.body) for row in rows]
 
 

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import func, select
-
-from agent.ledger import schema as t
-from agent.ledger.ledger import Ledger
-from agent.ledger.parts import join, manifest
-from agent.ledger.unreadable import decision_of
+from agent.ledger import history
+from agent.ledger.kinds import ANSWER
+from agent.ledger.reader import Reader
+from agent.ledger.views import DecidedAt
 from agent.model.plans import Decision
-from agent.model.records import Record
 from agent.model.snapshot import Group, Snapshot
 from agent.planner.plan import ranked_alone
-
-logger = logging.getLogger("orc.report")
-
-#: records read at once
-_PAGE = 500
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,40 +45,30 @@ class RuleDid:
     answer_ms: list[int] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Decided:
-    """A decision with what is needed of its row."""
-
-    id: int
-    seq: int
-    at_ms: int
-    said: Decision
-
-
-def did(ledger: Ledger, since_ms: int, names: Iterable[str] = ()) -> list[RuleDid]:
+def did(reader: Reader, since_ms: int, names: Iterable[str] = ()) -> list[RuleDid]:
     """What rules did from an instant on, busiest first, with rules of these names that did nothing at the end.
 
     The pool that would have been best is found by ranking again, from the snapshot on record, the group's pools
     without the rule; it is what one decision would have been, all else the same.
     """
     made: dict[str, RuleDid] = {name: RuleDid(rule=name) for name in names}
-    decided = _decisions(ledger, since_ms)
+    decided = history.decisions_since(reader, since_ms)
     asked: dict[tuple[str, str], int] = {}
-    kept: dict[int, list[tuple[_Decided, str]]] = {}
+    kept: dict[int, list[tuple[DecidedAt, str]]] = {}
     for row in decided:
-        _spoke(made, row.said)
-        for rule in _kept_from(made, row.said):
-            if row.said.verb != "refuse":
+        _spoke(made, row.decision)
+        for rule in _kept_from(made, row.decision):
+            if row.decision.verb != "refuse":
                 kept.setdefault(row.seq, []).append((row, rule))
-        if row.said.verb == "ask" and row.said.asked_by:
-            asked.setdefault((row.said.asked_by, row.said.group), row.at_ms)
-    for decision, tasks in _placements(ledger, since_ms).items():
+        if row.decision.verb == "ask" and row.decision.asked_by:
+            asked.setdefault((row.decision.asked_by, row.decision.group), row.at_ms)
+    for decision, tasks in history.placed_since(reader, since_ms).items():
         for word in decision.verdicts:
             _of(made, word.rule).placements += tasks
-    for snapshot, seq in _snapshots(ledger, kept):
+    for seq, snapshot in history.snapshots(reader, kept):
         for row, rule in kept[seq]:
-            _counterfactual(made[rule], row.said, snapshot)
-    _answers(ledger, made, asked)
+            _counterfactual(made[rule], row.decision, snapshot)
+    _answers(reader, made, asked)
     return sorted(made.values(), key=lambda x: (-x.decisions, x.rule))
 
 
@@ -134,102 +115,15 @@ def _best(group: Group, snapshot: Snapshot) -> Any:
     return ranked[0] if ranked and not ranked[0].why_not else None
 
 
-def _snapshots(ledger: Ledger, wanted: Mapping[int, object]) -> Iterable[tuple[Snapshot, int]]:
-    """The snapshots of some records, put together from their parts in one pass."""
-    if not wanted:
-        return
-    named: Mapping[str, str] = {}
-    for record in _records(ledger, _whole_before(ledger, min(wanted)) - 1, max(wanted)):
-        said = record.body.get("parts")
-        if said is None:
-            continue
-        named = manifest(named, said)
-        if record.seq in wanted and "head" in record.body:
-            parts = {name: ledger.decision_body(bytes.fromhex(digest)) for name, digest in named.items()}
-            yield join(record.body["head"], parts), record.seq
-
-
-def _whole_before(ledger: Ledger, seq: int) -> int:
-    """The newest record at or before one that lists all parts of its snapshot."""
-    at = seq
-    while at > 1:
-        found = ledger.records(max(0, at - _PAGE), min(_PAGE, at))
-        whole = [r.seq for r in found if r.seq <= at and (r.body.get("parts") or {}).get("whole")]
-        if whole:
-            return whole[-1]
-        at -= _PAGE
-    return 1
-
-
-def _records(ledger: Ledger, after: int, last: int) -> Iterable[Record]:
-    while after < last:
-        found = ledger.records(after, _PAGE)
-        if not found:
-            return
-        for record in found:
-            if record.seq > last:
-                return
-            yield record
-        after = found[-1].seq
-
-
-# ---------------------------------------------------------------------- rows
-def _decisions(ledger: Ledger, since_ms: int) -> list[_Decided]:
-    d, r = t.decision, t.record
-    with ledger.reading() as db:
-        joined = d.join(r, (r.c.chain == d.c.chain) & (r.c.seq == d.c.seq))
-        query = select(d.c.id, d.c.seq, d.c.body, r.c.at_ms).select_from(joined)
-        rows = db.execute(query.where(d.c.chain == ledger.chain, r.c.at_ms >= since_ms).order_by(d.c.id)).all()
-    bodies = _bodies(ledger, {row.body: row.id for row in rows})
-    return [
-        _Decided(id=row.id, seq=row.seq, at_ms=row.at_ms, said=bodies[row.body]) for row in rows if row.body in bodies
-    ]
-
-
-def _placements(ledger: Ledger, since_ms: int) -> dict[Decision, int]:
-    """Tasks placed since then, by what was decided, also before."""
-    p, d, r = t.placement, t.decision, t.record
-    with ledger.reading() as db:
-        joined = p.join(r, (r.c.chain == p.c.chain) & (r.c.seq == p.c.seq)).join(
-            d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)
-        )
-        query = select(d.c.body, func.max(d.c.id).label("id"), func.count().label("tasks")).select_from(joined)
-        rows = db.execute(query.where(p.c.chain == ledger.chain, r.c.at_ms >= since_ms).group_by(d.c.body)).all()
-    bodies = _bodies(ledger, {row.body: row.id for row in rows})
-    return {bodies[row.body]: row.tasks for row in rows if row.body in bodies}
-
-
-def _bodies(ledger: Ledger, digests: Mapping[bytes, int]) -> dict[bytes, Decision]:
-    """Decisions by the digests of their bodies; one that cannot be read is told, and left out."""
-    made = {}
-    for digest, id in sorted(digests.items()):
-        decision = decision_of(ledger, digest, id)
-        if isinstance(decision, Decision):
-            made[digest] = decision
-        else:
-            logger.warning("left out: %s", decision)
-    return made
-
-
-def _said(ledger: Ledger, since_ms: int) -> Iterable[Record]:
-    """Records of what people said, from an instant on."""
-    r = t.record.c
-    with ledger.reading() as db:
-        first = db.execute(select(func.min(r.seq)).where(r.chain == ledger.chain, r.at_ms >= since_ms)).scalar()
-    after = (first or 0) - 1
-    while first is not None and (found := ledger.records(after, _PAGE, "said")):
-        yield from found
-        after = found[-1].seq
-
-
-def _answers(ledger: Ledger, made: dict[str, RuleDid], asked: dict[tuple[str, str], int]) -> None:
+def _answers(reader: Reader, made: dict[str, RuleDid], asked: dict[tuple[str, str], int]) -> None:
     """The first answer to each question; words that were only carried over are none."""
     answers: dict[str, tuple[str, int, list[str]]] = {}
-    for record in _said(ledger, min(asked.values(), default=2**62)):
-        for said in record.body.get("said", ()):
-            if "answer" in said and "carried_from" not in said:
-                for group in said["groups"]:
-                    answers.setdefault(group, (said["answer"], record.at_ms, said.get("rules", [])))
+    first = reader.first_since(min(asked.values(), default=2**62))
+    for note in reader.notes((ANSWER,), first - 1) if first is not None else ():
+        said = note.body
+        if "answer" in said and "carried_from" not in said:
+            for group in said["groups"]:
+                answers.setdefault(group, (said["answer"], note.at_ms, said.get("rules", [])))
     for (rule, group), at_ms in asked.items():
         entry = _of(made, rule)
         entry.asked += 1

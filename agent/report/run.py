@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
 
-from sqlalchemy import select
-
-from agent.ledger import schema as t
-from agent.ledger.ledger import Ledger
-from agent.ledger.unreadable import decision_of
-from agent.model import codec
+from agent.ledger import history
+from agent.ledger.reader import Reader
+from agent.ledger.views import RunExecution
 from agent.model.leases import EndCause, Lease
-from agent.model.plans import Decision
 from agent.model.pools import Pool
 from agent.model.units import cost_micros
 from agent.planner.explain import figures
 from agent.report.pack import OnDemand, packed
+
+#: results of placements that no worker took up
+_NEVER_RAN = ("not sent", "withdrawn", "unknown")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,142 +91,104 @@ class RunReport:
         return sum(row.usd_micros for row in self.leases)
 
 
-def report(ledger: Ledger, run: str, now_ms: int) -> RunReport | None:
+def report(reader: Reader, run: str, now_ms: int) -> RunReport | None:
     """The report of a flow run or of the root run it belongs to; None when nothing of it was placed."""
-    with ledger.reading() as db:
-        r = t.run.c
-        found = db.execute(
-            select(t.run).where(r.chain == ledger.chain, (r.flow_run == run) | (r.root_run == run))
-        ).all()
-        if not found:
-            return None
-        whole = any(row.root_run == run for row in found)
-        numbers = [row.no for row in found]
-        p, d, o = t.placement, t.decision, t.outcome
-        joined = p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)).outerjoin(
-            o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id)
-        )
-        query = select(
-            p.c.id,
-            p.c.key,
-            p.c.decision,
-            d.c.pool,
-            d.c.task_class,
-            d.c.body,
-            o.c.result,
-            o.c.lease,
-            o.c.start_ms,
-            o.c.run_ms,
-            o.c.usd_micros,
-        ).select_from(joined)
-        placed = db.execute(query.where(p.c.chain == ledger.chain, d.c.run.in_(numbers)).order_by(p.c.id)).all()
-        asked = db.execute(
-            select(t.decision.c.id).where(t.decision.c.chain == ledger.chain, t.decision.c.run.in_(numbers))
-        ).all()
-    if not placed and not asked:
+    runs = history.runs_of(reader, run)
+    placed = history.executions_of(reader, runs) if runs else []
+    if not placed and not (runs and history.has_decisions(reader, runs)):
         return None
-    pools = declared_pools(ledger)
-    bodies: dict[bytes, Decision] = {}
-    rows: dict[tuple[str, str], Row] = {}
-    moves: list[MovedTask] = []
-    last: dict[str, MovedTask] = {}
-    busy: dict[int, int] = defaultdict(int)
-    executions: list[tuple[int, int]] = []
-    begin, end = 2**62, 0
-    for x in placed:
-        if x.body not in bodies:
-            found_body = decision_of(ledger, x.body, x.decision)
-            bodies[x.body] = found_body if isinstance(found_body, Decision) else _unread(x, found_body)
-        decision = bodies[x.body]
-        result = t.RESULTS[x.result] if x.result is not None else "running"
-        if result in ("not sent", "withdrawn", "unknown"):
-            continue
-        option = next((entry for entry in decision.options if entry.pool == x.pool), None)
-        row = rows.setdefault(
-            (x.task_class, x.pool),
-            Row(name=decision.name, task_class=x.task_class, pool=x.pool, kind=option.kind if option else x.pool),
-        )
-        row.decision, row.reason, row.figures = x.decision, decision.reason, figures(decision.options)
-        row.considered = tuple(
-            f"{entry.pool}{'' if not entry.why_not else ' (no)'}"
-            for entry in sorted(decision.options, key=lambda e: e.pool)
-        )
-        if row.estimated_ms is None and option is not None and option.estimate is not None:
-            row.estimated_ms, row.source = option.estimate.median_ms, option.estimate.source
-        if (before := last.pop(x.key, None)) is not None:
-            before.to_pool = x.pool
-        if x.start_ms:
-            begin, end = min(begin, x.start_ms), max(end, x.start_ms + x.run_ms)
-        busy[x.lease or 0] += x.usd_micros or 0
-        if result in ("preempted", "lost"):
-            row.moved, row.moved_usd_micros = row.moved + 1, row.moved_usd_micros + (x.usd_micros or 0)
-            move = MovedTask(
-                name=decision.name,
-                key=x.key,
-                from_pool=x.pool,
-                to_pool=None,
-                result=result,
-                lost_ms=x.run_ms,
-                usd_micros=x.usd_micros or 0,
-            )
-            moves.append(move)
-            last[x.key] = move
-            continue
-        row.tasks += 1
-        row.usd_micros += x.usd_micros or 0
-        if x.run_ms:
-            row.real_ms.append(x.run_ms)
-            executions.append((x.start_ms, x.run_ms))
-    if not end:
-        begin, end = now_ms, now_ms
-    leases, refused = _leases(ledger, pools, begin, end, busy)
+    work = _Work()
+    for execution in placed:
+        if execution.result not in _NEVER_RAN:
+            work.add(execution)
+    begin, end = (work.begin_ms, work.end_ms) if work.end_ms else (now_ms, now_ms)
+    pools = history.declared_pools(reader)
+    leases, refused = _leases(reader, pools, begin, end, work.busy_usd_micros)
     reference = _reference(pools)
-    usd, count = packed(executions, reference) if reference is not None else (0, 0)
+    usd, count = packed(work.executions, reference) if reference is not None else (0, 0)
     return RunReport(
-        root_run=run if whole else found[0].root_run,
+        root_run=run if any(found.root_run == run for found in runs) else runs[0].root_run,
         start_ms=begin,
         stop_ms=end,
-        rows=list(rows.values()),
+        rows=list(work.rows.values()),
         leases=leases,
         refused=refused,
-        moves=moves,
+        moves=work.moves,
         on_demand_usd_micros=usd if reference is not None else None,
         on_demand_leases=count,
         on_demand_pool=reference.pool if reference is not None else "",
     )
 
 
-def _unread(row: Any, why: str) -> Decision:
-    """What stands in for a decision that cannot be read: the placement's own columns, and why."""
-    return Decision(
-        group="", task_class=row.task_class, name=row.task_class, root_run="", flow_run="", verb="bind", pool=row.pool,
-        reason=why, options=(),
-    )  # fmt: skip
+class _Work:
+    """What a run's placements add up to, taken in one after another in their order."""
 
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Row] = {}
+        self.moves: list[MovedTask] = []
+        #: lease → what the run's tasks on it cost
+        self.busy_usd_micros: dict[int, int] = defaultdict(int)
+        #: (start ms, run ms) of those that went their way
+        self.executions: list[tuple[int, int]] = []
+        self.begin_ms, self.end_ms = 2**62, 0
+        #: key → how it was taken away last, and not bound again yet
+        self._taken_away: dict[str, MovedTask] = {}
 
-def declared_pools(ledger: Ledger) -> dict[str, Pool]:
-    """The pools as the newest governor had them."""
-    with ledger.reading() as db:
-        seq = db.execute(
-            select(t.record.c.seq)
-            .where(t.record.c.chain == ledger.chain, t.record.c.kind == "start")
-            .order_by(t.record.c.seq.desc())
-            .limit(1)
-        ).scalar()
-    if seq is None:
-        return {}
-    said = ledger.records(after=seq - 1, limit=1)[0].body["pools"]
-    pools = [codec.decode(Pool, body.encode()) for body in said]
-    return {pool.name: pool for pool in pools}
+    def add(self, x: RunExecution) -> None:
+        """One placement that ran, or runs."""
+        row = self._row(x)
+        if (before := self._taken_away.pop(x.key, None)) is not None:
+            before.to_pool = x.pool
+        if x.start_ms:
+            self.begin_ms, self.end_ms = min(self.begin_ms, x.start_ms), max(self.end_ms, x.start_ms + x.run_ms)
+        self.busy_usd_micros[x.lease] += x.usd_micros
+        if x.result in ("preempted", "lost"):
+            self._moved(x, row)
+            return
+        row.tasks += 1
+        row.usd_micros += x.usd_micros
+        if x.run_ms:
+            row.real_ms.append(x.run_ms)
+            self.executions.append((x.start_ms, x.run_ms))
+
+    def _row(self, x: RunExecution) -> Row:
+        """The row of a placement's class and pool, with what its newest decision says."""
+        decided = x.decided
+        option = next((entry for entry in decided.options if entry.pool == x.pool), None)
+        row = self.rows.setdefault(
+            (x.task_class, x.pool),
+            Row(name=decided.name, task_class=x.task_class, pool=x.pool, kind=option.kind if option else x.pool),
+        )
+        row.decision, row.reason, row.figures = x.decision, decided.reason, figures(decided.options)
+        options = sorted(decided.options, key=lambda entry: entry.pool)
+        row.considered = tuple(f"{entry.pool}{' (no)' if entry.why_not else ''}" for entry in options)
+        if row.estimated_ms is None and option is not None and option.estimate is not None:
+            row.estimated_ms, row.source = option.estimate.median_ms, option.estimate.source
+        return row
+
+    def _moved(self, x: RunExecution, row: Row) -> None:
+        """It was taken away: what was spent on it is lost, and where it goes on is seen later."""
+        row.moved, row.moved_usd_micros = row.moved + 1, row.moved_usd_micros + x.usd_micros
+        move = MovedTask(
+            name=x.decided.name,
+            key=x.key,
+            from_pool=x.pool,
+            to_pool=None,
+            result=x.result,
+            lost_ms=x.run_ms,
+            usd_micros=x.usd_micros,
+        )
+        self.moves.append(move)
+        self._taken_away[x.key] = move
 
 
 def _leases(
-    ledger: Ledger, pools: dict[str, Pool], begin: int, end: int, busy: dict[int, int]
+    reader: Reader, pools: dict[str, Pool], begin: int, end: int, busy: dict[int, int]
 ) -> tuple[list[LeaseRow], int]:
     """Leases alive in the run's time: from their grant, or the run's begin, to their end, or the run's end."""
     out, refused = [], 0
     first_ask = begin - max((pool.startup_ms for pool in pools.values()), default=0) - 5_000
-    for lease in ledger.leases(first_ask):
+    for lease in reader.leases(first_ask):
         if lease.asked_ms > end:
             continue
         if lease.granted_ms is None:

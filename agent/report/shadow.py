@@ -6,13 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
-
-from agent.ledger import schema as t
-from agent.ledger.ledger import Ledger
+from agent.ledger import history
+from agent.ledger.reader import Reader
 from agent.model.pools import DEFAULT, Pool
 from agent.report.pack import OnDemand, packed
-from agent.report.run import declared_pools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,23 +55,12 @@ class ShadowReport:
         return sum(side.usd_micros for side in self.orc)
 
 
-def shadow_report(ledger: Ledger, since_ms: int, now_ms: int) -> ShadowReport | None:
+def shadow_report(reader: Reader, since_ms: int, now_ms: int) -> ShadowReport | None:
     """Everything that ended in shadow mode since an instant; None when nothing did."""
-    p, o, d, l, r = t.placement, t.outcome, t.decision, t.lease, t.record
-    joined = (
-        p.join(d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision))
-        .join(r, (r.c.chain == p.c.chain) & (r.c.seq == p.c.seq))
-        .join(o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id))
-        .outerjoin(l, (l.c.chain == o.c.chain) & (l.c.id == o.c.lease))
-    )
-    query = select(d.c.pool, d.c.verb, o.c.start_ms, o.c.run_ms, l.c.pool.label("ran_in")).select_from(joined)
-    with ledger.reading() as db:
-        rows = db.execute(
-            query.where(p.c.chain == ledger.chain, r.c.mode == "shadow", o.c.run_ms > 0, o.c.start_ms >= since_ms)
-        ).all()
+    rows = history.shadowed_since(reader, since_ms)
     if not rows:
         return None
-    pools = declared_pools(ledger)
+    pools = history.declared_pools(reader)
     today: dict[str, list[tuple[int, int]]] = defaultdict(list)
     orc: dict[str, list[tuple[int, int]]] = defaultdict(list)
     asked = refused = 0

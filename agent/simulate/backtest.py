@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from random import Random
 from statistics import median
 
-from sqlalchemy import select
-
 from agent.errors import LedgerError
-from agent.ledger import schema as t
-from agent.ledger.ledger import Ledger
-from agent.ledger.parts import manifest
+from agent.ledger import history
+from agent.ledger.reader import Reader
+from agent.ledger.snapshots import manifest
 from agent.model import codec
 from agent.model.pools import Pool
 from agent.model.records import FlowRun
@@ -27,7 +25,6 @@ from agent.model.units import cost_micros
 from agent.model.verdicts import Verdict
 from agent.planner.feasible import against, blocked
 from agent.planner.room import share
-from agent.report.run import declared_pools
 from agent.state import task_specs as specs
 from agent.state.groups import Judge
 from agent.state.task_specs import Facts, TaskSpec
@@ -89,9 +86,9 @@ class _Execution:
     usd_micros: int
 
 
-def backtest(ledger: Ledger, judge: Judge, reads: frozenset[str], since_ms: int) -> Backtest:
+def backtest(reader: Reader, judge: Judge, reads: frozenset[str], since_ms: int) -> Backtest:
     """Evaluate rules over every execution since an instant. Raises LedgerError when there is none."""
-    pools, found = declared_pools(ledger), _executions(ledger, since_ms, "govern")
+    pools, found = history.declared_pools(reader), _executions(reader, since_ms, "govern")
     if not found:
         raise LedgerError("the ledger has no execution in that time; choose an earlier --since")
     forbidden: Counter[tuple[str, str, str, str, str]] = Counter()
@@ -174,48 +171,26 @@ def _facts(x: _Execution) -> Facts:
     return specs.facts(spec, 0, group.preemptions, group.losses, x.at_ms)
 
 
-def _executions(ledger: Ledger, since_ms: int, mode: str) -> list[_Execution]:
+def _executions(reader: Reader, since_ms: int, mode: str) -> list[_Execution]:
     """Executions that ended well, each with its group as it was planned."""
-    runs = {run.flow_run: run for run in ledger.runs()}
-    ended = _ended(ledger)
+    runs = {run.flow_run: run for run in reader.runs()}
+    ended = history.ended_well(reader)
     named: Mapping[str, str] = {}
     groups: dict[str, Group] = {}
-    out, after = [], 0
-    while records := ledger.records(after=after, limit=500):
-        after = records[-1].seq
-        for record in records:
-            named = manifest(named, record.body.get("parts"))
-            if record.at_ms < since_ms or record.mode != mode or record.kind != "round":
+    out = []
+    for record in reader.every_record():
+        named = manifest(named, record.body.get("parts"))
+        if record.at_ms < since_ms or record.mode != mode or record.kind != "round":
+            continue
+        for placed in reader.placements_of(record.seq):
+            done = ended.get(placed.id)
+            digest = named.get(f"group/{done.group}") if done is not None else None
+            if done is None or digest is None:
                 continue
-            placed, _ = ledger.rows(record.seq)
-            for row in placed:
-                if row.id not in ended:
-                    continue
-                decision, start, run_ms, usd = ended[row.id]
-                digest = named.get(f"group/{decision}")
-                if digest is None:
-                    continue
-                if digest not in groups:
-                    groups[digest] = codec.decode(Group, ledger.decision_body(bytes.fromhex(digest)))
-                run = runs.get(row.flow_run, FlowRun(no=0))
-                out.append(_Execution(groups[digest], run, record.at_ms, row.pool, start, run_ms, usd))
-    return out
-
-
-def _ended(ledger: Ledger) -> dict[int, tuple[str, int, int, int]]:
-    """Placement → its group's id, start, runtime and dollars, for those that ended well."""
-    o, p, d = t.outcome, t.placement, t.decision
-    joined = o.join(p, (p.c.chain == o.c.chain) & (p.c.id == o.c.placement)).join(
-        d, (d.c.chain == p.c.chain) & (d.c.id == p.c.decision)
-    )
-    query = select(p.c.id, d.c.body, o.c.start_ms, o.c.run_ms, o.c.usd_micros).select_from(joined)
-    names: dict[bytes, str] = {}
-    out = {}
-    with ledger.engine.connect() as db:
-        done = (o.c.chain == ledger.chain) & (o.c.result == t.RESULT_CODE["done"]) & (o.c.run_ms > 0)
-        rows = db.execute(query.where(done)).all()
-    for row in rows:
-        if row.body not in names:
-            names[row.body] = str(codec.decode(dict, ledger.decision_body(row.body))["group"])
-        out[int(row.id)] = (names[row.body], int(row.start_ms), int(row.run_ms), int(row.usd_micros))
+            if digest not in groups:
+                groups[digest] = codec.decode(Group, reader.part(bytes.fromhex(digest)))
+            run = runs.get(placed.flow_run, FlowRun(no=0))
+            out.append(
+                _Execution(groups[digest], run, record.at_ms, placed.pool, done.start_ms, done.run_ms, done.usd_micros)
+            )
     return out

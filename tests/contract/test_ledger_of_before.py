@@ -46,7 +46,7 @@ def test_replay_of_a_ledger_of_before_counts_the_plans_of_another_planner_and_do
 
 
 def test_a_change_in_a_ledger_of_before_is_still_found(ledger):
-    with ledger.engine.begin() as db:
+    with ledger.database.writing() as db:
         db.execute(t.outcome.update().where(t.outcome.c.placement == 1).values(run_ms=7))
     assert [fault.what for fault in verify(ledger, Report())] == [
         "a decision, placement, outcome or run of the record was changed, added or removed"
@@ -54,10 +54,10 @@ def test_a_change_in_a_ledger_of_before_is_still_found(ledger):
 
 
 def test_a_ledger_of_before_is_taken_over_and_goes_on(url, ledger):
-    assert ledger.take("third", 2_000_000_000_000, 10_000) == 3
+    assert ledger.acquire_lease("third", 2_000_000_000_000, 10_000) == 3
     assert len(ledger.open_placements()) == 1
     assert ledger.budgets()["team"].spent_usd_micros == 30_443
-    assert {execution.ended.result for execution in ledger.executions()} == {
+    assert {ran.ended.result for ran in ledger.executions()} == {
         "done",
         "failed",
         "preempted",
@@ -65,6 +65,18 @@ def test_a_ledger_of_before_is_taken_over_and_goes_on(url, ledger):
         "moved",
     }
     assert report(ledger, "flow-1", 2_000_000_000_000).rows
+    assert [(note.seq, note.body["answer"], note.body["by"]) for note in ledger.answers()] == [
+        (102, "approve", "ada"),
+        (111, "reject", "ada"),
+    ]
+    assert len(list(ledger.notes(["notice"]))) == 11
+    assert [note.body["mib"] for note in ledger.notes(["out_of_memory"])] == [1024]
+    assert {lease.cause: lease.end for lease in ledger.leases()} == {
+        "1 tasks of score wait": None,
+        "ended": "drained",
+        "refused: spot has no capacity": "refused",
+        "taken away by the market": "interrupted",
+    }
 
 
 def test_the_fixture_is_as_it_was_written(url):

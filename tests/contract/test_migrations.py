@@ -55,7 +55,7 @@ def test_tables_that_were_brought_up_to_date_are_those_that_are_made_anew(url, v
         before(url, version).dispose()
     ledger = Ledger(url, "s")
     assert differences(url) == ([], [f"{t.VERSION:04}"])
-    ledger.take("me", 0, 0)
+    ledger.acquire_lease("me", 0, 0)
     fill(ledger)
     assert list(verify(ledger, Report(), replay=True)) == []
     ledger.close()
@@ -106,10 +106,10 @@ def test_of_two_that_open_a_ledger_of_before_at_once_one_migrates_it_and_the_oth
 
 def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(url):
     made = Ledger(url, "s")
-    with made.engine.begin() as db:
+    with made.database.writing() as db:
         db.execute(update(t.version).values(version=t.VERSION + 1))
     with pytest.raises(LedgerNewerError, match="newer orc-agent"):
         Ledger(url, "other")
-    with made.engine.connect() as db:
+    with made.reading() as db:
         assert db.execute(select(t.chain.c.scheduler)).scalars().all() == ["s"]
     made.close()

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.real
 @pytest.fixture
 def ledger(tmp_path):
     made = Ledger(f"sqlite:///{tmp_path}/ledger.db", "tcp://drawn")
-    made.take("me", 1000, 10_000)
+    made.acquire_lease("me", 1000, 10_000)
     yield made
     made.close()
 
@@ -166,7 +166,7 @@ def test_two_schedulers_share_a_graph_and_keep_apart(run_graph, ledger, tmp_path
     run_graph.take_in()
     mine = dump(run_graph)
     other = Ledger(f"sqlite:///{tmp_path}/ledger.db", "tcp://other")
-    other.take("them", 1000, 10_000)
+    other.acquire_lease("them", 1000, 10_000)
     fill(other)
     theirs = RunGraph(other, run_graph.settings)
     theirs.take_in()

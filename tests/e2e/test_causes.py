@@ -23,9 +23,9 @@ def history(orc, name):
     ledger = orc.ledger()
     p, o, d = t.placement, t.outcome, t.decision
     joined = p.join(o, o.c.placement == p.c.id).join(d, d.c.id == p.c.decision)
-    with ledger.engine.connect() as db:
+    with ledger.reading() as db:
         rows = db.execute(select(o.c.result, d.c.body, p.c.key).select_from(joined).order_by(p.c.id)).all()
-    bodies = [(t.RESULTS[row.result], codec.decode(dict, ledger.decision_body(row.body)), row.key) for row in rows]
+    bodies = [(t.RESULTS[row.result], codec.decode(dict, ledger.part(row.body)), row.key) for row in rows]
     return [(result, body["reason"]) for result, body, key in bodies if key.startswith(name) or body["name"] == name]
 
 
@@ -67,8 +67,8 @@ def test_a_task_that_is_too_slow_where_it_runs_is_moved_by_cost_and_goes_on_from
     assert [result for result, _ in told] == ["moved", "done"]
     assert "goes on from a checkpoint" in told[1][1]
     ledger = orc.ledger()
-    with ledger.engine.connect() as db:
-        said = [codec.decode(dict, ledger.decision_body(body)) for (body,) in db.execute(select(t.decision.c.body))]
+    with ledger.reading() as db:
+        said = [codec.decode(dict, ledger.part(body)) for (body,) in db.execute(select(t.decision.c.body))]
     slow = [each["reason"] for each in said if each["verb"] in ("move", "leave") and each["name"] == "stall"]
     assert slow, "nobody looked at it"
     assert "too slow: it has run for" in slow[-1]
@@ -87,8 +87,8 @@ def test_a_task_on_demand_goes_back_to_spot_when_that_has_room_and_the_rest_is_w
     told = history(orc, "ascend")
     assert [result for result, _ in told] == ["moved", "done"]
     ledger = orc.ledger()
-    with ledger.engine.connect() as db:
-        said = [codec.decode(dict, ledger.decision_body(body)) for (body,) in db.execute(select(t.decision.c.body))]
+    with ledger.reading() as db:
+        said = [codec.decode(dict, ledger.part(body)) for (body,) in db.execute(select(t.decision.c.body))]
     back = [each for each in said if each["verb"] == "move" and each["name"] == "ascend"]
     assert [each["pool"] for each in back] == ["spot"]
     assert "spot again: $" in back[0]["reason"]

@@ -83,7 +83,7 @@ def test_a_failed_task_fails_its_flow_and_is_on_record(orc):
     assert process.returncode
     assert "on purpose" in err
     orc.settled()
-    with orc.ledger().engine.connect() as db:
+    with orc.ledger().reading() as db:
         from agent.ledger import schema as t
 
         last = db.execute(t.outcome.select().order_by(t.outcome.c.placement.desc())).first()
@@ -185,7 +185,7 @@ def test_a_deadline_is_handed_down_from_the_root_run(orc, tmp_path):
     child = next(run for run in orc.flow_runs("many") if run["parent_task_run_id"])
     assert root["labels"]["orc.deadline_ms"] == child["labels"]["orc.deadline_ms"]
     assert child["labels"]["orc.root"] == root["id"]
-    assert f'"root_run":"{root["id"]}"' in orc.ledger().decision_body(_decision_of(orc, child["id"])).decode()
+    assert f'"root_run":"{root["id"]}"' in orc.ledger().part(_decision_of(orc, child["id"])).decode()
 
 
 def _decision_of(orc, flow_run):
@@ -193,7 +193,7 @@ def _decision_of(orc, flow_run):
 
     from agent.ledger import schema as t
 
-    with orc.ledger().engine.connect() as db:
+    with orc.ledger().reading() as db:
         return db.execute(
             select(t.decision.c.body).join(t.run, t.run.c.no == t.decision.c.run).where(t.run.c.flow_run == flow_run)
         ).scalar()

@@ -33,7 +33,7 @@ def kill(pid):
 def one_outcome_each(orc):
     """Every placement has exactly one outcome (the key is unique), none is open."""
     orc.settled()
-    with orc.ledger().engine.connect() as db:
+    with orc.ledger().reading() as db:
         placed = db.execute(select(func.count()).select_from(t.placement)).scalar()
         ended = db.execute(select(func.count()).select_from(t.outcome)).scalar()
     assert placed == ended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agent.ledger.kinds import NOTES
 from agent.report.run import report
 from tests.conftest import until
 
@@ -27,7 +28,7 @@ def pools_of_work(orc, folder):
 
 
 def said(orc, what):
-    return [s for r in orc.ledger().records(0, 100_000, "rules") for s in r.body["notes"] if what in s]
+    return [note.body for note in orc.ledger().notes(NOTES) if what in note.body]
 
 
 def rules(orc):

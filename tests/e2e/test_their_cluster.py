@@ -207,7 +207,7 @@ def test_shadow_first_and_their_flows_run_exactly_as_before_then_govern(theirs):
     until(lambda: not ledger.open_placements(), 30, 0.3)
     rounds = [r for r in ledger.records(limit=10_000) if r.kind == "round" and "plan" in r.body]
     assert {r.mode for r in rounds} == {"shadow"}
-    assert sum(len(ledger.rows(r.seq)[0]) for r in rounds) >= 12  # stock tasks and governed ones alike
+    assert sum(len(ledger.placements_of(r.seq)) for r in rounds) >= 12  # stock tasks and governed ones alike
     said = theirs.orc("shadow", "report", "--since", "1h")
     assert "as ORC would have placed it (modelled)" in said
     theirs.orc("down")

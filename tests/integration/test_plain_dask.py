@@ -211,8 +211,7 @@ def test_a_restart_ends_held_and_bound_tasks_with_the_cause(plain):
     until(lambda: running(plain, "restarted"))
     plain.client.restart(timeout=60)
     assert "cancelled by restart" in plain.outcomes("restarted")
-    notes = [note for record in plain.ledger.records(kind="restart") for note in record.body["notes"]]
-    assert any(note["held"] for note in notes)
+    assert any(note.body["held"] for note in plain.ledger.notes(["restart"]))
     assert plain.client.submit(double, 5, pure=False).result(timeout=60) == 10
     del kept
 

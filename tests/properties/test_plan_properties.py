@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.ledger.parts import join, split
+from agent.ledger.snapshots import join, split
 from agent.model import codec
 from agent.model.needs import Needs
 from agent.model.pools import Pool

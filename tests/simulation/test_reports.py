@@ -10,7 +10,7 @@ import pytest
 from agent.errors import LedgerError, SettingError, SimulationError
 from agent.governor.rulebook import made as ready
 from agent.ledger.ledger import Ledger
-from agent.ledger.parts import split
+from agent.ledger.snapshots import split
 from agent.model import codec
 from agent.model.needs import Needs
 from agent.model.records import Decided, Ended, Entry, FlowRun, Placed
@@ -85,7 +85,7 @@ def test_a_task_that_fits_no_pool_is_refused_with_the_nearest():
 @pytest.fixture
 def ledger(tmp_path):
     made = Ledger(f"sqlite:///{tmp_path}/ledger.db", "tcp://s")
-    made.take("me", 1000, 10_000)
+    made.acquire_lease("me", 1000, 10_000)
     yield made
     made.close()
 

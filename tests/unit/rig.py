@@ -89,10 +89,10 @@ class Rig:
 
     def history(self):
         """Verb and reason of each decision, oldest first."""
-        with self.ledger.engine.connect() as db:
+        with self.ledger.reading() as db:
             rows = db.execute(t.decision.select().order_by(t.decision.c.id)).all()
-        return [(row.verb, codec.decode(dict, self.ledger.decision_body(row.body))["reason"]) for row in rows]
+        return [(row.verb, codec.decode(dict, self.ledger.part(row.body))["reason"]) for row in rows]
 
     def outcomes(self):
-        with self.ledger.engine.connect() as db:
+        with self.ledger.reading() as db:
             return [t.RESULTS[row.result] for row in db.execute(t.outcome.select().order_by(t.outcome.c.placement))]

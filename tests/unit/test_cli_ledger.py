@@ -46,7 +46,7 @@ def test_a_fault_in_any_chain_is_told_with_its_chain(home):
     fill(home, ["a"], "first", decisions=3)
     fill(home, ["b"], "second", decisions=2)
     ledger = Ledger(f"sqlite:///{home}/ledger.db", "first")
-    with ledger.engine.begin() as db:
+    with ledger.database.writing() as db:
         db.execute(update(t.record).where(t.record.c.chain == ledger.chain, t.record.c.seq == 2).values(at_ms=0))
     ledger.close()
     code, out, _ = orc("ledger", "verify")

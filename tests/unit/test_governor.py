@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from dataclasses import replace
 
 import pytest
 
 from agent.ledger import schema as t
+from agent.ledger.digests import chain_hash, rows_digest
+from agent.model import codec
+from agent.model.records import Entry
 from agent.scheduler import protocol as p
 from tests.unit.rig import SPOT, Rig
 from tests.values import MINUTE
@@ -143,5 +147,39 @@ def test_each_decision_knows_whose_it_is_whatever_else_its_record_holds(rig):
         for team in ("red", "blue"):
             rig.say(p.ENDED, team, "done", "tcp://on-demand", rig.now, rig.now + 10, 0)
         await rig.round(1)
+
+    asyncio.run(story())
+
+
+def test_an_answer_is_in_force_after_a_restart_however_much_was_said_before_it(rig):
+    async def story():
+        said = {"answer": "approve", "groups": ["g"], "rules": ["r"], "pool": "spot", "by": "ada"}
+        await rig.governor.take()
+        body = zlib.compress(
+            codec.encode({"said": [{"notice": "spot-0", "left_ms": 1}], "rows": rows_digest((), (), ()).hex()})
+        )
+        about = {
+            "epoch": 1,
+            "kind": "said",
+            "at_ms": 1,
+            "mode": "govern",
+            "actor": "governor",
+            "team": "",
+            "trace": "",
+            "root_run": "",
+        }
+        rows, before = [], b""
+        for seq in range(1, 10_051):
+            before = chain_hash(before, ["test", seq, *about.values()], body)
+            rows.append({**about, "chain": rig.ledger.chain, "seq": seq, "body": body, "hash": before})
+        with rig.ledger.database.writing() as db:
+            db.execute(t.record.insert(), rows)
+            db.execute(t.chain.update().values(last_seq=rows[-1]["seq"]))
+        rig.ledger.acquire_lease("test", rig.now, 0)
+        rig.ledger.append(Entry(kind="answer", at_ms=rig.now, actor="ada", says={"notes": [said]}))
+        heir = rig.new("test")
+        assert await heir.take()
+        assert heir.state.groups.answers["g"].approved_by == "ada"
+        assert [(note.actor, note.body) for note in rig.ledger.answers()] == [("ada", said)]
 
     asyncio.run(story())

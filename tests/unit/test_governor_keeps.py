@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import BudgetTakenError
-from agent.governor import past
 from agent.governor.journal import STALE_MS
+from agent.ledger import reader
 from agent.ledger import schema as t
 from agent.model.effects import Note
 from agent.model.leases import EndCause
@@ -60,7 +60,7 @@ def test_a_governor_whose_only_task_waits_for_a_person_keeps_its_lease(made):
         for _ in range(30):
             await rig.round(1)
         assert [hold.reason for hold in rig.governor.holds.values()] == ["approval"]
-        assert rig.ledger.take("second", rig.now, STALE_MS) is None
+        assert rig.ledger.acquire_lease("second", rig.now, STALE_MS) is None
 
     told(story())
 
@@ -172,7 +172,7 @@ def test_a_persons_answer_is_on_record_as_theirs_and_the_first_one_counts(made):
 
 
 def test_answers_are_replayed_however_many_there_are_and_one_that_cannot_be_read_is_passed(made, monkeypatch, caplog):
-    monkeypatch.setattr(past, "PAGE", 3)
+    monkeypatch.setattr(reader, "PAGE", 3)
 
     async def story():
         rig = made()

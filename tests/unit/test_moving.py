@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.ledger.parts import join, split
+from agent.ledger.snapshots import join, split
 from agent.model.needs import Needs
 from agent.model.snapshot import Running
 from agent.model.verdicts import Verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.ledger.ledger import Ledger
-from agent.ledger.parts import split
+from agent.ledger.snapshots import split
 from agent.model.needs import Needs
 from agent.model.records import Decided, Entry, FlowRun, Placed
 from agent.model.verdicts import Verdict
@@ -24,7 +24,7 @@ ASK = Verdict(rule="ask", verb="escalate", reason="because")
 @pytest.fixture
 def ledger(tmp_path):
     made = Ledger(f"sqlite:///{tmp_path}/ledger.db", "s")
-    made.take("test", 0, 0)
+    made.acquire_lease("test", 0, 0)
     made.append(Entry(kind="start", at_ms=0, runs=[FlowRun(no=1)]))
     yield made
     made.close()
@@ -55,7 +55,7 @@ class Story:
         return made
 
     def said(self, at_ms, **words):
-        self.ledger.append(Entry(kind="said", at_ms=at_ms, says={"said": [words]}))
+        self.ledger.append(Entry(kind="answer", at_ms=at_ms, actor=words.get("by", ""), says={"notes": [words]}))
 
 
 def test_decisions_tasks_and_the_pool_that_would_have_been_best(ledger):

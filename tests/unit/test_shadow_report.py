@@ -19,7 +19,7 @@ SAFE = pool("safe", usd=0.4, startup_ms=60_000, idle_ms=0)
 @pytest.fixture
 def ledger(tmp_path):
     made = Ledger(f"sqlite:///{tmp_path}/ledger.db", "s")
-    made.take("me", 0, 0)
+    made.acquire_lease("me", 0, 0)
     made.append(Entry(kind="start", at_ms=0, mode="shadow", says={"pools": [encode(p).decode() for p in (SPOT, SAFE)]}))
     yield made
     made.close()

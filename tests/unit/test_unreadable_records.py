@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from agent.cli.main import app
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
-from agent.ledger.parts import split
+from agent.ledger.snapshots import split
 from agent.ledger.verify import Report, verify
 from agent.mind.notifier import EVENTS, Notifier
 from agent.mind.projection import project
@@ -86,7 +86,7 @@ def ledger(tmp_path, monkeypatch):
     monkeypatch.setenv("ORC_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     made = Ledger(f"sqlite:///{tmp_path}/ledger.db", "local")
-    made.take("me", 1, 10)
+    made.acquire_lease("me", 1, 10)
     for number in range(1, 6):
         name = f"task{number}"
         seen = snapshot(state(pool(), 1), groups=(group(id=name, name=name, task_class=name),))
@@ -110,7 +110,7 @@ def ledger(tmp_path, monkeypatch):
 
 
 def poisoned(ledger, poison):
-    with ledger.engine.begin() as db:
+    with ledger.database.writing() as db:
         poison(ledger, db)
 
 
@@ -181,16 +181,16 @@ def test_the_graph_takes_in_what_can_be_read(ledger, poison, caplog):
 @pytest.mark.parametrize("poison", [*DECISIONS, *RECORDS])
 def test_prefect_is_told_of_every_other_record(ledger, poison):
     poisoned(ledger, poison)
-    ledger.advance(EVENTS, 5)
+    ledger.cursors.advance(EVENTS, 5)
     notifier = Notifier(ledger)
     notifier.remember()
     assert {"run1", "run2", "run4", "run5"} <= set(notifier.news)
 
 
 def test_a_record_whose_events_cannot_be_made_is_passed_over(ledger, caplog):
-    with ledger.engine.begin() as db:
+    with ledger.database.writing() as db:
         db.execute(update(t.outcome).where(t.outcome.c.placement == BAD).values(result=99))
-    ledger.advance(EVENTS, 5)
+    ledger.cursors.advance(EVENTS, 5)
     notifier = Notifier(ledger)
     notifier.remember()
     assert set(notifier.news) == {"run1", "run2", "run4", "run5"}
@@ -198,7 +198,7 @@ def test_a_record_whose_events_cannot_be_made_is_passed_over(ledger, caplog):
 
 
 def test_artifacts_that_cannot_be_made_are_passed_over(ledger, caplog):
-    with ledger.engine.begin() as db:
+    with ledger.database.writing() as db:
         db.execute(update(t.outcome).where(t.outcome.c.placement == BAD).values(result=99))
     asyncio.run(Notifier(ledger).write_report(None, "run3"))
     assert "flow run run3 cannot be reported" in caplog.text
