@@ -46,14 +46,18 @@ def page_of(made: ShadowReport) -> str:
     from agent.model.units import show_usd
     from agent.report import page
 
-    tables = [page.figure(f"{title} (modelled)", page.table(_COLUMNS, _rows(sides))) for title, sides in _sides(made)]
     costs = [
         (f"{title}: {side.pool}", side.usd_micros, show_usd(side.usd_micros))
         for title, sides in _sides(made)
         for side in sides
     ]
-    drawn = page.figure("Cost by pool (modelled)", page.bars(costs))
-    return page.document("What ORC would have done", *tables, drawn, *map(page.said, _summary(made)))
+    return page.render(
+        page.TEMPLATES / "shadow.html",
+        title="What ORC would have done",
+        tables=[(title, page.table(_COLUMNS, _rows(sides))) for title, sides in _sides(made)],
+        costs=page.bars(costs),
+        summary=_summary(made),
+    )
 
 
 def _sides(made: ShadowReport) -> tuple[tuple[str, tuple[Side, ...]], ...]:

@@ -1,65 +1,69 @@
-"""One self-contained HTML page: tables and bars; nothing is fetched from elsewhere."""
+"""Self-contained HTML pages from the templates beside this module: nothing is fetched from elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from agent.model.plain_text import html
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1f2328}"
-    "table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem;border-bottom:1px solid #d0d7de;text-align:right}"
-    ".text{text-align:left}.late{color:#cf222e}figure{margin:1.5rem 0}svg{max-width:100%}"
-)
-#: what figures begin with
-_FIGURES = "0123456789$+-"
+from agent.model.plain_text import printable
+
+#: what every page extends and draws with
+TEMPLATES = Path(__file__).parent / "pages"
 #: work, start-up or idle, lost
 COLORS = {"busy": "#1a7f37", "idle": "#d0d7de", "lost": "#cf222e"}
+#: what figures begin with
+_FIGURES = "0123456789$+-"
+#: width of the longest bar
+_LONGEST = 390
 
 
-def document(title: str, *parts: str) -> str:
-    """The page around its parts, which are HTML already."""
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html(title)}</title><style>{_STYLE}</style>"
-    return f"{head}<h1>{html(title)}</h1>{''.join(parts)}</html>"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageTable:
+    """A table as pages draw it."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def words(self) -> tuple[bool, ...]:
+        """Whether a column has words, not figures."""
+        return tuple(not any(row[at][:1] in _FIGURES for row in self.rows if row[at]) for at in range(len(self.head)))
 
 
-def said(text: str) -> str:
-    """A paragraph."""
-    return f"<p>{html(text)}</p>"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A row of a bar chart: its name, its length, what to write beside it."""
+
+    name: str
+    shown: str
+    width: float
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table: columns of figures to the right, columns of words to the left, what is late in red."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    words = [not any(row[at][:1] in _FIGURES for row in cells if row[at]) for at in range(len(head))]
-
-    def line(tag: str, row: Sequence[str]) -> str:
-        return "<tr>" + "".join(_cell(tag, text, word) for text, word in zip(row, words, strict=True)) + "</tr>"
-
-    return f"<table>{line('th', head)}{''.join(line('td', row) for row in cells)}</table>"
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> PageTable:
+    """A table of cells as they read."""
+    return PageTable(head=tuple(head), rows=tuple(tuple(str(cell) for cell in row) for row in rows))
 
 
-def figure(caption: str, drawing: str) -> str:
-    """A drawing and what it shows."""
-    return f"<figure><figcaption>{html(caption)}</figcaption>{drawing}</figure>"
+def bars(rows: Sequence[tuple[str, float, str]]) -> list[Bar]:
+    """Bars of (name, value, what to write), each against the longest."""
+    longest = max((value for _, value, _ in rows), default=0) or 1
+    return [Bar(name=name, shown=shown, width=max(0.5, value / longest * _LONGEST)) for name, value, shown in rows]
 
 
-def bars(rows: Sequence[tuple[str, float, str]]) -> str:
-    """A bar a row: its name, its length against the longest, what to write beside it."""
-    longest, left, wide, high = max((value for _, value, _ in rows), default=0) or 1, 260, 760, 24
-    lines = "".join(
-        f'<text x="4" y="{n * high + 16}">{html(name)}</text>'
-        f'<rect x="{left}" y="{n * high + 4}" width="{max(0.5, value / longest * (wide - left - 110)):.1f}" height="{high - 8}" '
-        f'fill="{COLORS["busy"]}"/><text x="{left + 8 + value / longest * (wide - left - 110):.1f}" y="{n * high + 16}">{html(shown)}</text>'
-        for n, (name, value, shown) in enumerate(rows)
-    )
-    return f'<svg viewBox="0 0 {wide} {len(rows) * high + 8}" font-size="12" role="img">{lines}</svg>'
+def render(template: Path, **values: Any) -> str:
+    """The page of a template. Every value is text in it, whatever it holds."""
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, TEMPLATES]), autoescape=True, undefined=StrictUndefined, finalize=_plain, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(template.name).render(colors=COLORS, **values)
 
 
-def _cell(tag: str, text: str, word: bool) -> str:
-    kinds = [kind for kind, so in (("text", word), ("late", tag == "td" and "late" in text)) if so]
-    return f"<{tag}{_class(kinds)}>{html(text)}</{tag}>"
-
-
-def _class(kinds: Sequence[str]) -> str:
-    return f" class='{' '.join(kinds)}'" if kinds else ""
+def _plain(value: Any) -> Any:
+    """What a template prints: markup of its own macros as it is, all else as text that does nothing."""
+    return value if isinstance(value, Markup) else printable(value)
