@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import expm
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -90,8 +91,25 @@ def kernels(loss_per_h: Floats, return_per_h: Floats, hours: float) -> Floats:
 
 def changes(per_h: Floats, hours: float) -> Floats:
     """[from, to]: transition probabilities of the regime after some hours. `per_h`: [R, R] rates, the diagonal not read."""
-    rates = per_h - np.diag(np.diag(per_h))
-    return np.asarray(expm((rates - np.diag(rates.sum(1))) * hours))
+    return _changes(tuple(map(tuple, per_h.tolist())), hours)
+
+
+@lru_cache(maxsize=64)
+def _changes(per_h: tuple[tuple[float, ...], ...], hours: float) -> Floats:
+    """The exponential of the generator times the hours, by a Taylor series of a small part of it, squared again."""
+    rates = np.array(per_h, float)
+    rates -= np.diag(np.diag(rates))
+    generator = (rates - np.diag(rates.sum(1))) * hours
+    halvings = max(0, math.ceil(math.log2(max(float(np.abs(generator).sum(1).max()), 1e-300))) + 4)
+    small = generator / 2.0**halvings
+    term = out = np.eye(len(rates))
+    for k in range(1, 13):
+        term = term @ small / k
+        out = out + term
+    for _ in range(halvings):
+        out = out @ out
+    out.setflags(write=False)
+    return out
 
 
 def joint(up: Sequence[float]) -> Floats:

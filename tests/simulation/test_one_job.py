@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from agent.planner.hazard import Beliefs, Prior
-from agent.planner.spot import PlacementSetting
+from agent.planner.beliefs import Beliefs, Prior
+from agent.planner.long_job import PlacementSetting
 from agent.simulate.one_job.bound import optimum
 from agent.simulate.one_job.peers.simple import OnDemandOnly, SpotUntilLate
 from agent.simulate.one_job.peers.skynomad import SkyNomad

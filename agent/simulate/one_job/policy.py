@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from agent.planner.spot import JobState, Placement, PlacementSetting
+from agent.planner.long_job import JobState, Placement, PlacementSetting
 from agent.simulate.one_job import protocol
 from agent.simulate.one_job.protocol import SPOT, Action, CheckpointedJob, Seen
 
@@ -58,7 +58,7 @@ class PlannedPolicy:
                 self._asked.add(action.zone)
             if ok and kind is not None:
                 return None
-        choice = self._placement.decide(self._state(seen), seen.now_s / 3600, self._asked)
+        choice = self._placement.decide(self._state(seen), self._asked)
         if choice is None:
             return None
         zone, what = choice
@@ -69,7 +69,7 @@ class PlannedPolicy:
         """USD that an hour of slack is worth now."""
         if self._placement is None:
             raise RuntimeError("shadow_price_usd_h() before start(job)")
-        return self._placement.shadow_price_usd_h(self._state(seen), seen.now_s / 3600)
+        return self._placement.shadow_price_usd_h(self._state(seen))
 
     def _state(self, seen: Seen) -> JobState:
         # whole ticks: a simulator that looks at ticks alone may take the work of the last, partial one for too late

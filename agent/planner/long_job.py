@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-from agent.planner.hazard import Beliefs, Prior, Regimes
+from agent.planner.beliefs import Beliefs, Prior, Regimes
 from agent.planner.horizon import CostTable, Floats, ZoneMarket, joint, solve
 
 Mode = Literal["idle", "spot", "on_demand"]
 #: a zone, and what to launch there
 Choice = tuple[int, Literal["spot", "on_demand"]]
 EPSILON_H = 1e-9
+#: prices are planned with in steps of this (logarithm)
+PRICE_GRID = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +40,6 @@ class PlacementSetting:
     cells: float = 2.5e7
     #: steps to the deadline, at least and at most; a start-up is a whole number of them
     steps: tuple[int, int] = (150, 600)
-    #: a table is solved again when a rate has moved by this (logarithm) ...
-    moved: float = 0.15
-    #: ... and so many hours have passed; or when so many have passed
-    least_h: float = 0.5
-    most_h: float = 6.0
     #: cost of an hour of lateness in the tables, in hours on demand
     late: float = 10.0
     #: to wait while a zone has capacity must save more than this part of what is left to pay: slack is worth more than
@@ -96,22 +94,19 @@ class Placement:
         tick_h: float,
         egress_usd: Sequence[Sequence[float]],
         setting: PlacementSetting,
+        beliefs: Beliefs | None = None,
     ):
         self.setting, self.startup_h, self.tick_h = setting, startup_h, tick_h
         self.egress_usd: Floats = np.array(egress_usd, float)
         self.zones = len(self.egress_usd)
-        self.beliefs = Beliefs(self.zones, tick_h, setting.prior, setting.regimes)
+        self.beliefs = beliefs or Beliefs(self.zones, tick_h, setting.prior, setting.regimes)
         self._keep: list[int] = []
         self._table: CostTable | None = None
-        self._planned: Floats = np.zeros(0)
-        self._planned_h = 0.0
-        self._step_h, self._startup = 0.0, 0
 
-    def decide(self, state: JobState, now_h: float, asked: Collection[int]) -> Choice | None:
+    def decide(self, state: JobState, asked: Collection[int]) -> Choice | None:
         """What to launch now, or None to let things be.
 
         Args:
-            now_h: hours since the start.
             asked: zones that were asked for spot in this tick.
 
         The deadline comes first: whatever would leave too little time for a start-up on demand a tick later is not
@@ -125,7 +120,7 @@ class Placement:
             if state.mode == "spot" and state.startup_left_h <= EPSILON_H:
                 return None
             return self._cheapest_finish(state), "on_demand"
-        self._plan(state, now_h)
+        self._plan(state)
         beliefs, stay = self.beliefs, self._stay_usd(state)
         best, most = None, 0.0
         if self._safe(state, self.tick_h - self.startup_h):
@@ -147,12 +142,12 @@ class Placement:
                 return zone, "on_demand"
         return None
 
-    def shadow_price_usd_h(self, state: JobState, now_h: float) -> float:
+    def shadow_price_usd_h(self, state: JobState) -> float:
         """USD that the last hour of slack saves: what the rest costs more with an hour less to the deadline.
 
         Where less than an hour of slack is left, that of the slack there is.
         """
-        self._plan(state, now_h)
+        self._plan(state)
         given = self._states(self.beliefs.weight, self.beliefs.up)
         hour = min(1.0, max(state.left_h - state.work_h - self.startup_h, self.tick_h))
         less = self._stay_usd(replace(state, left_h=state.left_h - hour))
@@ -172,50 +167,43 @@ class Placement:
         move = np.zeros(self.zones) if state.home is None else self.egress_usd[state.home]
         return int(np.argmin(np.array(state.on_demand_usd_h) * hours + move))
 
-    def _plan(self, state: JobState, now_h: float) -> None:
-        """Solve the tables again when they are stale."""
-        setting = self.setting
-        loss, back = self.beliefs.own
-        rates = np.log(np.concatenate([loss, back]))
-        if self._table and (state.place is None or state.place in self._keep):
-            age_h = now_h - self._planned_h
-            moved = bool(np.abs(rates - self._planned).max() >= setting.moved)
-            if age_h < setting.least_h or (age_h < setting.most_h and not moved):
-                return
-        self._planned, self._planned_h = rates, now_h
-        if not self._step_h:
-            few, many = setting.steps
-            startup = max(round(self.startup_h * few / state.left_h), int(self.startup_h * many >= state.left_h))
-            self._step_h, self._startup = (self.startup_h / startup if startup else state.left_h / few), startup
-        step_h, startup = self._step_h, self._startup
-        time = math.ceil(state.left_h / step_h) + 1
-        slack = math.ceil(max(state.left_h - state.work_h, step_h) / step_h) + 1
+    def _plan(self, state: JobState) -> None:
+        """The table to decide with: a function of this state and these beliefs alone, each taken to a grid.
+
+        So the same state gives the same choice whatever was decided before, and tables are solved seldom.
+        """
+        setting, startup_h = self.setting, self.startup_h
+        left_h = _up(state.left_h)
+        few, many = setting.steps
+        startup = max(round(startup_h * few / left_h), int(startup_h * many >= left_h))
+        step_h = startup_h / startup if startup else left_h / few
+        time = math.ceil(left_h / step_h) + 1
+        slack = min(time, math.ceil(_up(max(state.left_h - state.work_h, step_h)) / step_h) + 1)
         most = 1
         regimes = len(setting.regimes.loss_times)
         while most < self.zones and time * slack * (3 * most + 4) * regimes * 2 ** (most + 1) <= setting.cells:
             most += 1
-        keep = self._keep = self._choose(state, most, loss, back)
-        dear = np.array(state.on_demand_usd_h)[keep]
-        self._table = solve(
-            ZoneMarket(
-                step_h=step_h,
-                startup=startup,
-                spot_usd_h=np.array(state.spot_usd_h)[keep],
-                on_demand_usd_h=dear,
-                egress_usd=self.egress_usd[np.ix_(keep, keep)],
-                loss_per_h=self.beliefs.loss_per_h[:, keep],
-                return_per_h=self.beliefs.return_per_h[:, keep],
-                change_per_h=self.beliefs.change_per_h,
-                late_usd_h=setting.late * float(dear.max()),
-            ),
+        keep = self._keep = self._choose(state, most)
+        rates = self.beliefs.rates(keep)
+        loss, back = self.beliefs.by_regime(rates)
+        dear = [_cents(state.on_demand_usd_h[z]) for z in keep]
+        self._table = _solved(
+            step_h,
+            startup,
+            (tuple(_cents(state.spot_usd_h[z]) for z in keep), tuple(dear)),
+            tuple(tuple(_cents(usd) for usd in row) for row in self.egress_usd[np.ix_(keep, keep)].tolist()),
+            (_rows(loss), _rows(back)),
+            setting.regimes.change_per_h,
+            setting.late * max(dear),
             time,
             slack,
         )
 
-    def _choose(self, state: JobState, most: int, loss: Floats, back: Floats) -> list[int]:
+    def _choose(self, state: JobState, most: int) -> list[int]:
         """The zones to plan with: the job's own, and those in which an hour saves most against on demand."""
         if self.zones <= most:
             return list(range(self.zones))
+        loss, back = self.beliefs.own
         keep = [] if state.place is None else [state.place]
         price = np.array(state.spot_usd_h) * (1 + self.startup_h * loss)
         saves = back / (back + loss) * (min(state.on_demand_usd_h) - price)
@@ -249,3 +237,38 @@ class Placement:
         move = 0.0 if state.home is None else float(self.egress_usd[state.home, self._keep[z]])
         usd = table.usd("launch", z if kind == "spot" else zones + z, left, slack)
         return usd + move + float(price) * m.startup * m.step_h
+
+
+def _up(hours: float) -> float:
+    """The next of 2^(k/2), so that a table serves for a while."""
+    return float(2.0 ** (math.ceil(2 * math.log2(max(hours, 1e-6)) - 1e-9) / 2))
+
+
+def _cents(usd: float) -> float:
+    """Money on a grid of one per cent."""
+    return math.exp(PRICE_GRID * round(math.log(usd) / PRICE_GRID)) if usd > 0 else 0.0
+
+
+def _rows(rates: Floats) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, rates.tolist()))
+
+
+@lru_cache(maxsize=2)
+def _solved(
+    step_h: float,
+    startup: int,
+    prices: tuple[tuple[float, ...], tuple[float, ...]],
+    egress: tuple[tuple[float, ...], ...],
+    rates: tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]],
+    changes: tuple[tuple[float, ...], ...],
+    late_usd_h: float,
+    time: int,
+    slack: int,
+) -> CostTable:
+    """A table, kept for as long as nothing else is asked for twice."""
+    market = ZoneMarket(
+        step_h=step_h, startup=startup, spot_usd_h=np.array(prices[0]), on_demand_usd_h=np.array(prices[1]),
+        egress_usd=np.array(egress), loss_per_h=np.array(rates[0]), return_per_h=np.array(rates[1]),
+        change_per_h=np.array(changes, float), late_usd_h=late_usd_h,
+    )  # fmt: skip
+    return solve(market, time, slack)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from agent.model.market import MarketBeliefs, ZoneBelief
 from agent.planner.horizon import Floats, changes, kernels
 
 #: hours after which the first regime is forgotten
 LONG_H = 1e4
 #: what was thought impossible and is seen counts as so likely
 TINY = 1e-9
+#: rates are planned with in steps of this (logarithm)
+GRID = 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,18 @@ class Regimes:
     change_per_h: tuple[tuple[float, ...], ...]
 
 
+#: by zone: losses an hour up, returns an hour down, and what the returns are at most; in a regime as on average
+Rates = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+
+
+def _on_grid(rates: Floats, one: float) -> tuple[float, ...]:
+    """Each rate as the nearest of one · e^(k·GRID)."""
+    return tuple(
+        math.inf if math.isinf(rate) else one * math.exp(GRID * round(math.log(max(rate, TINY) / one) / GRID))
+        for rate in rates.tolist()
+    )
+
+
 class Beliefs:
     """Of the market: the regime it is in. Of each zone: posterior rates, and the probability that it has capacity now.
 
@@ -72,6 +89,35 @@ class Beliefs:
         self._now: list[bool | None] = [None] * zones
         self._last: list[bool | None] = [None] * zones
 
+    @classmethod
+    def of(cls, known: MarketBeliefs, zones: Sequence[str], prior: Prior, regimes: Regimes) -> Beliefs:
+        """What a snapshot says is believed, of some of its zones; of a zone it does not name, what is believed before."""
+        made = cls(len(zones), known.tick_h, prior, regimes)
+        by_name = {zone.name: zone for zone in known.zones}
+        made.weight = np.array(known.weight)
+        for at, name in enumerate(zones):
+            if (zone := by_name.get(name)) is None:
+                continue
+            made.losses[at], made.up_h[at], made.returns[at] = zone.losses, zone.up_h, zone.returns
+            made.down_h[at], made._away_h[at], made.up[:, at] = zone.down_h, zone.away_h, zone.up
+            made._now[at] = zone.now
+        return made
+
+    def value(self, zones: Sequence[str]) -> MarketBeliefs:
+        """All that is believed, as a value."""
+        return MarketBeliefs(
+            tick_h=self.tick_h,
+            weight=tuple(self.weight.tolist()),
+            zones=tuple(
+                ZoneBelief(
+                    name=name, losses=float(self.losses[at]), up_h=float(self.up_h[at]), returns=float(self.returns[at]),
+                    down_h=float(self.down_h[at]), away_h=float(self._away_h[at]), up=tuple(self.up[:, at].tolist()),
+                    now=self._now[at],
+                )
+                for at, name in enumerate(zones)
+            ),
+        )  # fmt: skip
+
     @property
     def loss_per_h(self) -> Floats:
         """[R, zones] losses per hour up, posterior means."""
@@ -81,6 +127,24 @@ class Beliefs:
     def return_per_h(self) -> Floats:
         """[R, zones] returns per hour down: posterior means, less for a zone that stays down, in calm times too."""
         return np.minimum(np.outer(self._return_times, self.own[1]), self._slowest)
+
+    def rates(self, zones: Sequence[int]) -> Rates:
+        """[zones] the rates to plan with, on a grid: the same beliefs, or nearly the same, give the same table."""
+        prior, of = self.prior, list(zones)
+        away = self._away_h[of]
+        slowest = np.where(away < prior.down_most * prior.down_h, np.inf, prior.down_most / np.maximum(away, TINY))
+        return (
+            _on_grid(self.losses[of] / self.up_h[of], 1 / prior.up_h),
+            _on_grid(self.returns[of] / self.down_h[of], 1 / prior.down_h),
+            _on_grid(slowest, prior.down_most),
+        )
+
+    def by_regime(self, rates: Rates) -> tuple[Floats, Floats]:
+        """[R, zones] losses per hour up and returns per hour down of such rates."""
+        loss, back, slowest = (np.array(part) for part in rates)
+        return np.outer(self._loss_times, loss), np.minimum(
+            np.outer(self._return_times, np.minimum(back, slowest)), slowest
+        )
 
     @property
     def own(self) -> tuple[Floats, Floats]:
