@@ -66,7 +66,7 @@ def rules() -> str:
     text = (
         "`ORC_RULES` is a rule file or a folder. Of a folder, the `*.yaml` files right in it are read, in order of their names; tables of cases and hidden files are not. What is in force is watched: see [write a rule](../how-to/write-a-rule.md#when-it-takes-effect).\n\n"
         "A rule file has a list `rules`; each has a `name`, a `reason`, `when` (every test must hold; `any:` is a list of alternatives) and `then`: one verb and the pools it is about.\n\n"
-        f"Verbs: {', '.join(f'`{v}`' for v in VERBS)}. `escalate` may say `above_usd`. Comparisons: {', '.join(f'`{o}`' for o in OPS)}; a bare value means `is`. `any` in place of a selector means every pool.\n\n"
+        f"Verbs: {', '.join(f'`{v}`' for v in VERBS)}. `escalate` may say `above_usd`. Comparisons: {', '.join(f'`{o}`' for o in OPS)}; a bare value means `is`. `any` in place of a selector means every pool. A number may be at most 2^53 either side of zero: the engine holds numbers as doubles, in which larger integers run into each other, so a rule with one is refused rather than matched against its neighbour. Sizes and sums stay far below (2^53 bytes are 8 PiB).\n\n"
         "```yaml\nrules:\n  - name: eu-data-stays\n    reason: the contract with our customer says so\n    when: {region: eu, priority: {not: batch}}\n    then: {require: {label.region: eu}}\n```\n"
     )
     return (
