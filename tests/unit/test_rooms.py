@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from tests.conftest import ROOT
 
-#: rooms that are as they should be; one that is finished joins them
-ROOMS = ("prefect_events", "runner", "worker")
 LINES, METHODS = 300, 20
+#: files that are larger, with the reason; the list is to get shorter
+LARGER = {
+    "agent/scheduler/extension.py": "hooks, holding, deltas and workers are still one noun: the next to be split",
+    "agent/planner/plan.py": "one draft of a plan; placement, budget and fleet are still to leave it",
+    "agent/governor/governor.py": "the composition of a round, a few lines over",
+    "agent/simulate/workflows/simulation.py": "one simulated world's loop",
+    "agent/simulate/one_job/peers/skynomad.py": "a published policy, kept together as it was published",
+    "flows/steps/graph.py": "one flow's steps",
+}
+#: classes with more methods, with the reason
+WITH_MORE_METHODS = {
+    "agent.scheduler.extension.Extension": "Dask's plugin hooks and handlers, with the rest of its file",
+    "agent.planner.plan._Draft": "with the rest of its file",
+    "agent.simulate.workflows.world.World": "everything that may happen in a simulated world",
+}
+#: modules that import each other by way of others, still
+CIRCLES = ("agent.scheduler",)
 
 
 def modules() -> dict[str, ast.Module]:
@@ -40,10 +56,6 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def in_rooms(name: str) -> bool:
-    return name.split(".")[1:2] != [] and name.split(".")[1] in ROOMS
-
-
 def test_a_circle_is_found():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
     assert not circle({"a": {"b", "c"}, "b": {"c"}, "c": set()})
@@ -52,45 +64,51 @@ def test_a_circle_is_found():
 def test_no_module_imports_itself_by_way_of_others():
     trees = modules()
     # a package's docstring imports nothing: what is meant are its modules
-    graph = {name: imports(tree, set(trees)) - {name} for name, tree in trees.items() if in_rooms(name)}
+    graph = {
+        name: imports(tree, set(trees)) - {name} for name, tree in trees.items() if not name.startswith(CIRCLES)
+    }
     assert circle(graph) == []
 
 
 def test_a_file_has_one_noun():
-    sizes = {
-        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines())
-        for room in ROOMS
-        for path in (ROOT / "agent" / room).rglob("*.py")
-    }
-    assert len(sizes) > 20
-    assert {name: lines for name, lines in sizes.items() if lines > LINES} == {}
+    files = [path for root in ("agent", "rules", "flows") for path in (ROOT / root).rglob("*.py")]
+    sizes = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in files}
+    assert len(sizes) > 200
+    assert {name for name, lines in sizes.items() if lines > LINES} == set(LARGER)
     methods = {
-        f"{name}.{node.name}": sum(isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)) for each in node.body)
+        f"{name}.{node.name}": sum(isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) for each in node.body)
         for name, tree in modules().items()
-        if in_rooms(name)
         for node in tree.body
         if isinstance(node, ast.ClassDef)
     }
-    assert {name: count for name, count in methods.items() if count > METHODS} == {}
+    assert {name for name, count in methods.items() if count > METHODS} == set(WITH_MORE_METHODS)
 
 
 def test_a_public_class_name_stands_once():
     names = Counter(
         node.name
-        for name, tree in modules().items()
-        if in_rooms(name)
+        for tree in modules().values()
         for node in tree.body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
-    others = {
-        node.name
-        for name, tree in modules().items()
-        if not in_rooms(name)
-        for node in tree.body
-        if isinstance(node, ast.ClassDef)
-    }
     assert [name for name, count in names.items() if count > 1] == []
-    assert sorted(names.keys() & others) == []
+
+
+def test_words_of_the_glossary_are_used():
+    """Each word of the glossary stands in the place that is named, and the place is there."""
+    rows = re.findall(r"^\| \*(.+?)\* \| .+ \| (?:`(.+?)`|later) \|$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    assert len(rows) > 40
+    for word, place in rows:
+        if not place:
+            continue
+        path = ROOT / place.replace(".", "/")
+        files = list(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+        text = "\n".join(file.read_text() for file in files).lower().replace("_", " ")
+        assert word.lower() in text or word.lower().replace(" ", "") in text.replace(" ", ""), (word, place)
+
+
+#: rooms whose settings are all read in `settings.py`
+ROOMS = ("prefect_events", "runner", "worker", "state", "api", "ledger", "planner", "model")
 
 
 def test_nothing_but_settings_reads_the_environment():
