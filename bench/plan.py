@@ -24,7 +24,10 @@ from agent.model.pools import Pool, PriceStep
 from agent.model.snapshot import Group, Policy, PoolState, Snapshot, Statistic, Worker
 from agent.planner.plan import VERSION, plan
 from agent.scheduler import protocol as p
-from agent.state.cluster import Bound, ClusterState
+from agent.state import snapshot as snapshots
+from agent.state.cluster import ClusterState
+from agent.state.events import apply
+from agent.state.tasks import BoundTask
 from bench import table
 
 POOLS, RULES, GROUPS, TASKS = 30, 20, 50, 100_000
@@ -180,7 +183,7 @@ def replan(events: int) -> list[dict[str, Any]]:
     needs = {"interruptible": True}
     for n in range(GROUPS):
         run = {"flow_run": "f", "root_run": "r", "deadline_ms": 10**10}
-        view.apply((p.SPECIFIED, n, {"prefix": f"class{n}", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}}), 0)
+        apply(view, (p.SPECIFIED, n, {"prefix": f"class{n}", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}}), 0)
     # fifty layers of two thousand tasks, each task behind three of the layer before
     wide = TASKS // GROUPS
     tasks = [
@@ -198,39 +201,35 @@ def replan(events: int) -> list[dict[str, Any]]:
     waits = {key: len(set(parents)) for key, _, parents in tasks}
     for pool in five:
         joined = {"address": pool.name, "name": f"{pool.name}-0", "pool": pool.name, "slots": 64, "memory_mib": 16_384}
-        view.apply((p.JOINED, {**joined, "resources": {}, "draining": False, "paused": False, "host": ""}), 1)
+        apply(view, (p.JOINED, {**joined, "resources": {}, "draining": False, "paused": False, "host": ""}), 1)
     now = 1_000
     for key in range(wide):
-        view.apply((p.READY, key, 0, 0, now), now)
+        apply(view, (p.READY, key, 0, 0, now), now)
 
-    def planned(runs: Any) -> tuple[Snapshot, Any]:
-        waiting = view.live_groups()
-        shot = Snapshot(
-            now_ms=now, planner=VERSION, rules_digest="", seed=0, policy=Policy(), pools=view.pool_states(now), groups=waiting,
-            statistics=view.statistics.of_classes({g.task_class for g in waiting}), runs=runs, graphs=True,
-        )  # fmt: skip
+    def planned() -> tuple[Snapshot, Any]:
+        shot = snapshots.take(view, now, Policy(), view.live_groups(), graphs=True)
         return shot, plan(shot)
 
     def send(shot: Snapshot, made: Any) -> None:
         named = {g.id: g for g in shot.groups}
         for bind in made.binds:
-            load = view.load(named[bind.group], bind.pool)
-            for task in view.take(bind):
-                view.sent(Bound(task, 0, bind.group, bind.pool, bind.pool, now, 30_000, 1, load))
+            load = view.fleet.load(named[bind.group], bind.pool)
+            for task in view.waiting.first(bind.group, bind.count):
+                view.sent(BoundTask(task, 0, bind.group, bind.pool, bind.pool, now, 30_000, 1, load))
 
-    send(*planned(view.runs(now)))
+    send(*planned())
     times: list[tuple[float, float]] = []
     unequal = 0
     for n in range(events):
         key = r.choice(list(view.bound))
         now += r.randint(1, 2_000)
         begin = _now()
-        view.apply((p.ENDED, key, "done", view.bound[key].address, now - 30_000, now, 0), now)
+        apply(view, (p.ENDED, key, "done", view.bound[key].address, now - 30_000, now, 0), now)
         for child in dict.fromkeys(children.get(key, ())):
             waits[child] -= 1
             if not waits[child]:
-                view.apply((p.READY, child, child // wide, 0, now), now)
-        shot, made = planned(view.runs(now))
+                apply(view, (p.READY, child, child // wide, 0, now), now)
+        shot, made = planned()
         times.append(_since(begin))
         view.ended.clear()
         if n % 10 == 0:
@@ -271,9 +270,10 @@ def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
     governor.scheduler_client.call = ask  # type: ignore[method-assign]
 
     async def story() -> tuple[float, float]:
-        await governor._take()
+        await governor.take()
         view = governor.state
-        view.apply(
+        apply(
+                view,
             (
                 p.SPECIFIED,
                 0,
@@ -286,7 +286,8 @@ def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
             0,
         )
         for pool in five:
-            view.apply(
+            apply(
+                view,
                 (
                     p.JOINED,
                     {
@@ -329,12 +330,11 @@ async def _rounds(governor: Governor, count: int, tasks: int) -> None:
     for _ in range(count):
         now = governor.clock()
         for key in list(governor.state.bound):
-            governor.state.apply(
-                (p.ENDED, key, "done", governor.state.bound[key].address, now - 2000, now - 100, 10), now
-            )
+            ended = (p.ENDED, key, "done", governor.state.bound[key].address, now - 2000, now - 100, 10)
+            apply(governor.state, ended, now)
         for _ in range(tasks):
             _keys += 1
-            governor.state.apply((p.READY, f"work-{_keys:032x}", 0, 0, now), now)
+            apply(governor.state, (p.READY, f"work-{_keys:032x}", 0, 0, now), now)
         await governor._round()
 
 

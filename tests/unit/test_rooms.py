@@ -24,6 +24,7 @@ LARGER = {
 WITH_MORE_METHODS = {
     "agent.scheduler.extension.Extension": "Dask's plugin hooks and handlers, with the rest of its file",
     "agent.planner.plan._Draft": "with the rest of its file",
+    "agent.ledger.reader.Reader": "one method for each question that is asked of a ledger",
     "agent.simulate.workflows.world.World": "everything that may happen in a simulated world",
 }
 #: modules that import each other by way of others, still
