@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from agent.model.capacity import NO_LOAD
 from agent.model.plans import Decision
 from agent.model.records import Ended, Entry
 from agent.state.cluster import ClusterState
@@ -68,6 +69,6 @@ def _adopt(state: ClusterState, draft: RecorderDraft, task: ReadyTask, address: 
 
 def _rebind(state: ClusterState, placement: int, pool: str, task: ReadyTask, address: str, now_ms: int) -> None:
     group = state.group(task, now_ms)
-    load = state.fleet.load(group, pool) if state.fleet.state_of(pool) else (0, 0, 0)
+    load = state.fleet.load(group, pool) if state.fleet.state_of(pool) else NO_LOAD
     price = state.fleet.price(pool, now_ms)
     state.sent(BoundTask(task, placement, group.id, pool, address, now_ms, EXPECTED_MS, price, load))

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent.ledger.snapshots import split
+from agent.model.capacity import Load
 from agent.model.codec import digest, encode
 from agent.model.leases import Lease
 from agent.model.plans import Plan
@@ -36,17 +37,14 @@ class Sending:
     tasks: list[ReadyTask]
     placements: list[int]
     expected_ms: int
-    #: what one of them takes: cpus, MiB, GPUs
-    load: tuple[int, int, int]
+    #: what one of them takes
+    load: Load
 
     def message(self) -> dict[str, Any]:
         """As the extension is told."""
-        cpus, memory, gpus = self.load
         return {
             "pool": self.pool.pool.name,
-            "cpus": cpus,
-            "memory_mib": memory,
-            "gpus": gpus,
+            **asdict(self.load),
             "ahead": self.ahead,
             "keys": [task.key for task in self.tasks],
         }

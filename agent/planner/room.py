@@ -6,19 +6,16 @@ from bisect import insort
 from dataclasses import dataclass, field
 from heapq import heapreplace
 
+from agent.model.capacity import FreeCapacity, Load
+from agent.model.pools import Pool
 from agent.model.snapshot import Group, PoolState
 from agent.planner.feasible import gpus_taken
 
 
 @dataclass(slots=True)
-class Free:
+class FreeWorker(FreeCapacity):
     """One live worker's free capacity, counted down as the plan binds."""
 
-    slots: int
-    total_slots: int
-    cpus: int
-    memory_mib: int
-    gpus: int
     #: time until the last of its tasks ends, ms
     busy_ms: int = 0
 
@@ -28,7 +25,7 @@ class Room:
     """A pool during planning."""
 
     state: PoolState
-    free: list[Free] = field(default_factory=list)
+    free: list[FreeWorker] = field(default_factory=list)
     #: tasks that wait for this pool by groups planned before
     claimed: int = 0
     #: ms of work those tasks are
@@ -47,7 +44,7 @@ class Room:
         live = [worker for worker in state.workers if not worker.draining]
         # by position: every worker of every plan comes through here
         free = [
-            Free(
+            FreeWorker(
                 w.slots - w.bound, w.slots, w.cpus_free, w.memory_free_mib, w.gpus_free,
                 max(0, w.ends_ms[-1] - now_ms) if w.ends_ms else 0,
             )
@@ -84,9 +81,9 @@ class Room:
 
     def tasks(self, group: Group, ahead: int, limit: int) -> int:
         """How many tasks of the group fit on live workers now, at most `limit`."""
-        total, size = 0, self._size(group, ahead)
+        total, (load, sent) = 0, self._load(group, ahead)
         for worker in self.free:
-            total += _fits(worker, size)
+            total += worker.fits(load, sent)
             if total >= limit:
                 return limit
         return total
@@ -96,9 +93,9 @@ class Room:
 
         A worker that is busy for longer anyway costs nothing more; one that would end without them is paid for by them alone.
         """
-        least, size = 1.0, self._size(group, ahead)
+        least, (load, sent) = 1.0, self._load(group, ahead)
         for worker in self.free:
-            if not (fits := _fits(worker, size)):
+            if not (fits := worker.fits(load, sent)):
                 continue
             if worker.busy_ms >= run_ms:
                 return 0.0
@@ -107,26 +104,19 @@ class Room:
 
     def take(self, group: Group, ahead: int, count: int, run_ms: int = 0) -> None:
         """Count `count` tasks of the group, of `run_ms` each, as bound."""
-        size = self._size(group, ahead)
-        _, cpus, memory, gpus = size
+        load, sent = self._load(group, ahead)
         for worker in self.free:
-            k = min(count, _fits(worker, size))
-            worker.slots -= k
-            worker.cpus -= k * cpus
-            worker.memory_mib -= k * memory
-            worker.gpus -= k * gpus
+            k = min(count, worker.fits(load, sent))
+            worker.take(load, k)
             if k:
                 worker.busy_ms = max(worker.busy_ms, run_ms)
             count -= k
             if not count:
                 return
 
-    def _size(self, group: Group, ahead: int) -> tuple[int, int, int, int]:
-        """Of one task: slots' worth it may be sent ahead, cpus, MiB, GPUs."""
-        pool = self.state.pool
-        memory = group.needs.memory_mib or pool.memory_mib // pool.slots
-        sent = ahead if ahead and small(group, self.state) else 0
-        return sent, group.needs.cpus, memory, gpus_taken(group, pool)
+    def _load(self, group: Group, ahead: int) -> tuple[Load, int]:
+        """Of one task, and how many a slot may be sent ahead."""
+        return load_of(group, self.state.pool), ahead if ahead and small(group, self.state) else 0
 
     def claim(self, count: int, run_ms: int, step: int, launch: int) -> None:
         """Give the slots that are free first, `step` of them a task, to tasks that wait or are bound; launched workers add theirs."""
@@ -152,20 +142,10 @@ class Room:
         self.lanes.sort()
 
 
-def _fits(worker: Free, size: tuple[int, int, int, int]) -> int:
-    """Tasks of this size that the worker can be sent."""
-    ahead, cpus, memory, gpus = size
-    if ahead:
-        return max(0, worker.slots + ahead * worker.total_slots)
-    fits = worker.slots
-    # compared first: nearly always the slots run out before the rest, and this is asked for every worker
-    if fits * cpus > worker.cpus:
-        fits = worker.cpus // cpus
-    if fits * memory > worker.memory_mib:
-        fits = worker.memory_mib // memory
-    if gpus and fits * gpus > worker.gpus:
-        fits = worker.gpus // gpus
-    return max(0, fits)
+def load_of(group: Group, pool: Pool) -> Load:
+    """What one task of the group takes on a worker of the pool."""
+    memory = group.needs.memory_mib or pool.memory_mib // pool.slots
+    return Load(cpus=group.needs.cpus, memory_mib=memory, gpus=gpus_taken(group, pool))
 
 
 def _lanes(state: PoolState, now_ms: int) -> list[int]:

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent.scheduler.counts import Counts
-from agent.scheduler.slices import SLICE
+from agent.model.capacity import Load, WorkerCapacity
+from agent.scheduler.batched_release import SLICE
 
 if TYPE_CHECKING:
     from agent.scheduler.extension import Extension
@@ -36,7 +36,7 @@ class Binding:
         worker_msgs: dict[str, Any] = {}
         for bind in binds:
             where: list[str | None] = []
-            load = (bind["cpus"], bind["memory_mib"], bind["gpus"])
+            load = Load(cpus=bind["cpus"], memory_mib=bind["memory_mib"], gpus=bind["gpus"])
             workers = [c for c in self.extension.counts.values() if c.pool == bind["pool"]]
             for key in bind["keys"]:
                 where.append(self._bind_one(key, workers, load, bind["ahead"], client_msgs, worker_msgs))
@@ -56,8 +56,8 @@ class Binding:
     def _bind_one(
         self,
         key: Any,
-        workers: Sequence[Counts],
-        load: tuple[int, int, int],
+        workers: Sequence[WorkerCapacity],
+        load: Load,
         ahead: int,
         client_msgs: dict[str, Any],
         worker_msgs: dict[str, Any],
@@ -66,7 +66,7 @@ class Binding:
         task, ts = self.extension.tasks.get(key), self.scheduler.tasks.get(key)
         if task is None or ts is None or ts.state != "no-worker" or not task.ready:
             return None
-        if not (load[1] or load[2]) and ahead and len(workers) == 1:
+        if not (load.memory_mib or load.gpus) and ahead and len(workers) == 1:
             one = workers[0]
             room = workers if one.fits(load, ahead) and not (one.draining or one.paused) else ()
         else:
@@ -101,7 +101,7 @@ class Binding:
         self.extension.counts[address].bound[key] = load
         return address
 
-    def withdraw(self, counts: Counts) -> None:
+    def withdraw(self, counts: WorkerCapacity) -> None:
         """Ask the worker for what it has not started, by Dask's own steal request."""
         for key in counts.bound:
             self.withdrawals += 1

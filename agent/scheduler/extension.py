@@ -14,17 +14,17 @@ from typing import Any
 
 from distributed import SchedulerPlugin, Status
 
+from agent.model.capacity import PoolSpec, WorkerCapacity
 from agent.model.pools import pool_of
-from agent.scheduler import dashboard, probe
+from agent.scheduler import compatibility, dashboard
 from agent.scheduler import protocol as p
+from agent.scheduler.batched_release import BatchedRelease
 from agent.scheduler.binding import Binding
-from agent.scheduler.copies import Copies
-from agent.scheduler.counts import Counts, Size
 from agent.scheduler.demand import Demand
-from agent.scheduler.inner import Inner
-from agent.scheduler.leaving import Leaving
+from agent.scheduler.departures import Departures
 from agent.scheduler.lending import SOONER, Lending
-from agent.scheduler.slices import Slices
+from agent.scheduler.nested_tasks import NestedTasks
+from agent.scheduler.replication import Replication
 from agent.scheduler.unrunnable import Unrunnable
 from agent.scheduler.worker_watch import WorkerWatch
 
@@ -97,10 +97,10 @@ class Extension(SchedulerPlugin):
         self.scheduler = scheduler
         self.epoch = 0
         self.tasks: dict[Any, Task] = {}
-        self.counts: dict[str, Counts] = {}
+        self.counts: dict[str, WorkerCapacity] = {}
         #: workers that are registered and do not run yet, as the governor will see them
         self.beginning: dict[str, dict[str, Any]] = {}
-        self.sizes: dict[str, Size] = {}
+        self.sizes: dict[str, PoolSpec] = {}
         self.specs: dict[str, int] = {}
         self.spec_says: list[dict[str, Any]] = []
         self.deltas: deque[p.Delta] = deque(maxlen=KEPT)
@@ -108,7 +108,7 @@ class Extension(SchedulerPlugin):
         self.wake = asyncio.Event()
         #: longest stretch of the scheduler's loop by ORC, ms, by what it did
         self.longest: dict[str, float] = {"hold": 0.0, "bind": 0.0, "release": 0.0, "copy": 0.0, "watch": 0.0}
-        self.binding, self.copies, self.leaving = Binding(self), Copies(self), Leaving(self)
+        self.binding, self.copies, self.leaving = Binding(self), Replication(self), Departures(self)
         #: workers that were lost, and did not leave by themselves
         self.broken = 0
         #: names of the workers that left, and when, wall ms
@@ -119,20 +119,25 @@ class Extension(SchedulerPlugin):
         self.figures: Mapping[str, Any] | None = None
         #: an Adaptive has asked for its target
         self.adaptive = False
-        self.inner, self.watch, self.lending, self.demand = Inner(self), WorkerWatch(self), Lending(self), Demand(self)
+        self.inner, self.watch, self.lending, self.demand = (
+            NestedTasks(self),
+            WorkerWatch(self),
+            Lending(self),
+            Demand(self),
+        )
         scheduler.handlers.update(
             {p.FOLLOW: self.follow, p.INSTRUCT: self.instruct, p.SNAPSHOT: self.snapshot, p.STATE: self.state}
         )
         scheduler.set_metadata([p.PRESENT], True)
-        self.degraded = probe.problems(scheduler, self.allow_untested)
+        self.degraded = compatibility.problems(scheduler, self.allow_untested)
         if self.degraded:
             self.mode = "off"
             logger.warning("ORC does not govern this scheduler: %s", "; ".join(self.degraded))
             return
-        for warning in probe.warnings():
+        for warning in compatibility.warnings():
             logger.warning("ORC: %s", warning)
         scheduler.unrunnable = Unrunnable(scheduler.unrunnable)
-        self.slices = Slices(scheduler)
+        self.slices = BatchedRelease(scheduler)
         self.lending.wrap(scheduler.stream_handlers)
         self.demand.wrap(scheduler.handlers)
         self._wrap("steal-response", self.binding.answered)
@@ -346,7 +351,7 @@ class Extension(SchedulerPlugin):
         if counts is not None:
             if counts.bound.pop(task.key, None) is None:
                 self.watch.moved(task.key, "processing", finish)
-            counts.lent.discard(task.key)
+            counts.seceded.discard(task.key)
         result = {"memory": "done", "erred": "failed"}.get(finish, "cancelled")
         ts = self.scheduler.tasks.get(task.key)
         if finish == "released":
@@ -425,14 +430,14 @@ class Extension(SchedulerPlugin):
         pool = pool_of(pools, name=str(ws.name), host=ws.host, resources=ws.resources, nthreads=ws.nthreads)
         size = self.sizes.get(pool)
         memory = (ws.memory_limit or 0) // 2**20
-        self.counts[address] = Counts(
-            address,
-            str(ws.name),
-            pool,
-            ws.nthreads,
-            size.cpus if size else ws.nthreads,
-            size.memory_mib if size else memory or 2**40,
-            size.gpus if size else 0,
+        self.counts[address] = WorkerCapacity(
+            address=address,
+            name=str(ws.name),
+            pool=pool,
+            slots=ws.nthreads,
+            cpus=size.cpus if size else ws.nthreads,
+            memory_mib=size.memory_mib if size else memory or 2**40,
+            gpus=size.gpus if size else 0,
             paused=ws not in self.scheduler.running,
         )
         # for some milliseconds it is registered and takes nothing yet: told then, it would look like a worker that is lost
@@ -500,8 +505,8 @@ class Extension(SchedulerPlugin):
         self.lending.clear()
         for counts in self.counts.values():
             counts.bound.clear()
-            counts.lent.clear()
-            counts.inner = 0
+            counts.seceded.clear()
+            counts.nested = 0
             self.watch.look(counts)
         self.tell((p.RESTARTED, self.restarting[0]))
         self.restarting = 0, False
@@ -516,7 +521,7 @@ class Extension(SchedulerPlugin):
             and (counts := self.counts.get(task.on)) is not None
             and task.key in counts.bound
         ):
-            counts.lent.add(task.key)
+            counts.seceded.add(task.key)
             self.tell((p.LENT, task.key))
         elif (counts := self.counts.get(str(message.get("worker")))) is not None:
             self.watch.look(counts)
@@ -581,7 +586,7 @@ class Extension(SchedulerPlugin):
             "ack": self.seq,
             "mode": self.mode,
             "degraded": self.degraded,
-            "warnings": probe.warnings(),
+            "warnings": compatibility.warnings(),
             "specs": list(self.spec_says),
             "wanted": (self.demand.wanted, self.demand.why),
             "workers": [self.worker(address) for address in self.counts if address not in self.beginning],
@@ -691,9 +696,9 @@ class Extension(SchedulerPlugin):
         return {"bound": await self.binding.bind(epoch, binds), "busy": busy}
 
     def _configure(self, pools: Iterable[Mapping[str, Any]]) -> None:
-        self.sizes = {said["name"]: Size.read(said) for said in pools}
+        self.sizes = {said["name"]: PoolSpec.read(said) for said in pools}
         for address, old in list(self.counts.items()):
             self._joined(address)
             new = self.counts[address]
-            new.bound, new.lent, new.inner, new.draining = old.bound, old.lent, old.inner, old.draining
+            new.bound, new.seceded, new.nested, new.draining = old.bound, old.seceded, old.nested, old.draining
             self.watch.look(new)

@@ -7,8 +7,8 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
+from agent.model.capacity import WorkerCapacity
 from agent.scheduler import protocol as p
-from agent.scheduler.counts import Counts
 
 if TYPE_CHECKING:
     from agent.scheduler.extension import Extension
@@ -20,7 +20,7 @@ MOST = 1000
 
 
 class WorkerWatch:
-    """Counts, for each worker, the tasks and actors that no governor placed, and tells when the count changes."""
+    """WorkerCapacity, for each worker, the tasks and actors that no governor placed, and tells when the count changes."""
 
     def __init__(self, extension: Extension) -> None:
         self.extension = extension
@@ -51,7 +51,7 @@ class WorkerWatch:
                 self.look(counts)
         self.extension.took("watch", begin)
 
-    def look(self, counts: Counts) -> bool:
+    def look(self, counts: WorkerCapacity) -> bool:
         """Count one worker's now; whether it has any."""
         others, slots = self._others(counts)
         if (others, slots) != (counts.others, counts.other_slots):
@@ -60,7 +60,7 @@ class WorkerWatch:
         (self._busy.add if others else self._busy.discard)(counts.address)
         return others > 0
 
-    def _others(self, counts: Counts) -> tuple[int, int]:
+    def _others(self, counts: WorkerCapacity) -> tuple[int, int]:
         """Tasks and actors that no governor placed, and those of them that hold a thread of their own.
 
         What a task of the governor's submitted takes no slot (its parent has it), what has seceded neither.

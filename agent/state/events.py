@@ -64,7 +64,7 @@ def _ended(
     live = state.fleet.live.get(bound.address)
     if live is not None:
         live.counts.bound.pop(key, None)
-        live.counts.lent.discard(key)
+        live.counts.seceded.discard(key)
         if not live.busy:
             live.idle_since_ms = now_ms
     spec, saved = state.specs[bound.task.spec], state.saved.get(key)
@@ -108,7 +108,7 @@ def _ended(
 
 def _ran_out_of_memory(state: ClusterState, task_class: str, bound: BoundTask) -> Iterator[Effect]:
     """A task ran out of memory: its class is given more from now on."""
-    mib = bound.load[1]
+    mib = bound.load.memory_mib
     if mib > state.statistics.oom_mib.get(task_class, 0):
         state.out_of_memory(task_class, mib)
         yield Note(kind="out_of_memory", body={"task_class": task_class, "mib": mib})
@@ -140,7 +140,7 @@ def _checkpointed(state: ClusterState, now_ms: int, key: Any, at_ms: int, size: 
 def _lent(state: ClusterState, now_ms: int, key: Any) -> Iterator[Effect]:
     bound = state.bound.get(key)
     if bound is not None and (live := state.fleet.live.get(bound.address)) is not None:
-        live.counts.lent.add(key)
+        live.counts.seceded.add(key)
     yield from ()
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.model.capacity import Load, WorkerCapacity
 from agent.model.leases import OBSERVED, EndCause, Lease
 from agent.model.pools import DEFAULT, Pool, PriceStep
 from agent.model.snapshot import Group, PoolState, Starting, Worker
-from agent.planner.feasible import gpus_taken
-from agent.scheduler.counts import Counts
+from agent.planner.room import load_of
 from agent.state.leases import Leases, PoolStatus
 from agent.state.statistics import Statistics
 from agent.state.tally import Tally
@@ -20,7 +20,7 @@ from agent.state.tally import Tally
 class LiveWorker:
     """A worker that joined."""
 
-    counts: Counts
+    counts: WorkerCapacity
     joined_ms: int
     idle_since_ms: int | None
     lease: int | None = None
@@ -78,19 +78,19 @@ class Fleet:
         status = self.pools.get(pool)
         old = self.live.get(address)
         size = status.pool if status is not None else None
-        counts = Counts(
-            address,
-            name,
-            pool,
-            worker["slots"],
-            size.cpus if size else worker["slots"],
-            size.memory_mib if size else worker["memory_mib"] or 2**40,
-            size.gpus if size else 0,
+        counts = WorkerCapacity(
+            address=address,
+            name=name,
+            pool=pool,
+            slots=worker["slots"],
+            cpus=size.cpus if size else worker["slots"],
+            memory_mib=size.memory_mib if size else worker["memory_mib"] or 2**40,
+            gpus=size.gpus if size else 0,
             draining=worker["draining"],
             paused=worker["paused"],
         )
         if old is not None:
-            counts.bound, counts.lent = old.counts.bound, old.counts.lent
+            counts.bound, counts.seceded = old.counts.bound, old.counts.seceded
         live = LiveWorker(counts, now_ms, None if counts.bound else now_ms)
         live.others_since_ms = old.others_since_ms if old is not None else None
         live.runs_others(worker.get("others", 0), worker.get("other_slots", 0), now_ms)
@@ -145,12 +145,11 @@ class Fleet:
         pool = status.pool if status is not None else self._default_pool()
         return PoolState(pool=pool, usd_micros_per_hour=0) if pool is not None else None
 
-    def load(self, group: Group, pool: str) -> tuple[int, int, int]:
-        """What one task of the group takes on a worker of the pool: cpus, MiB, GPUs."""
+    def load(self, group: Group, pool: str) -> Load:
+        """What one task of the group takes on a worker of the pool."""
         state = self.state_of(pool)
         assert state is not None
-        memory = group.needs.memory_mib or state.pool.memory_mib // state.pool.slots
-        return group.needs.cpus, memory, gpus_taken(group, state.pool)
+        return load_of(group, state.pool)
 
     def states(self, now_ms: int, ends: Mapping[str, list[int]]) -> tuple[PoolState, ...]:
         """Every declared pool, and `default` when workers belong to none.
@@ -171,16 +170,16 @@ class Fleet:
         return tuple(out)
 
     def _worker(self, address: str, live: LiveWorker, ends: list[int]) -> Worker:
-        _, cpus, memory, gpus = live.counts.free()
+        free = live.counts.free()
         lease = self.leases.open.get(live.lease) if live.lease is not None else None
         return Worker(
             name=live.counts.name,
             address=address,
             slots=live.counts.slots,
             bound=live.counts.used,
-            cpus_free=cpus,
-            memory_free_mib=memory,
-            gpus_free=gpus,
+            cpus_free=free.cpus,
+            memory_free_mib=free.memory_mib,
+            gpus_free=free.gpus,
             idle_since_ms=live.idle_since_ms,
             launched_ms=(lease.granted_ms if lease else None) or live.joined_ms,
             frees_ms=ends[0] if ends else None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from agent.model.capacity import NO_LOAD, Load
+
 
 @dataclass(slots=True)
 class ReadyTask:
@@ -33,7 +35,7 @@ class BoundTask:
     at_ms: int
     expected_ms: int
     usd_micros_per_hour: int
-    load: tuple[int, int, int] = (0, 0, 0)
+    load: Load = NO_LOAD
     #: its last checkpoint, ms and bytes; None: it has none to leave at
     saved: tuple[int, int] | None = None
     #: it is slow when it has run for so long, ms

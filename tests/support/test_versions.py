@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.scheduler import probe
+from agent.scheduler import compatibility
 from tests.support import lowest
 
 
@@ -23,7 +23,7 @@ def test_the_lowest_and_the_locked_distributed_are_governed():
         x for x in (lowest.ROOT / "requirements.txt").read_text().splitlines() if x.startswith("distributed==")
     )
     for at in (lowest.claimed()["distributed"], locked.partition("==")[2]):
-        assert ".".join(at.split(".")[:2]) in probe.TESTED
+        assert ".".join(at.split(".")[:2]) in compatibility.TESTED
 
 
 def test_the_lowest_versions_run():

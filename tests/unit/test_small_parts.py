@@ -11,10 +11,10 @@ from prefect.client.schemas.objects import FlowRun
 
 from agent import needs
 from agent.errors import SettingError
+from agent.model.capacity import FreeCapacity, Load, PoolSpec, WorkerCapacity
 from agent.model.pools import Selector
 from agent.report.pack import OnDemand, packed
 from agent.runner import flow_run as runs
-from agent.scheduler.counts import Counts, Size
 from agent.scheduler.unrunnable import Unrunnable
 from agent.settings import load
 from agent.state.statistics import Statistics
@@ -23,31 +23,31 @@ HOUR = 3_600_000
 
 
 def test_a_worker_takes_what_fits_beside_what_is_bound():
-    counts = Counts("a", "w", "p", slots=4, cpus=4, memory_mib=8000, gpus=1)
-    counts.bound["big"] = (1, 6000, 1)
-    assert counts.fits((1, 2000, 0), 0)
-    assert not counts.fits((1, 2001, 0), 0)
-    assert not counts.fits((1, 1, 1), 0)
-    assert not counts.fits((4, 1, 0), 0)
+    counts = WorkerCapacity(address="a", name="w", pool="p", slots=4, cpus=4, memory_mib=8000, gpus=1)
+    counts.bound["big"] = Load(cpus=1, memory_mib=6000, gpus=1)
+    assert counts.fits(Load(cpus=1, memory_mib=2000, gpus=0), 0)
+    assert not counts.fits(Load(cpus=1, memory_mib=2001, gpus=0), 0)
+    assert not counts.fits(Load(cpus=1, memory_mib=1, gpus=1), 0)
+    assert not counts.fits(Load(cpus=4, memory_mib=1, gpus=0), 0)
 
 
 def test_a_parent_that_waits_lends_its_place_and_its_memory_only_where_nothing_else_runs():
-    counts = Counts("a", "w", "p", slots=2, cpus=2, memory_mib=8000, gpus=0)
-    counts.bound["parent"] = (2, 6000, 0)
-    assert not counts.fits((1, 1000, 0), 0)
-    counts.lent.add("parent")
-    assert counts.fits((1, 7000, 0), 0)  # or the two would wait for each other
-    counts.bound["child"] = (1, 1000, 0)
-    assert counts.fits((1, 1000, 0), 0)
-    assert not counts.fits((1, 3000, 0), 0)
+    counts = WorkerCapacity(address="a", name="w", pool="p", slots=2, cpus=2, memory_mib=8000, gpus=0)
+    counts.bound["parent"] = Load(cpus=2, memory_mib=6000, gpus=0)
+    assert not counts.fits(Load(cpus=1, memory_mib=1000, gpus=0), 0)
+    counts.seceded.add("parent")
+    assert counts.fits(Load(cpus=1, memory_mib=7000, gpus=0), 0)  # or the two would wait for each other
+    counts.bound["child"] = Load(cpus=1, memory_mib=1000, gpus=0)
+    assert counts.fits(Load(cpus=1, memory_mib=1000, gpus=0), 0)
+    assert not counts.fits(Load(cpus=1, memory_mib=3000, gpus=0), 0)
 
 
 def test_work_sent_ahead_counts_only_as_much_as_can_run_at_once():
-    counts = Counts("a", "w", "p", slots=2, cpus=2, memory_mib=4000, gpus=0)
-    counts.bound.update({n: (1, 2000, 0) for n in range(6)})
-    assert counts.free() == (-4, 0, 0, 0)
-    assert counts.fits((1, 2000, 0), ahead=3)
-    assert not counts.fits((1, 2000, 0), ahead=2)
+    counts = WorkerCapacity(address="a", name="w", pool="p", slots=2, cpus=2, memory_mib=4000, gpus=0)
+    counts.bound.update({n: Load(cpus=1, memory_mib=2000, gpus=0) for n in range(6)})
+    assert counts.free() == FreeCapacity(-4, 2, 0, 0, 0)
+    assert counts.fits(Load(cpus=1, memory_mib=2000, gpus=0), ahead=3)
+    assert not counts.fits(Load(cpus=1, memory_mib=2000, gpus=0), ahead=2)
 
 
 def test_a_size_is_read_from_the_governors_words():
@@ -58,7 +58,7 @@ def test_a_size_is_read_from_the_governors_words():
         "memory_mib": 2,
         "gpus": 0,
     }
-    assert Size.read(said).selector == Selector(name="p-*", resources=(("GPU", 1.0),))
+    assert PoolSpec.read(said).selector == Selector(name="p-*", resources=(("GPU", 1.0),))
 
 
 class _Ts:

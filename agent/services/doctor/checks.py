@@ -9,7 +9,7 @@ from typing import Literal
 import distributed
 
 from agent.model.pools import Pool, Selector, pool_of
-from agent.scheduler import probe
+from agent.scheduler import compatibility
 from agent.scheduler.extension import ADAPTIVE
 from agent.scheduler.look import SeenCluster, SeenWorker
 
@@ -72,12 +72,12 @@ def versions(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
             )
         )
     month = ".".join(cluster.distributed.split(".")[:2])
-    if month not in probe.TESTED:
+    if month not in compatibility.TESTED:
         out.append(
             wrong(
                 "distributed",
                 f"{cluster.distributed} is untested with ORC",
-                f"use {' or '.join(probe.TESTED)}, or set ORC_ALLOW_UNTESTED=true",
+                f"use {' or '.join(compatibility.TESTED)}, or set ORC_ALLOW_UNTESTED=true",
             )
         )
     return out

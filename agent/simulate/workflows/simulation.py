@@ -15,6 +15,7 @@ from random import Random
 from agent.errors import SimulationError
 from agent.governor import round as rounds
 from agent.governor.round import Round
+from agent.model.capacity import Load
 from agent.model.leases import EndCause
 from agent.model.needs import Needs
 from agent.model.plans import Plan
@@ -303,7 +304,7 @@ class _Simulation:
         for refusal in made.refusals:
             raise SimulationError(f"a task was refused: {refusal.why}")
 
-    def _place(self, pool: str, load: tuple[int, int, int], ahead: int) -> str | None:
+    def _place(self, pool: str, load: Load, ahead: int) -> str | None:
         """A worker with room, the oldest first, so that the younger may become idle and end."""
         free = self._free[pool]
         skipped: list[tuple[int, str]] = []

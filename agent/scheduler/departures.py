@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Status
 
+from agent.model.capacity import WorkerCapacity
 from agent.scheduler import protocol as p
-from agent.scheduler.counts import Counts
 
 if TYPE_CHECKING:
     from agent.scheduler.extension import Extension, Task
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FULL = 0.75
 
 
-class Leaving:
+class Departures:
     """Hears what workers and bodies say of their going, and asks bodies to go."""
 
     def __init__(self, extension: Extension) -> None:
@@ -36,7 +36,7 @@ class Leaving:
         self._states.pop(address, None)
         self._blamed.pop(address, None)
 
-    def starved(self, counts: Counts, key: Any) -> bool:
+    def starved(self, counts: WorkerCapacity, key: Any) -> bool:
         """Whether a worker that died had too little memory for this task: it was paused for that, or nearly full when last seen.
 
         Only the tasks on its threads are to blame, the first of those it was sent.
@@ -69,7 +69,7 @@ class Leaving:
                 self.drain(counts)
                 extension.tell((p.NOTICE, counts.address, said["left_ms"], said["why"]))
 
-    def drain(self, counts: Counts) -> None:
+    def drain(self, counts: WorkerCapacity) -> None:
         """Nothing new to it; what has not started comes back, and what has checkpoints leaves at the next."""
         counts.draining = True
         self.extension.binding.withdraw(counts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
-from agent.scheduler.slices import MANY, PIECE, Slices
+from agent.scheduler.batched_release import MANY, PIECE, BatchedRelease
 
 
 class Scheduler:
@@ -48,7 +48,7 @@ async def settle(scheduler):
 def test_few_keys_go_straight_through():
     async def run():
         scheduler = Scheduler()
-        Slices(scheduler)
+        BatchedRelease(scheduler)
         scheduler.stream_handlers["cancel-keys"](keys=["a", "b"], client="c", reason="r")
         assert scheduler.did == [("cancel", "c", ["a", "b"])]
 
@@ -58,7 +58,7 @@ def test_few_keys_go_straight_through():
 def test_many_are_cut_and_all_done_in_order():
     async def run():
         scheduler = Scheduler()
-        Slices(scheduler)
+        BatchedRelease(scheduler)
         keys = [f"k{n}" for n in range(10 * MANY)]
         scheduler.stream_handlers["cancel-keys"](keys=keys, client="c")
         assert scheduler.did == []
@@ -74,7 +74,7 @@ def test_many_are_cut_and_all_done_in_order():
 def test_a_new_graph_comes_after_what_its_client_asked_for_before():
     async def run():
         scheduler = Scheduler()
-        Slices(scheduler)
+        BatchedRelease(scheduler)
         keys = [f"k{n}" for n in range(2 * MANY)]
         scheduler.stream_handlers["cancel-keys"](keys=keys, client="c")
         await scheduler.stream_handlers["update-graph"](client="c", name="new")
@@ -87,7 +87,7 @@ def test_a_new_graph_comes_after_what_its_client_asked_for_before():
 def test_another_clients_graph_does_not_wait():
     async def run():
         scheduler = Scheduler()
-        Slices(scheduler)
+        BatchedRelease(scheduler)
         scheduler.stream_handlers["cancel-keys"](keys=[f"k{n}" for n in range(2 * MANY)], client="c")
         await scheduler.stream_handlers["update-graph"](client="d", name="theirs")
         assert scheduler.did == [("graph", "d", "theirs")]
@@ -99,7 +99,7 @@ def test_a_client_that_goes_is_removed_once_its_keys_are_released_however_often_
     async def run():
         scheduler = Scheduler()
         scheduler.clients["c"].wants_what = [SimpleNamespace(key=n) for n in range(3 * MANY)]
-        Slices(scheduler)
+        BatchedRelease(scheduler)
         scheduler.stream_handlers["close-client"](client="c")
         scheduler.remove_client("c")
         await settle(scheduler)

@@ -18,7 +18,7 @@ GATHER = 0.5
 MOST = 1000
 
 
-class Copies:
+class Replication:
     """Has results of spot workers copied to workers that stay, where there are any."""
 
     def __init__(self, extension: Extension) -> None:

@@ -26,7 +26,7 @@ class _Task:
     on: str | None = None
 
 
-class Inner:
+class NestedTasks:
     """Holds inner tasks and releases them to the parent's pool, in Dask's order, at most saturation x threads a worker.
 
     Dask's own root queue, which keeps larger-than-memory work going, is off for restricted tasks; this is its stand-in.
@@ -93,7 +93,7 @@ class Inner:
         counts = self.extension.counts.get(entry.on or "")
         entry.on = None
         if counts is not None:
-            counts.inner -= 1
+            counts.nested -= 1
         self._soon()
 
     def _again(self, key: Any, entry: _Task) -> None:
@@ -139,7 +139,7 @@ class Inner:
                 continue
             pinned = self._pinned(ts, entry)
             room = {
-                c.address for c in workers if not c.paused and c.inner < max(1, math.ceil(self.saturation * c.slots))
+                c.address for c in workers if not c.paused and c.nested < max(1, math.ceil(self.saturation * c.slots))
             }
             if not pinned and not room:
                 break
@@ -156,7 +156,7 @@ class Inner:
                 continue
             entry.on = ts.processing_on.address
             if (counts := self.extension.counts.get(entry.on)) is not None:
-                counts.inner += 1
+                counts.nested += 1
         for entry_of in later:
             heapq.heappush(queue, entry_of)
 

@@ -21,7 +21,7 @@ SLICE = 0.005
 MANY = 8 * PIECE
 
 
-class Slices:
+class BatchedRelease:
     """Goes between a scheduler and what its clients let go of.
 
     What a client asks for stays in its order: a new graph from it waits for nothing, what is left is done first.
