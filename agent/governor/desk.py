@@ -165,7 +165,8 @@ class GovernorDesk:
                 "why": said.why,
             }
             g.outbox.answer(body, who.subject)
-            done.set_result(len(g.state.waiting.by_group[closed.group]))
+            count = len(g.state.waiting.by_group[closed.group])
+            g.outbox.once_recorded(lambda: done.set_result(count))
 
         g.command(take)
         if (count := await done) is None:
@@ -198,7 +199,7 @@ class GovernorDesk:
         def take(now: int) -> None:
             about = {"by": who.subject, "how": who.how, "why": said.why}
             g.outbox.answer({"override": said.pool, "groups": sorted(groups), **about}, who.subject)
-            done.set_result(None)
+            g.outbox.once_recorded(lambda: done.set_result(None))
 
         g.command(take)
         await done

@@ -69,14 +69,14 @@ class EmbeddedGovernor:
             governor = build(settings.model_copy(update={"chain": chain}), self.scheduler, {}, holder)
             if await governor.take():
                 break
-            governor.ledger.close()
+            governor.journal.close()
             number += 1
         self.governor = governor
         governor.on_begun = self._begun.set
         try:
             await governor.run()
         finally:
-            governor.ledger.close()
+            governor.journal.close()
 
 
 def host(settings: Settings, scheduler: str) -> EmbeddedGovernor:

@@ -127,6 +127,7 @@ class Governor:
                 while not self._stop:
                     await self._round()
                     await self._follow()
+                await self.outbox.carry_out(self.provisioner, self.clock())
                 await self._commit(rounds.entry_of(self.state, self.clock(), self.mode))
             finally:
                 for feed in feeds:
@@ -135,7 +136,7 @@ class Governor:
                     # it ends by itself; cut off, the scheduler would answer into a closed connection
                     await asyncio.wait({self._poll}, timeout=2 * REST)
                     self._poll.cancel()
-        await self.journal.close()
+        await self.journal.resign()
 
     @property
     def epoch(self) -> int:

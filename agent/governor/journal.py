@@ -63,12 +63,14 @@ class Journal:
         if self._renewal.take(now_ms):
             await self.call(self.ledger.renew_lease, now_ms)
 
-    async def close(self) -> None:
-        """Let the next governor take over at once; the thread ends."""
-        try:
-            await self.call(self.ledger.release_lease)
-        finally:
-            self._writer.shutdown(wait=False)
+    async def resign(self) -> None:
+        """Let the next governor take over at once."""
+        await self.call(self.ledger.release_lease)
+
+    def close(self) -> None:
+        """End the thread and give the connections back, whether it ever had the lease or not."""
+        self._writer.shutdown()
+        self.ledger.close()
 
     # ------------------------------------------------------------------ writing
     async def commit(self, entry: Entry) -> None:

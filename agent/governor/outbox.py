@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from agent.governor.journal import Journal
@@ -26,6 +26,11 @@ class Outbox:
     def __init__(self, state: ClusterState, journal: Journal, client: SchedulerClient, mode: str) -> None:
         self.state, self.journal, self.client, self.mode = state, journal, client, mode
         self._waiting: list[Effect] = []
+        self._once_recorded: list[Callable[[], None]] = []
+
+    def once_recorded(self, call: Callable[[], None]) -> None:
+        """Called when all that waits now is on record: nobody is told that a word was taken which a crash could lose."""
+        self._once_recorded.append(call)
 
     def note(self, note: Note) -> None:
         """Put something on record with the next round."""
@@ -49,6 +54,7 @@ class Outbox:
     async def carry_out(self, provisioner: Provisioner, now_ms: int) -> None:
         """What people and providers said is on record before it has an effect."""
         effects, self._waiting = self._waiting, []
+        recorded, self._once_recorded = self._once_recorded, []
         wrong = [effect for effect in effects if isinstance(effect, RefuseTask)]
         notes = [effect for effect in effects if isinstance(effect, Note)]
         if wrong:
@@ -56,6 +62,8 @@ class Outbox:
             some = [str(task.key) for task in wrong[:REFUSED_NAMED]]
             notes.append(Note(kind="refusal", body={"refused": some, "count": len(wrong), "why": wrong[0].why}))
         await self.write(notes, now_ms)
+        for call in recorded:
+            call()
         if wrong:
             refuse = [(task.key, "SettingError", task.why) for task in wrong]
             await self.client.call("orc_instruct", refuse=refuse)

@@ -74,7 +74,7 @@ async def _main(settings: Settings, scheduler: str) -> int:
         return bootstrap.FENCED
     finally:
         await api.stop()
-        governor.ledger.close()
+        governor.journal.close()
     return 0
 
 

@@ -44,6 +44,7 @@ async def commands(rig, count):
     taken, rig.governor._commands = rig.governor._commands, []
     for command in taken:
         command(rig.now)
+    await rig.governor.outbox.carry_out(rig.governor.provisioner, rig.now)
 
 
 async def answer(rig, client, verb, **said):
@@ -116,6 +117,26 @@ def test_the_first_answer_counts_and_the_second_is_told_so(rig):
             assert refused[-1][0][1:] == ("RejectedError", "rejected by alice")
             answers = [record for record in rig.ledger.records(kind="answer")]
             assert [(record.actor, record.body["notes"][0]["how"]) for record in answers] == [("alice", "claimed")]
+
+    asyncio.run(story())
+
+
+def test_nobody_is_told_that_an_answer_was_taken_before_it_is_on_record(rig):
+    async def story():
+        async with await asked(rig) as client:
+            (hold,) = (await client.get(f"{PREFIX}/why")).json()["holds"]
+            sent = asyncio.create_task(client.post(f"{PREFIX}/approve", json={"id": hold["id"], "by": "ada"}))
+            while not rig.governor._commands:
+                await asyncio.sleep(0)
+            (command,) = rig.governor._commands
+            rig.governor._commands = []
+            command(rig.now)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not sent.done()
+            await rig.round(1)
+            assert (await sent).status_code == 200
+            assert [record.actor for record in rig.ledger.records(kind="answer")] == ["ada"]
 
     asyncio.run(story())
 
