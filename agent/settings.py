@@ -243,7 +243,7 @@ def load() -> Settings:
         settings = Settings(_env_file=file)
     except ValidationError as error:
         raise SettingError("\n".join(_shown(e, file, said) for e in error.errors())) from error
-    settings._file, settings._by_file = file, tuple(name for name in said if name in settings.model_fields_set)
+    settings._file, settings._by_file = file, tuple(name for name in said if name in settings.model_fields_set)  # noqa: SLF001
     _refuse_strangers(settings)
     return settings
 

@@ -19,7 +19,7 @@ POLICY_NAMES = (
 )  # fmt: skip
 
 
-def simulate(
+def simulate(  # noqa: PLR0913
     file: Annotated[Path, typer.Argument(help="a workflow in WfFormat 1.5, plain or .gz")],
     pools: Annotated[Path | None, typer.Option(help="pools.yaml; by default ORC_POOLS")] = None,
     spot: Annotated[list[str] | None, typer.Option(help="POOL=TRACE, a zone file for a spot pool")] = None,

@@ -55,7 +55,7 @@ FOLD_MS = 5_000
 class Governor:
     """Governs one scheduler. `run` returns when it is stopped, fenced, or the scheduler is gone."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         *,
         scheduler: str,

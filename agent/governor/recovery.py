@@ -35,19 +35,19 @@ def recover(
     bound = {str(key): (key, spec, address) for key, spec, address in seen["bound"]}
     ended = {str(delta[1]): delta for delta in seen["ended"]}
     ready = {str(key) for key, *_ in seen["ready"]}
-    newest = {key: id for id, key, *_ in opened}
-    for id, key, _, pool, _ in opened:
-        if newest[key] == id and key in bound:
+    newest = {key: placement for placement, key, *_ in opened}
+    for placement, key, _, pool, _ in opened:
+        if newest[key] == placement and key in bound:
             theirs, spec, address = bound[key]
-            _rebind(state, id, pool, ReadyTask(theirs, spec, 0, now_ms), address, now_ms)
-        elif newest[key] == id and key in ended:
+            _rebind(state, placement, pool, ReadyTask(theirs, spec, 0, now_ms), address, now_ms)
+        elif newest[key] == placement and key in ended:
             _, _, result, _, start, stop, _, lineage, *_ = ended[key]
             named = tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage)
             entry.outcomes.append(
-                Ended(placement=id, result=result, start_ms=start, run_ms=stop - start, lineage=named)
+                Ended(placement=placement, result=result, start_ms=start, run_ms=stop - start, lineage=named)
             )
         else:
-            entry.outcomes.append(Ended(placement=id, result="not sent" if key in ready else "unknown"))
+            entry.outcomes.append(Ended(placement=placement, result="not sent" if key in ready else "unknown"))
     entry.says["closed"] = len(entry.outcomes)
     for key, (theirs, spec, address) in bound.items():
         if key not in newest:

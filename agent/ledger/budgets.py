@@ -55,7 +55,10 @@ def reserve(db: Connection, chain: int, placed: Sequence[Placed]) -> None:
         if done.rowcount != 1:
             raise BudgetTakenError(f"budget {name} cannot cover {usd} micro-dollars more; another governor was faster")
     if wanted:
-        rows = [{"chain": chain, "placement": id, "budget": name, "usd_micros": usd} for id, name, usd in wanted]
+        rows = [
+            {"chain": chain, "placement": placement, "budget": name, "usd_micros": usd}
+            for placement, name, usd in wanted
+        ]
         db.execute(insert(t.reservation), rows)
 
 

@@ -24,17 +24,17 @@ def run_line(no: int, flow_run: str, root_run: str, flow: str, deployment: str, 
     return "|".join((str(no), flow_run, root_run, flow, deployment, team, trace))
 
 
-def decision_line(id: int, run: int, task_class: str, pool: str, verb: str, body: bytes, team: str = "") -> str:
+def decision_line(number: int, run: int, task_class: str, pool: str, verb: str, body: bytes, team: str = "") -> str:
     """A decision row as it is hashed; what a column of a later version does not say is left out, as it was before."""
-    return f"{id}|{run}|{task_class}|{pool}|{verb}|{body.hex()}" + (f"|{team}" if team else "")
+    return f"{number}|{run}|{task_class}|{pool}|{verb}|{body.hex()}" + (f"|{team}" if team else "")
 
 
-def placement_line(id: int, decision: int, key: str, upstream: str) -> str:
+def placement_line(number: int, decision: int, key: str, upstream: str) -> str:
     """A placement row as it is hashed."""
-    return f"{id}|{decision}|{key}|{upstream}" if upstream else f"{id}|{decision}|{key}"
+    return f"{number}|{decision}|{key}|{upstream}" if upstream else f"{number}|{decision}|{key}"
 
 
-def outcome_line(
+def outcome_line(  # noqa: PLR0913
     placement: int,
     result: int,
     lease: int,

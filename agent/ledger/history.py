@@ -100,8 +100,8 @@ def decision_bodies(reader: Reader, digests: Mapping[bytes, int]) -> dict[bytes,
     One that cannot be read is told in the log, and left out.
     """
     made = {}
-    for digest, id in sorted(digests.items()):
-        decision = decision_of(reader, digest, id)
+    for digest, number in sorted(digests.items()):
+        decision = decision_of(reader, digest, number)
         if isinstance(decision, Decision):
             made[digest] = decision
         else:

@@ -69,8 +69,8 @@ def manifest(before: Mapping[str, str], said: Mapping[str, Any] | None) -> Mappi
 def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
     """The snapshot of a head and its parts; parts keep the order they were split in."""
     groups = []
-    for id, ready, since in head["ready"]:
-        groups.append(replace(codec.decode(Group, parts[f"group/{id}"]), ready=ready, since_ms=since))
+    for part_id, ready, since in head["ready"]:
+        groups.append(replace(codec.decode(Group, parts[f"group/{part_id}"]), ready=ready, since_ms=since))
     return Snapshot(
         now_ms=head["now"],
         planner=head["planner"],

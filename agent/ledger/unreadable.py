@@ -39,9 +39,9 @@ def why(error: Exception) -> str:
     return printable(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
 
 
-def decision_of(reader: Reader, digest: bytes, id: int) -> Decision | str:
+def decision_of(reader: Reader, digest: bytes, number: int) -> Decision | str:
     """A decision by the digest of its body, or the sentence that says why it cannot be read."""
     try:
         return stored_decisions.read(reader.part(digest))
     except UNREADABLE as error:
-        return f"decision {id} cannot be read: {why(error)}"
+        return f"decision {number} cannot be read: {why(error)}"

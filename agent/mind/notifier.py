@@ -45,7 +45,7 @@ class Notifier:
         #: the ledger's last record when everything was told
         self._told = -1
 
-    async def look(self) -> bool:
+    async def look(self) -> bool:  # noqa: C901
         """See `Consumer`."""
         if not self._remembered:
             await asyncio.to_thread(self.remember)

@@ -91,7 +91,7 @@ def read(said: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _one(name: str, value: Any) -> Any:
+def _one(name: str, value: Any) -> Any:  # noqa: C901
     if name == "memory":
         return units.memory_mib(value)
     if name in _DURATIONS:

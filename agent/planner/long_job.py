@@ -103,7 +103,7 @@ class Placement:
         self._keep: list[int] = []
         self._table: CostTable | None = None
 
-    def decide(self, state: JobState, asked: Collection[int]) -> Choice | None:
+    def decide(self, state: JobState, asked: Collection[int]) -> Choice | None:  # noqa: C901
         """What to launch now, or None to let things be.
 
         Args:
@@ -254,7 +254,7 @@ def _rows(rates: Floats) -> tuple[tuple[float, ...], ...]:
 
 
 @lru_cache(maxsize=2)
-def _solved(
+def _solved(  # noqa: PLR0913
     step_h: float,
     startup: int,
     prices: tuple[tuple[float, ...], tuple[float, ...]],

@@ -82,7 +82,7 @@ def plan(snapshot: Snapshot) -> Plan:
 def ranked_alone(group: Group, snapshot: Snapshot) -> list[Option]:
     """Every pool for a group as if it were the only one, best first, the infeasible last."""
     draft = _Draft(snapshot)
-    return draft._ranked(group, max(1, group.ready), draft.urgency(group))
+    return draft.ranked(group, max(1, group.ready), draft.urgency(group))
 
 
 class _Draft:
@@ -128,7 +128,7 @@ class _Draft:
     def place(self, group: Group, remaining: int, most: int | None = None) -> int:
         """Bind, hold, ask for or refuse the group's tasks; or bind at most so many, and say how many are left for another turn."""
         urgent = self.urgencies[group.id]
-        ranked = self._ranked(group, remaining, urgent)
+        ranked = self.ranked(group, remaining, urgent)
         if not ranked or ranked[0].why_not:
             return self._refuse(group, ranked, remaining)
         if group.rejected_by is not None:
@@ -150,7 +150,7 @@ class _Draft:
                 count = best.takes if 0 < best.takes < remaining and not best.late_ms else remaining
                 self._wait(group, ranked, count, urgent)
                 remaining -= count
-                ranked = self._ranked(group, remaining, urgent) if remaining else ranked
+                ranked = self.ranked(group, remaining, urgent) if remaining else ranked
                 continue
             count, reserve = min(best.room, remaining, most or remaining), 0
             if group.needs.budget is not None:
@@ -168,7 +168,7 @@ class _Draft:
             remaining -= count
             if most is not None:
                 return remaining
-            ranked = self._ranked(group, remaining, urgent) if remaining else ranked
+            ranked = self.ranked(group, remaining, urgent) if remaining else ranked
         return 0
 
     def urgency(self, group: Group) -> Urgency:
@@ -186,7 +186,7 @@ class _Draft:
         high, mean = max(1, best.high_ms - group.done_ms), max(1, best.mean_ms - group.done_ms)
         return urgency(group, self.runs.get(group.root_run), high, mean, market, policy, now)
 
-    def _ranked(self, group: Group, remaining: int, urgent: Urgency) -> list[Option]:
+    def ranked(self, group: Group, remaining: int, urgent: Urgency) -> list[Option]:
         policy, now = self.snapshot.policy, self.snapshot.now_ms
         prefers = [verdict for verdict in group.verdicts if verdict.verb == "prefer"]
         found = [
@@ -371,7 +371,7 @@ class _Draft:
                     self.rooms[task.leaves_for].claimed += 1
                 continue
             urgent = self.urgencies[task.group.id] = self.urgency(task.group)
-            ranked = self._ranked(task.group, 1, urgent)
+            ranked = self.ranked(task.group, 1, urgent)
             if task.ran_ms < task.expected_ms:
                 self._back(task, ranked, urgent)
                 continue

@@ -34,7 +34,7 @@ class PoolQueue:
     served: float = 1.0
 
 
-def option(
+def option(  # noqa: C901, PLR0913
     group: Group,
     room: Room,
     guess: Estimate,
@@ -191,7 +191,7 @@ def _queue_in_time(
     return PoolQueue(0, last // 2, max(last, limit_ms + 1), "capacity", 0)
 
 
-def _launched(
+def _launched(  # noqa: PLR0913
     room: Room, urgent: Urgency, now_ms: int, remaining: int, mean_ms: int, soft_ms: int, each: int, within: int
 ) -> PoolQueue:
     """New workers for the tasks that the lanes which are there cannot take in time."""

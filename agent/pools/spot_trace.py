@@ -91,7 +91,7 @@ def played(path: Path) -> SpotTrace:
     return trace
 
 
-def of(found: Any, where: str) -> SpotTrace:
+def of(found: Any, where: str) -> SpotTrace:  # noqa: C901
     """A trace from its parsed JSON; `where` names it in messages. Raises TraceError."""
     try:
         zone, gap = str(found["zone"]).split("_")[0], _number(found["gap_seconds"])

@@ -126,7 +126,7 @@ class EventQueue:
             with self._sent:
                 self._sent.notify_all()
 
-    def _settle(self, rest: int, patience: float | None = None) -> None:
+    def _settle(self, rest: int, patience: float | None = None) -> None:  # noqa: C901
         """Wait until all but the last `rest` of what the server took is recorded; send again what it has lost.
 
         Only where no more can be sent ahead does it keep what is told meanwhile from being sent.

@@ -76,11 +76,11 @@ def read(reader: Reader, ids: Sequence[int]) -> list[RecordedDecision]:
     return [_read(row.id, row.seq, row.at_ms, row.body) for row in rows]
 
 
-def _read(id: int, seq: int, at_ms: int, body: bytes | None) -> RecordedDecision:
+def _read(number: int, seq: int, at_ms: int, body: bytes | None) -> RecordedDecision:
     try:
         if body is None:
             raise LedgerPartError("its body is missing from the ledger")
-        return RecordedDecision(id=id, at_ms=at_ms, decision=stored_decisions.read(zlib.decompress(body)))
+        return RecordedDecision(id=number, at_ms=at_ms, decision=stored_decisions.read(zlib.decompress(body)))
     except UNREADABLE as error:
-        told = f"decision {id} in record {seq} cannot be read: {why(error)}"
-        return RecordedDecision(id=id, at_ms=at_ms, decision=None, unreadable=told)
+        told = f"decision {number} in record {seq} cannot be read: {why(error)}"
+        return RecordedDecision(id=number, at_ms=at_ms, decision=None, unreadable=told)

@@ -109,10 +109,10 @@ class GovernedTaskRunner(DaskTaskRunner):
     def duplicate(self) -> GovernedTaskRunner:
         """A new runner with the same settings, for another flow run."""
         made = _made(type(self), self._arguments())
-        made._cluster = made._given = self._given
+        made._cluster = made._given = self._given  # noqa: SLF001
         # Prefect cancels the runner of the flow, never the one of the flow run
         self._family[id(made)] = made
-        made._family = self._family
+        made._family = self._family  # noqa: SLF001
         return made
 
     def _arguments(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class GovernedTaskRunner(DaskTaskRunner):
     def cancel_all(self) -> None:
         """Cancel what this runner, and each made of it, has sent and not seen end."""
         for runner in list(self._family.values()):
-            runner._submission.resubmission.cancel()
+            runner._submission.resubmission.cancel()  # noqa: SLF001
 
     def __exit__(self, *arguments: Any) -> None:
         sent = self._submission

@@ -180,7 +180,7 @@ class Extension(SchedulerPlugin):
         self.scheduler.stream_handlers[name] = handle
 
     # ------------------------------------------------------------------ holding
-    def update_graph(self, scheduler: Any, *, tasks: Sequence[Any], stimulus_id: str = "", **_: Any) -> None:
+    def update_graph(self, scheduler: Any, *, tasks: Sequence[Any], stimulus_id: str = "", **_: Any) -> None:  # noqa: C901
         """Before the new tasks' first transitions: hold them."""
         self.lending.submitted(stimulus_id, tasks)
         if self.mode == "off":
@@ -268,7 +268,7 @@ class Extension(SchedulerPlugin):
         return number
 
     # ------------------------------------------------------------------ what happens to tasks
-    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:  # noqa: C901
         """After each transition, before its consequences: report it, and hold again what comes back."""
         if key in self.lending.parents:
             self.lending.moved(key, finish)
@@ -342,7 +342,7 @@ class Extension(SchedulerPlugin):
         keys = [d.key for d in itertools.islice(ts.dependencies, MOST_UPSTREAM) if d.key in self.tasks]
         return keys, max(0, len(ts.dependencies) - MOST_UPSTREAM)
 
-    def _left(self, task: Task, finish: str, kwargs: Mapping[str, Any]) -> None:
+    def _left(self, task: Task, finish: str, kwargs: Mapping[str, Any]) -> None:  # noqa: C901
         """The task is no longer processing: done, failed, lost, withdrawn or cancelled."""
         where, task.on = task.on, None
         counts = self.counts.get(where or "")
@@ -654,7 +654,7 @@ class Extension(SchedulerPlugin):
         return out
 
     # ------------------------------------------------------------------ doing what the governor says
-    async def instruct(
+    async def instruct(  # noqa: C901, PLR0913
         self,
         comm: Any = None,
         *,

@@ -84,13 +84,13 @@ class Approvals:
     def rename(self, moved: Mapping[str, frozenset[str]]) -> None:
         """Groups have other names now: new → old ones. Their questions go along."""
         new_of = {old: new for new, olds in moved.items() for old in olds}
-        for id, found in self._open.items():
+        for approval_id, found in self._open.items():
             if (new := new_of.get(found.group)) is not None:
-                self._open[id] = replace(found, group=new, known_as=(*found.known_as, found.group))
+                self._open[approval_id] = replace(found, group=new, known_as=(*found.known_as, found.group))
 
-    def close(self, id: str, state: ApprovalState = "answered") -> Approval:
+    def close(self, approval_id: str, state: ApprovalState = "answered") -> Approval:
         """A question is over: as it goes on record."""
-        return self._over(replace(self._open.pop(id), state=state))
+        return self._over(replace(self._open.pop(approval_id), state=state))
 
     def _over(self, closed: Approval) -> Approval:
         self._closed[closed.id] = closed
@@ -100,7 +100,11 @@ class Approvals:
 
     def withdraw(self, waits: Callable[[str], bool]) -> list[Approval]:
         """Close the questions whose tasks no longer wait: as they go on record."""
-        return [self.close(id, "withdrawn") for id, found in list(self._open.items()) if not waits(found.group)]
+        return [
+            self.close(approval_id, "withdrawn")
+            for approval_id, found in list(self._open.items())
+            if not waits(found.group)
+        ]
 
     def find(self, said: str) -> list[Approval]:
         """Open questions under the beginning of an id, or of a name that the group has or had."""

@@ -36,7 +36,7 @@ def apply(state: ClusterState, delta: p.Delta, now_ms: int) -> tuple[Effect, ...
 
 
 # ---------------------------------------------------------------------- tasks
-def _ready(
+def _ready(  # noqa: PLR0913
     state: ClusterState, now_ms: int, key: Any, spec: int, input_bytes: int, since_ms: int,
     upstream: Iterable[Any] = (), more: int = 0, dask_priority: int = 0,
 ) -> Iterator[Effect]:  # fmt: skip
@@ -51,7 +51,7 @@ def _ready(
     state.wait(ReadyTask(key, spec, input_bucket(input_bytes), since_ms, ",".join(above), dask_priority), now_ms)
 
 
-def _ended(
+def _ended(  # noqa: C901, PLR0913
     state: ClusterState, now_ms: int, key: Any, result: str, address: str | None, start_ms: int, stop_ms: int,
     output_bytes: int, lineage: Iterable[Any] = (), checkpoint: Sequence[int] = (),
 ) -> Iterator[Effect]:  # fmt: skip

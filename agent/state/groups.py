@@ -119,8 +119,8 @@ class PlacementGroups:
             return
         kept = set(used())
         self._cache = {key: group for key, group in self._cache.items() if group in kept}
-        self.known = {id: group for id, group in self.known.items() if id in kept}
-        self.answers = {id: said for id, said in self.answers.items() if id in kept}
+        self.known = {name: group for name, group in self.known.items() if name in kept}
+        self.answers = {name: said for name, said in self.answers.items() if name in kept}
 
 
 def _magnitude(dask_priority: int) -> int:

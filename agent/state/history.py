@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from agent.model.leases import OBSERVED, EndCause, Lease
@@ -43,40 +43,42 @@ def _leases(state: ClusterState, leases: Iterable[Lease]) -> None:
     """Play the leases' lives through the same machine as live, and keep what it taught and how pools stand."""
     fold = Leases(state.fleet.pools, state.statistics, Tally())
     fold.retry_most_ms = state.fleet.leases.retry_most_ms
-    happened: list[tuple[int, int, str, Lease]] = []
-    for lease in leases:
-        if lease.pool not in state.fleet.pools:
-            continue
-        happened.append((lease.asked_ms, 0, "asked", lease))
-        if lease.granted_ms is not None and not _observed(lease):
-            happened.append((lease.granted_ms, 1, "granted", lease))
-        if lease.ready_ms is not None:
-            happened.append((lease.ready_ms, 2, "ready", lease))
-        if lease.ended_ms is not None:
-            happened.append((lease.ended_ms, 3, "ended", lease))
-    for at_ms, _, what, lease in sorted(happened, key=lambda event: (event[0], event[3].id, event[1])):
-        if what == "asked":
-            observed = _observed(lease)
-            fold.open[lease.id] = replace(
-                lease,
-                granted_ms=lease.granted_ms if observed else None,
-                ready_ms=None,
-                ended_ms=None,
-                end=None,
-                cause=OBSERVED if observed else "asked",
-            )
-        elif what == "granted":
-            fold.granted(lease.id, at_ms)
-        elif what == "ready":
-            fold.ready(lease.id, at_ms)
-        elif lease.end == EndCause.REFUSED:
-            fold.refused(lease.id, at_ms, lease.cause)
-        elif lease.end == EndCause.FAULT:
-            fold.failed(lease.id, at_ms, lease.cause.removeprefix("failed: "))
-        else:
-            fold.end(lease.id, at_ms, lease.end or EndCause.UNWATCHED, lease.cause)
+    lives = [life for lease in leases if lease.pool in state.fleet.pools for life in _life(lease)]
+    for at_ms, step, lease in sorted(lives, key=lambda life: (life[0], life[2].id, life[1])):
+        _play(fold, lease, step, at_ms)
     for status in state.fleet.pools.values():
         status.starting.clear()
+
+
+def _life(lease: Lease) -> Iterator[tuple[int, int, Lease]]:
+    """When a lease was asked for, granted, ready and ended: instant, step, lease."""
+    granted_ms = None if _observed(lease) else lease.granted_ms
+    for step, at_ms in enumerate((lease.asked_ms, granted_ms, lease.ready_ms, lease.ended_ms)):
+        if at_ms is not None:
+            yield at_ms, step, lease
+
+
+def _play(fold: Leases, lease: Lease, step: int, at_ms: int) -> None:
+    if step == 0:
+        observed = _observed(lease)
+        fold.open[lease.id] = replace(
+            lease,
+            granted_ms=lease.granted_ms if observed else None,
+            ready_ms=None,
+            ended_ms=None,
+            end=None,
+            cause=OBSERVED if observed else "asked",
+        )
+    elif step == 1:
+        fold.granted(lease.id, at_ms)
+    elif step == 2:
+        fold.ready(lease.id, at_ms)
+    elif lease.end == EndCause.REFUSED:
+        fold.refused(lease.id, at_ms, lease.cause)
+    elif lease.end == EndCause.FAULT:
+        fold.failed(lease.id, at_ms, lease.cause.removeprefix("failed: "))
+    else:
+        fold.end(lease.id, at_ms, lease.end or EndCause.UNWATCHED, lease.cause)
 
 
 def _observed(lease: Lease) -> bool:

@@ -50,7 +50,7 @@ class Leases:
     # ------------------------------------------------------------------ on record
     def unrecorded(self) -> list[Lease]:
         """Those that are not on record as they are, by number."""
-        return [self.open[id] for id in sorted(self._changed)]
+        return [self.open[number] for number in sorted(self._changed)]
 
     def recorded(self, leases: Iterable[Lease]) -> None:
         """These are on record; what has ended is let go."""
@@ -67,8 +67,8 @@ class Leases:
     # ------------------------------------------------------------------ a lease's life
     def draft(self, pool: Pool, now_ms: int, why: str) -> Lease:
         """A lease for a worker that may be asked for, under a name that no other worker has had. Nothing is changed yet."""
-        id, self.next_id = self.next_id, self.next_id + 1
-        return _lease(id, pool, f"{pool.name}-{id}", now_ms, why)
+        number, self.next_id = self.next_id, self.next_id + 1
+        return _lease(number, pool, f"{pool.name}-{number}", now_ms, why)
 
     def ask(self, lease: Lease) -> None:
         """A lease is on record, and its worker is asked for."""
@@ -77,17 +77,17 @@ class Leases:
 
     def observe(self, pool: Pool, worker: str, now_ms: int) -> Lease:
         """A worker joined that somebody else started: it is paid for from now on."""
-        id, self.next_id = self.next_id, self.next_id + 1
-        return self._put(replace(_lease(id, pool, worker, now_ms, OBSERVED), granted_ms=now_ms))
+        number, self.next_id = self.next_id, self.next_id + 1
+        return self._put(replace(_lease(number, pool, worker, now_ms, OBSERVED), granted_ms=now_ms))
 
     def of_worker(self, worker: str, pool: str) -> Lease | None:
         """The open lease of a worker."""
         of_it = (x for x in self.open.values() if x.worker == worker and x.pool == pool and x.ended_ms is None)
         return next(of_it, None)
 
-    def granted(self, id: int, now_ms: int) -> None:
+    def granted(self, number: int, now_ms: int) -> None:
         """The provider gave a worker; billing starts."""
-        lease = self.open[id]
+        lease = self.open[number]
         status = self.pools[lease.pool]
         status.fault = ""
         if status.pool.market == "spot":
@@ -97,9 +97,9 @@ class Leases:
             status.refused_since_ms = None
         self._put(replace(lease, granted_ms=now_ms))
 
-    def ready(self, id: int, now_ms: int) -> None:
+    def ready(self, number: int, now_ms: int) -> None:
         """Its worker joined: so there is capacity."""
-        lease = self.open[id]
+        lease = self.open[number]
         status = self.pools[lease.pool]
         status.starting.pop(lease.worker, None)
         status.refused_since_ms, status.failures, status.retry_ms = None, 0, 0
@@ -108,26 +108,26 @@ class Leases:
                 self._statistics.record_startup(lease.pool, now_ms - lease.asked_ms)
             self._put(replace(lease, ready_ms=now_ms))
 
-    def refused(self, id: int, now_ms: int, why: str) -> None:
+    def refused(self, number: int, now_ms: int, why: str) -> None:
         """The market has no capacity; ask again later, each time later."""
-        status = self._not_given(id, now_ms, EndCause.REFUSED, f"refused: {why}")
+        status = self._not_given(number, now_ms, EndCause.REFUSED, f"refused: {why}")
         status.refused_since_ms = status.refused_since_ms if status.refused_since_ms is not None else now_ms
 
-    def failed(self, id: int, now_ms: int, why: str) -> None:
+    def failed(self, number: int, now_ms: int, why: str) -> None:
         """The launch failed by a fault that says nothing of the market: it is named, and tried again each time later."""
-        self._not_given(id, now_ms, EndCause.FAULT, f"failed: {why}").fault = why
+        self._not_given(number, now_ms, EndCause.FAULT, f"failed: {why}").fault = why
 
-    def _not_given(self, id: int, now_ms: int, end: EndCause, words: str) -> PoolStatus:
-        lease = self.open[id]
+    def _not_given(self, number: int, now_ms: int, end: EndCause, words: str) -> PoolStatus:
+        lease = self.open[number]
         status = self.pools[lease.pool]
         status.starting.pop(lease.worker, None)
         _put_off(status, now_ms, self.retry_most_ms)
         self._put(replace(lease, ended_ms=now_ms, cause=words, end=end))
         return status
 
-    def end(self, id: int, now_ms: int, end: EndCause, words: str = "") -> None:
+    def end(self, number: int, now_ms: int, end: EndCause, words: str = "") -> None:
         """The worker is gone; what it cost is known."""
-        lease = self.open.get(id)
+        lease = self.open.get(number)
         if lease is None or lease.ended_ms is not None:
             return
         status = self.pools.get(lease.pool)
@@ -173,8 +173,10 @@ def _put_off(status: PoolStatus, now_ms: int, most_ms: int) -> None:
         status.retry_ms = now_ms + min(most_ms, 1_000 * 2 ** min(status.failures, 20))
 
 
-def _lease(id: int, pool: Pool, worker: str, now_ms: int, why: str) -> Lease:
+def _lease(number: int, pool: Pool, worker: str, now_ms: int, why: str) -> Lease:
     price = orjson.dumps(
         {"steps": [[s.since_ms, s.usd_micros_per_hour] for s in pool.price], "min_billing_ms": pool.min_billing_ms}
     ).decode()
-    return Lease(id=id, pool=pool.name, kind=pool.shown_kind, worker=worker, asked_ms=now_ms, cause=why, price=price)
+    return Lease(
+        id=number, pool=pool.name, kind=pool.shown_kind, worker=worker, asked_ms=now_ms, cause=why, price=price
+    )

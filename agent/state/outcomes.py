@@ -57,7 +57,7 @@ def ran_ms(bound: BoundTask, result: str, start_ms: int, stop_ms: int, now_ms: i
     return now_ms - bound.at_ms if result in (*UNDONE, "failed") else 0
 
 
-def ended(
+def ended(  # noqa: PLR0913
     bound: BoundTask,
     result: str,
     *,

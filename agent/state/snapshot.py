@@ -9,7 +9,7 @@ from agent.planner.plan import VERSION
 from agent.state.cluster import ClusterState
 
 
-def take(
+def take(  # noqa: PLR0913
     state: ClusterState,
     now_ms: int,
     policy: Policy,

@@ -55,7 +55,7 @@ class JobOutcome:
         return self.finished_s is None
 
 
-def run(policy: OneJobPolicy, traces: Sequence[ZoneTrace], job: CheckpointedJob, start: int = 0) -> JobOutcome:
+def run(policy: OneJobPolicy, traces: Sequence[ZoneTrace], job: CheckpointedJob, start: int = 0) -> JobOutcome:  # noqa: C901
     """One run from sample `start` of the traces.
 
     A decision each tick, any number of attempts in it. A refused launch costs nothing; a granted probe costs

@@ -141,7 +141,7 @@ class _Simulation:
             self._woken_ms = at_ms
             self.world.at(at_ms, "look")
 
-    def _hear(self, happened: Happened) -> None:
+    def _hear(self, happened: Happened) -> None:  # noqa: C901
         view, now, machine = self.state, happened.at_ms + EPOCH_MS, happened.machine
         if happened.kind == "done" and machine is not None:
             apply(view, (p.ENDED, happened.task, "done", machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
@@ -271,7 +271,7 @@ class _Simulation:
                     bound.saved = (saved + EPOCH_MS, 0)
         return view.running(now, look)
 
-    def _carry_out(self, drawn: Round, now: int) -> None:
+    def _carry_out(self, drawn: Round, now: int) -> None:  # noqa: C901
         view, world, made = self.state, self.world, drawn.plan
         if made.look_ms is not None:
             self._wake(max(self._next_round_ms, made.look_ms - EPOCH_MS))

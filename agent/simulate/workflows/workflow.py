@@ -84,7 +84,7 @@ class Job:
     deadline_ms: int | None = None
 
 
-def ordered(name: str, tasks: Iterable[WorkflowTask]) -> Workflow:
+def ordered(name: str, tasks: Iterable[WorkflowTask]) -> Workflow:  # noqa: C901
     """A workflow of these tasks, parents first. Raises WorkflowError: empty, twice, dangling, cyclic, negative."""
     found: dict[str, WorkflowTask] = {}
     for task in tasks:
@@ -104,16 +104,16 @@ def ordered(name: str, tasks: Iterable[WorkflowTask]) -> Workflow:
     for task in found.values():
         for parent in dict.fromkeys(task.parents):
             children.setdefault(parent, []).append(task.id)
-    out = [id for id, count in waits.items() if not count]
-    for id in out:
-        for child in children.get(id, ()):
+    out = [task_id for task_id, count in waits.items() if not count]
+    for task_id in out:
+        for child in children.get(task_id, ()):
             waits[child] -= 1
             if not waits[child]:
                 out.append(child)
     if len(out) < len(found):
-        stuck = next(id for id, count in waits.items() if count)
+        stuck = next(task_id for task_id, count in waits.items() if count)
         raise WorkflowError(f"workflow {name} has a cycle; task {stuck} is in it or behind it")
-    return Workflow(name=name, tasks=tuple(found[id] for id in out))
+    return Workflow(name=name, tasks=tuple(found[task_id] for task_id in out))
 
 
 def read(path: Path) -> Workflow:
@@ -144,16 +144,21 @@ def parse(name: str, said: Mapping[str, Any]) -> Workflow:
         if parent not in parents[child]:
             parents[child].append(parent)
     classes = _classes(names.values())
-    return ordered(name, (_task(name, id, classes[names[id]], parents[id], executed.get(id)) for id in parents))
+    return ordered(
+        name,
+        (_task(name, task_id, classes[names[task_id]], parents[task_id], executed.get(task_id)) for task_id in parents),
+    )
 
 
-def _task(workflow: str, id: str, task_class: str, parents: list[str], run: Mapping[str, Any] | None) -> WorkflowTask:
+def _task(
+    workflow: str, task_id: str, task_class: str, parents: list[str], run: Mapping[str, Any] | None
+) -> WorkflowTask:
     if run is None or run.get("runtimeInSeconds") is None:
-        raise WorkflowError(f"workflow {workflow}: task {id} has no runtimeInSeconds")
+        raise WorkflowError(f"workflow {workflow}: task {task_id} has no runtimeInSeconds")
     seconds = run["runtimeInSeconds"]
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds < 0:
         raise WorkflowError(
-            f"workflow {workflow}: task {id} has runtimeInSeconds {seconds!r}; a finite time, not negative"
+            f"workflow {workflow}: task {task_id} has runtimeInSeconds {seconds!r}; a finite time, not negative"
         )
     memory = run.get("memoryInBytes")
     needs = Needs(
@@ -162,7 +167,7 @@ def _task(workflow: str, id: str, task_class: str, parents: list[str], run: Mapp
         memory_mib=math.ceil(memory / 2**20) if memory else None,
     )
     return WorkflowTask(
-        id=id, task_class=task_class, run_ms=max(1, round(seconds * 1000)), parents=tuple(dict.fromkeys(parents)), needs=needs
+        id=task_id, task_class=task_class, run_ms=max(1, round(seconds * 1000)), parents=tuple(dict.fromkeys(parents)), needs=needs
     )  # fmt: skip
 
 
