@@ -32,7 +32,7 @@ def application(desk: Desk, token: str) -> FastAPI:
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
 
-    def known(given: Annotated[str, Header(alias=TOKEN)] = "") -> None:
+    async def known(given: Annotated[str, Header(alias=TOKEN)] = "") -> None:
         # as bytes: text that is not ASCII cannot be compared, and is no token
         if not hmac.compare_digest(given.encode(), token.encode()):
             raise NotAllowedError(f"the token is missing or wrong; it is in governor.json of ORC_HOME (header {TOKEN})")

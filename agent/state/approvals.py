@@ -64,12 +64,19 @@ class Approvals:
             self._over(found)
 
     def ask(self, group: Group, pool: str, rules: tuple[str, ...], now_ms: int) -> tuple[Approval, bool]:
-        """The question about a group, and whether it is new."""
+        """The question about a group, and whether that has to go on record: it is new, or about another pool now.
+
+        It keeps its id when the plan, or a person's override, turns to another pool: whoever answers it answers what it
+        asks now.
+        """
         for found in self._open.values():
-            if found.group == group.id and (found.pool, found.rules) == (pool, rules):
-                return found, False
+            if (found.group, found.rules) == (group.id, rules):
+                if found.pool == pool:
+                    return found, False
+                self._open[found.id] = replace(found, pool=pool)
+                return self._open[found.id], True
         made = Approval(
-            id=digest(encode([group.id, pool, rules, now_ms]))[:16],
+            id=digest(encode([group.id, rules, now_ms]))[:16],
             group=group.id,
             task=group.name,
             root_run=group.root_run,

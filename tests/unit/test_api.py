@@ -25,11 +25,12 @@ def rig(tmp_path):
     made.end()
 
 
-async def asked(rig):
+async def asked(rig, interruptible=False):
     """A governor that asks a person about a task, and a client of its API."""
     await rig.governor.take()
-    rig.spec()
-    rig.join("on-demand")
+    rig.spec(interruptible=interruptible)
+    for name in ("on-demand", *(["spot"] if interruptible else [])):
+        rig.join(name)
     rig.say(p.READY, "work-1", 0, 0, rig.now)
     await rig.round()
     app = application(GovernorDesk(rig.governor), "secret")
@@ -105,6 +106,8 @@ def test_the_first_answer_counts_and_the_second_is_told_so(rig):
         async with await asked(rig) as client:
             (hold,) = (await client.get(f"{PREFIX}/why")).json()["holds"]
             first = asyncio.create_task(client.post(f"{PREFIX}/reject", json={"id": hold["id"], "by": "alice"}))
+            while not rig.governor._commands:
+                await asyncio.sleep(0)
             second = asyncio.create_task(client.post(f"{PREFIX}/approve", json={"id": hold["id"], "by": "bob"}))
             await commands(rig, 2)
             replies = [await first, await second]
@@ -159,12 +162,20 @@ def test_a_task_that_is_approved_runs_and_the_record_says_who(rig):
 
 def test_a_pool_is_chosen_by_the_id_that_why_shows(rig):
     async def story():
-        async with await asked(rig) as client:
+        async with await asked(rig, interruptible=True) as client:
             (hold,) = (await client.get(f"{PREFIX}/why")).json()["holds"]
+            assert "on spot" in hold["why"]
             reply = await answer(rig, client, "override", task=hold["id"], pool="on-demand", by="ada")
             assert (reply.status_code, reply.json()["pool"]) == (200, "on-demand")
             (answers,) = rig.governor.state.groups.answers.values()
             assert answers.override == "on-demand"
+            # the same question asks about that pool now, and its answer is about it
+            await rig.round(1)
+            (again,) = (await client.get(f"{PREFIX}/why")).json()["holds"]
+            assert again["id"] == hold["id"]
+            assert (await answer(rig, client, "approve", id=hold["id"], by="ada")).status_code == 200
+            await rig.round(1)
+            assert rig.governor.state.bound["work-1"].pool == "on-demand"
 
     asyncio.run(story())
 
