@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from agent.errors import GraphError
 from agent.graph.bolt import BATCH, Graph, address, quoted
 from agent.settings import load as settings
 from flows.steps import mapping as m
+from flows.steps import planning
 from flows.steps.tables import glob_of, moved
 
 #: what a task has loaded or shaped is not done again with the same inputs on the same graph
@@ -106,11 +106,6 @@ def _parsed(text: str) -> m.GraphMapping:
     return m.parse(yaml.safe_load(text), text, "of this run")
 
 
-#: Dask plans a table's graph by cached properties, whose locks Python 3.11 shares among all objects of a class: two threads
-#: of one worker that plan at once, in another order, wait for each other for ever
-_ONE_PLANS = threading.Lock()
-
-
 def _grouped(kind: m.Kind, table: str) -> tuple[pd.DataFrame, int]:
     """One row for each combination of the key and the plain columns, with its aggregates; and how many rows were read."""
     how = {"first": "first", "sum": "sum", "mean": "mean", "min": "min", "max": "max"}
@@ -119,7 +114,7 @@ def _grouped(kind: m.Kind, table: str) -> tuple[pd.DataFrame, int]:
     frame = dd.read_parquet(glob_of(table), columns=list(kind.wanted))
     frame = frame.assign(**{_SIZE: 1})
     with worker_client() as client:
-        with _ONE_PLANS:
+        with planning.one_at_a_time:
             made = frame.groupby(plain, dropna=False, sort=False).agg(**spec, **{_SIZE: (_SIZE, "sum")}).reset_index()
             future = client.compute(made)
         grouped: pd.DataFrame = future.result()
