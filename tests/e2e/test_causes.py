@@ -91,7 +91,8 @@ def test_a_task_on_demand_goes_back_to_spot_when_that_has_room_and_the_rest_is_w
         said = [codec.decode(dict, ledger.part(body)) for (body,) in db.execute(select(t.decision.c.body))]
     back = [each for each in said if each["verb"] == "move" and each["name"] == "ascend"]
     assert [each["pool"] for each in back] == ["spot"]
-    assert "spot again: $" in back[0]["reason"]
+    assert "spot again: the rest is" in back[0]["reason"]
+    assert "cheaper there ($" in back[0]["reason"]
     pools = [each["pool"] for each in said if each["verb"] == "bind" and each["name"] == "ascend"]
     assert pools == ["on-demand", "spot"]
     one_outcome_each(orc)
