@@ -271,7 +271,7 @@ class Governor:
         )
         made = plan(snapshot)
         self.plan_ms.append((time.perf_counter() - begin) * 1000)
-        self._replan_at_ms = made.look_ms
+        self._replan_at_ms = made.replan_at_ms
         may_launch = self.mode == "govern" and not self.degraded
         entry = rounds.entry_of(self.state, now, self.mode)
         drawn = rounds.draw_up(self.state, self.recorder, snapshot, made, entry, launches=may_launch)

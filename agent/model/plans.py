@@ -216,7 +216,7 @@ class Plan:
     refusals: tuple[Refuse, ...] = ()
     moves: tuple[Move, ...] = ()
     #: time alone will change the plan then, ms: a latest start; None: not before something happens
-    look_ms: int | None = None
+    replan_at_ms: int | None = None
 
     @property
     def acts(self) -> bool:

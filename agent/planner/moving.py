@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.model.plans import Option
+from agent.model.plans import Move, Option
 from agent.model.snapshot import Running
 from agent.model.units import cost_micros, show_ms, show_usd
-from agent.planner.room import Room, share
+from agent.planner.draft import Draft
+from agent.planner.limits import asks, reservation
+from agent.planner.room import Room, share, slots_of
 from agent.planner.slack import Urgency
 
 #: moving must be cheaper than staying by a quarter: runtimes are guesses, and a move back costs as much
@@ -85,3 +87,49 @@ def back_to_spot(
         spot,
         f"spot again: the rest is {saved} % cheaper there ({show_usd(stay)} here, {show_usd(go)} on {spot.pool})",
     )
+
+
+def move(draft: Draft) -> None:
+    """Move running tasks by cost: slow ones to where they are soon done, others from on demand back to spot."""
+    for task in draft.snapshot.running:
+        if task.leaves_for:
+            if task.leaves_for in draft.rooms:
+                draft.rooms[task.leaves_for].claimed += 1
+            continue
+        urgent = draft.urgencies[task.group.id] = draft.urgency(task.group)
+        ranked = draft.ranked(task.group, 1, urgent)
+        if task.ran_ms < task.expected_ms:
+            _back(draft, task, ranked, urgent)
+            continue
+        mean = draft.guess(task.group, task.pool).mean_ms
+        verdict = too_slow(task, draft.rooms, mean, ranked[0] if ranked else None, urgent)
+        decision = draft.decide(task.group, ranked, "move" if verdict.moves else "leave", verdict.why)
+        if verdict.moves:
+            _leave(draft, task, ranked[0].pool, verdict.why, decision)
+
+
+def _leave(draft: Draft, task: Running, pool: str, why: str, decision: int) -> None:
+    draft.moves.append(Move(placement=task.placement, pool=pool, why=why, decision=decision))
+
+
+def _back(draft: Draft, task: Running, ranked: list[Option], urgent: Urgency) -> None:
+    """Back to spot: a worker is launched for it first, and it leaves when that is there."""
+    found = back_to_spot(task, draft.rooms, ranked, urgent)
+    if found is None:
+        return
+    spot, why = found
+    room, group = draft.rooms[spot.pool], task.group
+    # it does not leave to wait for a person or for money
+    if asks(draft, group, spot, 1)[0] or (group.needs.budget is not None and reservation(draft, group, spot, 1)[2]):
+        return
+    run_ms = max(1, spot.run_ms)
+    if spot.room:
+        room.take(group, 0, 1, run_ms)
+        decision = draft.decide(group, [spot, *(o for o in ranked if o is not spot)], "move", why)
+        _leave(draft, task, spot.pool, why, decision)
+    elif spot.launch:
+        room.launching += spot.launch
+        draft.launch_why.setdefault(spot.pool, f"{group.name} can go on there ({why})")
+    # the slot is its own: no idle worker is ended, nor two tasks sent for one
+    room.claimed += 1
+    room.claim(1, run_ms, slots_of(group, room)[1], spot.launch)

@@ -179,3 +179,9 @@ def share(group: Group, state: PoolState) -> float:
     if pool.gpus:
         parts.append(gpus_taken(group, pool) / pool.gpus)
     return min(1.0, max(parts))
+
+
+def slots_of(group: Group, room: Room) -> tuple[int, int]:
+    """Tasks of the group one worker runs at a time, and the slots each of them takes from others."""
+    each = max(1, int(1 / share(group, room.state) + 1e-9))
+    return each, max(1, room.state.pool.slots // each)

@@ -252,4 +252,4 @@ def test_a_score_is_the_sum_of_its_named_parts(shot):
 @settings(max_examples=400, deadline=None)
 def test_the_plan_is_looked_at_again_before_a_held_task_must_go(shot):
     made = plan(shot)
-    assert made.look_ms is None or made.look_ms > shot.now_ms
+    assert made.replan_at_ms is None or made.replan_at_ms > shot.now_ms

@@ -14,7 +14,6 @@ LINES, METHODS = 300, 20
 #: files that are larger, with the reason; the list is to get shorter
 LARGER = {
     "agent/scheduler/extension.py": "hooks, holding, deltas and workers are still one noun: the next to be split",
-    "agent/planner/plan.py": "one draft of a plan; placement, budget and fleet are still to leave it",
     "agent/governor/governor.py": "the composition of a round, a few lines over",
     "agent/simulate/workflows/simulation.py": "one simulated world's loop",
     "agent/simulate/one_job/peers/skynomad.py": "a published policy, kept together as it was published",
@@ -23,7 +22,6 @@ LARGER = {
 #: classes with more methods, with the reason
 WITH_MORE_METHODS = {
     "agent.scheduler.extension.Extension": "Dask's plugin hooks and handlers, with the rest of its file",
-    "agent.planner.plan._Draft": "with the rest of its file",
     "agent.ledger.reader.Reader": "one method for each question that is asked of a ledger",
     "agent.simulate.workflows.world.World": "everything that may happen in a simulated world",
 }

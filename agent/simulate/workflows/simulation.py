@@ -273,8 +273,8 @@ class _Simulation:
 
     def _carry_out(self, drawn: Round, now: int) -> None:  # noqa: C901
         view, world, made = self.state, self.world, drawn.plan
-        if made.look_ms is not None:
-            self._wake(max(self._next_round_ms, made.look_ms - EPOCH_MS))
+        if made.replan_at_ms is not None:
+            self._wake(max(self._next_round_ms, made.replan_at_ms - EPOCH_MS))
         orders = rounds.orders_of(view, drawn)
         for sending in drawn.sendings:
             # one by one: where the next goes depends on where the last went

@@ -81,7 +81,7 @@ class PeerFleet:
             launches=tuple(Launch(pool=name, count=n, why="tasks wait") for name, n in sorted(self._launch.items())),
             drains=tuple(self._drains()),
             waits=tuple(self._waits),
-            look_ms=min(self._look, default=None),
+            replan_at_ms=min(self._look, default=None),
         )
 
     def place(self, group: Group, pools: Sequence[str]) -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 
 from agent.model.needs import Needs
 from agent.model.snapshot import Policy, Usage
+from agent.planner.fair_share import rank
 from agent.planner.plan import plan
-from agent.planner.turns import rank
 from tests.values import MINUTE, group, pool, snapshot, state, worker
 
 BATCH = Needs(runtime_ms=MINUTE, priority="batch")

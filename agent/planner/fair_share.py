@@ -20,7 +20,7 @@ def rank(group: Group, policy: Policy, now_ms: int) -> int:
     return max(0, PRIORITY_RANK[group.needs.priority] - max(0, aged))
 
 
-class Turns:
+class FairShare:
     """Groups in line, by class, team and run.
 
     Args:

@@ -1,0 +1,145 @@
+"""A plan being made: what is left of the pools and budgets, and what was decided so far."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.model.plans import (
+    Bind,
+    Decision,
+    Drain,
+    Estimate,
+    HoldReason,
+    Launch,
+    Move,
+    Option,
+    Plan,
+    Refuse,
+    RuleWord,
+    Verb,
+    Wait,
+    Withdraw,
+)
+from agent.model.snapshot import Group, Snapshot
+from agent.planner.estimate import estimate, statistics_of
+from agent.planner.explain import in_short, past
+from agent.planner.feasible import blocked
+from agent.planner.rank import option, order
+from agent.planner.room import Room
+from agent.planner.slack import Market, Urgency, urgency
+
+
+class Draft:
+    """A plan being made."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.rooms = {
+            state.pool.name: Room.of(state, snapshot.now_ms)
+            for state in sorted(snapshot.pools, key=lambda s: s.pool.name)
+        }
+        self.statistics = statistics_of(snapshot)
+        self.budgets = {budget.name: budget for budget in snapshot.budgets}
+        self.left = {budget.name: budget.left_usd_micros for budget in snapshot.budgets}
+        self.guesses: dict[tuple[str, str], Estimate] = {}
+        self.decisions: list[Decision] = []
+        self.binds: list[Bind] = []
+        self.drains: list[Drain] = []
+        self.withdraws: list[Withdraw] = []
+        self.waits: list[Wait] = []
+        self.refusals: list[Refuse] = []
+        self.moves: list[Move] = []
+        self.launch_why: dict[str, str] = {}
+        self.replan_at_ms: int | None = None
+        self.urgencies: dict[str, Urgency] = {}
+        self.runs = {run.root_run: run for run in snapshot.runs}
+        self.market = Market.of([room.state for room in self.rooms.values()], snapshot.now_ms)
+
+    def urgency(self, group: Group) -> Urgency:
+        """What the deadline leaves the group, by the on-demand pool that does it soonest."""
+        policy, now = self.snapshot.policy, self.snapshot.now_ms
+        if group.deadline_ms is None:
+            return Urgency(slack_ms=None, hour_usd_micros=policy.delay_usd_micros_per_hour)
+        safe = [
+            self.guess(group, name)
+            for name, room in self.rooms.items()
+            if room.state.pool.market == "on-demand" and blocked(group, room.state) is None
+        ]
+        market = self.market if safe else replace(self.market, both=False)
+        best = min(safe, key=lambda guess: guess.high_ms, default=None) or self.guess(group, "")
+        high, mean = max(1, best.high_ms - group.done_ms), max(1, best.mean_ms - group.done_ms)
+        return urgency(group, self.runs.get(group.root_run), high, mean, market, policy, now)
+
+    def ranked(self, group: Group, remaining: int, urgent: Urgency) -> list[Option]:
+        policy, now = self.snapshot.policy, self.snapshot.now_ms
+        prefers = [verdict for verdict in group.verdicts if verdict.verb == "prefer"]
+        found = [
+            option(group, room, self.guess(group, name), policy, now, remaining, self.market, urgent, prefers)
+            for name, room in self.rooms.items()
+        ]
+        found.sort(key=order)
+        return found
+
+    def guess(self, group: Group, pool: str) -> Estimate:
+        """The estimate of a class in a pool; pools without history of their own share one."""
+        key = (group.id, pool if (group.task_class, pool) in self.statistics else "")
+        if key not in self.guesses:
+            self.guesses[key] = estimate(group, key[1], self.statistics, self.snapshot.policy.deadline_sigmas)
+        return self.guesses[key]
+
+    def look(self, left_ms: int) -> None:
+        """The plan changes by itself when this time is over."""
+        if left_ms >= 0:
+            at = self.snapshot.now_ms + left_ms + 1
+            self.replan_at_ms = at if self.replan_at_ms is None else min(self.replan_at_ms, at)
+
+    def hold(self, group: Group, ranked: list[Option], count: int, reason: HoldReason, why: str, release: str) -> int:
+        text = f"{in_short(group, ranked, self.urgencies[group.id].slack_ms)}; {why}"
+        decision = self.decide(group, ranked, "wait", text, release)
+        self.waits.append(Wait(group=group.id, count=count, reason=reason, why=why, release=release, decision=decision))
+        return 0
+
+    def decide(
+        self, group: Group, ranked: list[Option], verb: Verb, reason: str, release: str = "", asked_by: str = ""
+    ) -> int:
+        best = ranked[0] if ranked and not ranked[0].why_not else None
+        urgent, before = self.urgencies[group.id], past(group)
+        self.decisions.append(
+            Decision(
+                group=group.id,
+                task_class=group.task_class,
+                name=group.name,
+                root_run=group.root_run,
+                flow_run=group.flow_run,
+                verb=verb,
+                pool=best.pool if best and verb != "refuse" else None,
+                reason=f"{reason}; {before}" if before else reason,
+                release=release,
+                options=tuple(ranked),
+                verdicts=tuple(RuleWord(rule=v.rule, verb=v.verb, reason=v.reason) for v in group.verdicts),
+                asked_by=asked_by,
+                approved_by=group.approved_by,
+                overridden=group.override is not None,
+                slack_ms=urgent.slack_ms,
+                minute_usd_micros=None if urgent.slack_ms is None else urgent.hour_usd_micros // 60,
+            )
+        )
+        return len(self.decisions) - 1
+
+    def plan(self) -> Plan:
+        """As it is now."""
+        return Plan(
+            decisions=tuple(self.decisions),
+            binds=tuple(self.binds),
+            drains=tuple(self.drains),
+            withdraws=tuple(self.withdraws),
+            launches=tuple(
+                Launch(pool=name, count=room.launching, why=self.launch_why[name])
+                for name, room in self.rooms.items()
+                if room.launching
+            ),
+            waits=tuple(self.waits),
+            refusals=tuple(self.refusals),
+            moves=tuple(self.moves),
+            replan_at_ms=self.replan_at_ms,
+        )
