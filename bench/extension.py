@@ -1,7 +1,8 @@
 """Held, planned, committed and bound, against bare Dask and against tasks restricted at submit.
 
-`python -m bench.extension [--tasks N] [--rounds N] [--json FILE]`: the real governor process with the default rules, five
-pools and every plan committed durably before its instructions; no-op tasks on two one-thread workers; rounds interleaved.
+`python -m bench.extension [--tasks N] [--rounds N] [--json FILE]`: the real governor process with the default rules,
+five pools and every plan committed durably before its instructions; no-op tasks on two one-thread workers; rounds
+interleaved.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from bench import table
 from bench.cluster import ROOT, environment, up
 
 POOLS = "pools:\n" + "".join(
-    f"  {name}: {{market: {market}, worker: {{cpus: 1, memory: 1 GiB}}, price: {usd}, workers: {{max: 1}}, selector: {{name: '{name}-*'}}}}\n"
+    f"  {name}: {{market: {market}, worker: {{cpus: 1, memory: 1 GiB}}, price: {usd}, workers: {{max: 1}}, "
+    f"selector: {{name: '{name}-*'}}}}\n"
     for name, market, usd in (
         ("small", "on-demand", 0.10),
         ("large", "on-demand", 0.10),

@@ -1,4 +1,4 @@
-"""One hundred thousand held tasks: the scheduler's memory, its loop, workers that come and go, a flow that is cancelled.
+"""A hundred thousand held tasks: the scheduler's memory, its loop, workers that come and go, a cancelled flow.
 
 `python -m bench.scale [--tasks N] [--cancelled N] [--json FILE]`: tasks that wait for a person's approval, on the real
 scheduler and governor; submitted a thousand at a time by two clients, as two flows would. A block is one turn of the
@@ -35,7 +35,8 @@ WORKERS = """
 import asyncio, sys
 from distributed import Worker
 async def main():
-    workers = [Worker(sys.argv[1], name=f"other-{n}", nthreads=1, memory_limit="1GiB", dashboard=False) for n in range(20)]
+    more = dict(nthreads=1, memory_limit="1GiB", dashboard=False)
+    workers = [Worker(sys.argv[1], name=f"other-{n}", **more) for n in range(20)]
     await asyncio.gather(*workers)
     print("joined", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
@@ -76,9 +77,9 @@ def own(client: Client) -> dict[str, float]:
     """ORC's own longest holds of the loop, by what it did, since the last call."""
 
     def take(dask_scheduler: Any) -> dict[str, float]:
-        extension = dask_scheduler.plugins["orc"]
-        found = dict(extension.longest)
-        extension.longest.update(dict.fromkeys(found, 0.0))
+        noted = dask_scheduler.plugins["orc"].host.longest_ms
+        found = dict(noted)
+        noted.update(dict.fromkeys(found, 0.0))
         return found
 
     return dict(client.run_on_scheduler(take))
@@ -86,7 +87,7 @@ def own(client: Client) -> dict[str, float]:
 
 def held(client: Client) -> int:
     """Tasks the extension holds."""
-    return int(client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.plugins["orc"].tasks)))
+    return int(client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.plugins["orc"].host.tasks)))
 
 
 def memory(client: Client) -> int:

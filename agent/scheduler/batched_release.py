@@ -1,4 +1,4 @@
-"""Thousands of tasks that a client lets go of at once, in slices: the scheduler's loop is not held for as long as that takes.
+"""Thousands of tasks that a client lets go of at once, in slices: the scheduler's loop is not held for long.
 
 Dask releases them in one piece, and cancels in a time that grows with the square of their number.
 """

@@ -7,13 +7,13 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.model.capacity import Load, WorkerCapacity
 from agent.scheduler.batched_release import SLICE
-
-if TYPE_CHECKING:
-    from agent.scheduler.extension import Extension
+from agent.scheduler.fence import Fence
+from agent.scheduler.holding import hold
+from agent.scheduler.host import Host
 
 _WITHDRAW = "orc-withdraw-"
 
@@ -21,15 +21,15 @@ _WITHDRAW = "orc-withdraw-"
 class Binding:
     """Does what the governor says of single tasks, where it is still true."""
 
-    def __init__(self, extension: Extension) -> None:
-        self.extension, self.scheduler = extension, extension.scheduler
+    def __init__(self, host: Host, fence: Fence) -> None:
+        self.host, self.fence, self.scheduler = host, fence, host.scheduler
         #: tasks bound, and asked back
         self.bound = self.withdrawals = 0
         #: ready → bound of the newest tasks, ms
         self.waits_ms: deque[float] = deque(maxlen=10_000)
 
     async def bind(self, epoch: int, binds: Sequence[Mapping[str, Any]]) -> list[list[str | None]]:
-        """The worker of each key, None where it could not be bound; less when another governor has taken over meanwhile."""
+        """The worker of each key, None where it could not be bound; fewer when another governor has taken over."""
         out: list[list[str | None]] = []
         begin, slice_ = time.thread_time(), time.perf_counter()
         client_msgs: dict[str, Any] = {}
@@ -37,20 +37,20 @@ class Binding:
         for bind in binds:
             where: list[str | None] = []
             load = Load(cpus=bind["cpus"], memory_mib=bind["memory_mib"], gpus=bind["gpus"])
-            workers = [c for c in self.extension.counts.values() if c.pool == bind["pool"]]
+            workers = self.host.members(bind["pool"])
             for key in bind["keys"]:
                 where.append(self._bind_one(key, workers, load, bind["ahead"], client_msgs, worker_msgs))
                 if time.perf_counter() - slice_ > SLICE:
                     self.scheduler.send_all(client_msgs, worker_msgs)
                     client_msgs, worker_msgs = {}, {}
-                    self.extension.took("bind", begin)
+                    self.host.took("bind", begin)
                     await asyncio.sleep(0)
-                    if epoch < self.extension.epoch:
+                    if self.fence.overtaken(epoch):
                         return out
                     begin, slice_ = time.thread_time(), time.perf_counter()
             out.append(where)
         self.scheduler.send_all(client_msgs, worker_msgs)
-        self.extension.took("bind", begin)
+        self.host.took("bind", begin)
         return out
 
     def _bind_one(
@@ -63,7 +63,7 @@ class Binding:
         worker_msgs: dict[str, Any],
     ) -> str | None:
         """Send one held task to a worker with room; Dask picks among them by locality."""
-        task, ts = self.extension.tasks.get(key), self.scheduler.tasks.get(key)
+        task, ts = self.host.tasks.get(key), self.scheduler.tasks.get(key)
         if task is None or ts is None or ts.state != "no-worker" or not task.ready:
             return None
         if not (load.memory_mib or load.gpus) and ahead and len(workers) == 1:
@@ -91,28 +91,32 @@ class Binding:
         if ts.state != "processing":
             ts.priority = old
             task.on = None
-            self.extension.hold(ts, task.asked)
+            hold(ts, task.asked)
             return None
         address: str = ts.processing_on.address
         # narrowed, so that nothing is stolen past the count
         ts.worker_restrictions = task.ours = {address}
         task.on, task.ready = address, False
         self.waits_ms.append((time.perf_counter() - task.ready_at) * 1000)
-        self.extension.counts[address].bound[key] = load
+        self.host.workers[address].bound[key] = load
         return address
 
-    def withdraw(self, counts: WorkerCapacity) -> None:
+    def withdraw(self, worker: WorkerCapacity) -> None:
         """Ask the worker for what it has not started, by Dask's own steal request."""
-        for key in counts.bound:
+        for key in worker.bound:
             self.withdrawals += 1
             message = {"op": "steal-request", "key": key, "stimulus_id": f"{_WITHDRAW}{self.withdrawals}"}
-            self.scheduler.stream_comms[counts.address].send(message)
+            self.scheduler.stream_comms[worker.address].send(message)
 
-    def answered(self, theirs: Any, **message: Any) -> Any:
+    def wrap(self) -> None:
+        """Hear what workers answer that are asked for a task."""
+        self.host.between("steal-response", self._answered)
+
+    def _answered(self, theirs: Any, **message: Any) -> Any:
         """The worker's answer: it gave the task back only if it had not started it."""
         if not str(message.get("stimulus_id", "")).startswith(_WITHDRAW):
             return theirs(**message)
-        task, ts = self.extension.tasks.get(message["key"]), self.scheduler.tasks.get(message["key"])
+        task, ts = self.host.tasks.get(message["key"]), self.scheduler.tasks.get(message["key"])
         given = message.get("state") in ("ready", "constrained", "waiting")
         if (
             given
@@ -128,7 +132,7 @@ class Binding:
     def refuse(self, key: Any, kind: str, why: str) -> None:
         """Fail a held task with the reason; its dependents fail with it."""
         ts = self.scheduler.tasks.get(key)
-        if ts is None or ts.state != "no-worker" or key not in self.extension.tasks:
+        if ts is None or ts.state != "no-worker" or key not in self.host.tasks:
             return
         try:
             from agent import errors

@@ -10,6 +10,8 @@ from distributed.scheduler import Scheduler, TaskState
 
 #: releases of distributed the extension's tests have run on, by year and month
 TESTED = ("2026.1", "2026.8")
+#: what to do about Adaptive
+ADAPTIVE = "give its limits to a pool instead (workers.min and workers.max in pools.yaml), and end the Adaptive"
 
 _METHODS = (
     "_transitions",
@@ -43,7 +45,8 @@ def problems(scheduler: Any, allow_untested: bool = False) -> list[str]:
     version = ".".join(distributed.__version__.split(".")[:2])
     if version not in TESTED and not allow_untested:
         out.append(
-            f"distributed {distributed.__version__} is untested (tested: {', '.join(TESTED)}); set ORC_ALLOW_UNTESTED=true to govern it all the same"
+            f"distributed {distributed.__version__} is untested (tested: {', '.join(TESTED)}); "
+            "set ORC_ALLOW_UNTESTED=true to govern it all the same"
         )
     return out
 
@@ -53,6 +56,7 @@ def warnings() -> list[str]:
     out = []
     if timeout := dask.config.get("distributed.scheduler.no-workers-timeout", None):
         out.append(
-            f"distributed.scheduler.no-workers-timeout={timeout} does not count the time a task is held by ORC; use deadlines or `orc why` instead"
+            f"distributed.scheduler.no-workers-timeout={timeout} does not count the time a task is held by ORC; "
+            "use deadlines or `orc why` instead"
         )
     return out

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.scheduler import protocol as p
+from agent.scheduler.compatibility import ADAPTIVE
+from agent.scheduler.host import Host
 
-if TYPE_CHECKING:
-    from agent.scheduler.extension import Extension
+logger = logging.getLogger("orc.extension")
 
-#: `wait_for_workers` asks for all workers each tenth of a second and says no number: so many questions in so long, seconds
+#: `wait_for_workers` asks for all workers each tenth of a second and says no number: so many questions in so long,
+#: seconds
 ASKED, WITHIN = 5, 1.5
 #: of a loop around `ncores`, which has no pace of its own
 COUNTED, COUNTED_WITHIN = 3, 5.0
@@ -30,8 +33,10 @@ class Demand:
     on by halves: a fleet comes up in few steps, and is at most half too large.
     """
 
-    def __init__(self, extension: Extension) -> None:
-        self.extension = extension
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        #: an Adaptive has asked for its target
+        self.adaptive = False
         self.wanted = 0
         self.why = ""
         self._asked: deque[float] = deque(maxlen=ASKED)
@@ -60,6 +65,14 @@ class Demand:
         handlers["identity"], handlers["scatter"] = asked, scattering
         for name in ("ncores", "ncores_running"):
             handlers[name] = self._counting(handlers[name])
+        handlers["adaptive_target"] = self._adaptive
+
+    def _adaptive(self, *args: Any, **kwargs: Any) -> Any:
+        """Dask's `Adaptive` asks how many workers there should be; it takes held tasks for demand."""
+        if not self.adaptive:
+            self.adaptive = True
+            logger.warning("ORC: an Adaptive scales this cluster and takes held tasks for demand; %s", ADAPTIVE)
+        return self.host.scheduler.adaptive_target(*args, **kwargs)
 
     def _counting(self, theirs: Callable[..., Any]) -> Callable[..., Any]:
         assert not inspect.iscoroutinefunction(theirs)
@@ -82,11 +95,11 @@ class Demand:
 
     def _look(self) -> None:
         self._looking = False
-        running = len(self.extension.scheduler.running)
+        running = len(self.host.scheduler.running)
         wanted, why = self._count(running)
         if wanted != self.wanted:
             self.wanted, self.why = wanted, why
-            self.extension.tell((p.WANTED, wanted, why))
+            self.host.tell((p.WANTED, wanted, why))
         if wanted or self._scattering or _often(self._asked, 1, WITHIN) or _often(self._counted, 1, COUNTED_WITHIN):
             self._soon()
 
@@ -105,9 +118,9 @@ class Demand:
 
     def _stranded(self) -> bool:
         """Whether a task that any worker could take has none: an actor, or one of a run that is not governed."""
-        some = itertools.islice(self.extension.scheduler.unrunnable, 100)
+        some = itertools.islice(self.host.scheduler.unrunnable, 100)
         free = (not (ts.worker_restrictions or ts.host_restrictions or ts.resource_restrictions) for ts in some)
-        return any(free) or bool(self.extension.scheduler.queued)
+        return any(free) or bool(self.host.scheduler.queued)
 
 
 def _often(times: Sequence[float], least: int, within: float) -> bool:

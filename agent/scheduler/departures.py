@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distributed import Status
 
 from agent.model.capacity import WorkerCapacity
 from agent.scheduler import protocol as p
-
-if TYPE_CHECKING:
-    from agent.scheduler.extension import Extension, Task
+from agent.scheduler.binding import Binding
+from agent.scheduler.host import GovernedTask, Host
 
 #: a worker that died with so much of its memory taken died of that; Dask pauses it at 0.8 and kills at 0.95
 FULL = 0.75
@@ -20,8 +19,8 @@ FULL = 0.75
 class Departures:
     """Hears what workers and bodies say of their going, and asks bodies to go."""
 
-    def __init__(self, extension: Extension) -> None:
-        self.extension = extension
+    def __init__(self, host: Host, binding: Binding) -> None:
+        self.host, self.binding = host, binding
         #: address → Dask's own state of the worker, to look at when it is gone
         self._states: dict[str, Any] = {}
         #: address → tasks that are to blame for its end
@@ -36,49 +35,50 @@ class Departures:
         self._states.pop(address, None)
         self._blamed.pop(address, None)
 
-    def starved(self, counts: WorkerCapacity, key: Any) -> bool:
-        """Whether a worker that died had too little memory for this task: it was paused for that, or nearly full when last seen.
+    def starved(self, worker: WorkerCapacity, key: Any) -> bool:
+        """Whether a worker that died had too little memory for this task.
 
-        Only the tasks on its threads are to blame, the first of those it was sent.
+        It was paused for that, or nearly full when last seen. Only the tasks on its threads are to blame, the first of
+        those it was sent.
         """
-        if counts.address not in self._blamed:
-            ws = self._states[counts.address]
+        if worker.address not in self._blamed:
+            ws = self._states[worker.address]
             full = ws.status == Status.paused or (
                 ws.memory_limit and ws.metrics.get("memory", 0) > FULL * ws.memory_limit
             )
-            self._blamed[counts.address] = (
-                frozenset(itertools.islice(counts.bound, counts.slots)) if full else frozenset()
+            self._blamed[worker.address] = (
+                frozenset(itertools.islice(worker.bound, worker.slots)) if full else frozenset()
             )
-        return key in self._blamed[counts.address]
+        return key in self._blamed[worker.address]
 
     def said(self, topic: str, said: Any) -> None:
         """What bodies and workers say of themselves."""
-        extension = self.extension
+        host = self.host
         if topic == p.MOVED_TOPIC:
-            if (task := extension.tasks.get(said["key"])) is not None:
+            if (task := host.tasks.get(said["key"])) is not None:
                 task.left = said["result"]
         elif topic == p.CHECKPOINT_TOPIC:
-            if (task := extension.tasks.get(said["key"])) is not None and task.on is not None:
+            if (task := host.tasks.get(said["key"])) is not None and task.on is not None:
                 task.checkpoint = (said["at_ms"] or (task.checkpoint or (0, 0))[0], said["bytes"])
-                extension.tell((p.SAVED, task.key, *task.checkpoint))
-                if (counts := extension.counts.get(task.on)) is not None and counts.draining:
-                    self.ask(task, f"{counts.name} is going away")
+                host.tell((p.SAVED, task.key, *task.checkpoint))
+                if (worker := host.workers.get(task.on)) is not None and worker.draining:
+                    self.ask(task, f"{worker.name} is going away")
         elif topic == p.NOTICE_TOPIC:
-            counts = extension.counts.get(said["worker"])
-            if counts is not None and not counts.draining:
-                self.drain(counts)
-                extension.tell((p.NOTICE, counts.address, said["left_ms"], said["why"]))
+            worker = host.workers.get(said["worker"])
+            if worker is not None and not worker.draining:
+                self.drain(worker)
+                host.tell((p.NOTICE, worker.address, said["left_ms"], said["why"]))
 
-    def drain(self, counts: WorkerCapacity) -> None:
+    def drain(self, worker: WorkerCapacity) -> None:
         """Nothing new to it; what has not started comes back, and what has checkpoints leaves at the next."""
-        counts.draining = True
-        self.extension.binding.withdraw(counts)
-        for key in counts.bound:
-            if (task := self.extension.tasks.get(key)) is not None:
-                self.ask(task, f"{counts.name} is going away")
+        worker.draining = True
+        self.binding.withdraw(worker)
+        for key in worker.bound:
+            if (task := self.host.tasks.get(key)) is not None:
+                self.ask(task, f"{worker.name} is going away")
 
-    def ask(self, task: Task, why: str) -> None:
+    def ask(self, task: GovernedTask, why: str) -> None:
         """Ask a body that has checkpoints to leave at the next."""
-        comms = self.extension.scheduler.stream_comms
-        if task.checkpoint is not None and task.on is not None and task.on in comms and self.extension.governs(task):
+        comms = self.host.scheduler.stream_comms
+        if task.checkpoint is not None and task.on is not None and task.on in comms and self.host.governs(task):
             comms[task.on].send({"op": p.LEAVE, "key": task.key, "why": why})

@@ -1,4 +1,7 @@
-"""Bringing ORC to a scheduler and workers that were started without it. Nothing is restarted, nothing of theirs is changed."""
+"""Bringing ORC to a scheduler and workers that were started without it.
+
+Nothing is restarted, nothing of theirs is changed.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,12 @@ import distributed
 from distributed import Client
 
 from agent.errors import SchedulerError
-from agent.scheduler.extension import Extension
+from agent.scheduler.plugin import Extension
 
 logger = logging.getLogger("orc.install")
+
+#: files of the package that are sent: its code and its pages
+SENT = (".py", ".html")
 
 
 def lacks_orc() -> bool:
@@ -61,9 +67,8 @@ async def _ensure(client: Client, address: str, mode: str, allow_untested: bool)
         await _same_python(client, address)
         with tempfile.TemporaryDirectory() as folder:
             await client.upload_file(str(bundle(Path(folder))))
-        done.append(
-            f"sent ORC {_version()} to {'the scheduler and ' if scheduler_lacks else ''}{len(lacking)} workers that had none"
-        )
+        where = f"{'the scheduler and ' if scheduler_lacks else ''}{len(lacking)} workers"
+        done.append(f"sent ORC {_version()} to {where} that had none")
     if not await client.run_on_scheduler(_has_extension):
         await client.register_plugin(Extension(mode=mode, allow_untested=allow_untested))
         done.append("registered the extension on the scheduler")
@@ -84,7 +89,8 @@ async def _same_python(client: Client, address: str) -> None:
         if found[0] != ours[0]:
             raise SchedulerError(
                 f"{where} of {address} runs Python {found[0]} and this ORC {ours[0]}: it cannot be sent there. "
-                f"Run ORC on Python {found[0]}, or install orc-agent=={_version()} there and start the scheduler with --preload agent.scheduler.preload"
+                f"Run ORC on Python {found[0]}, or install orc-agent=={_version()} there and start the scheduler "
+                "with --preload agent.scheduler.preload"
             )
 
 
@@ -93,7 +99,7 @@ def bundle(folder: Path) -> Path:
     root = Path(__file__).parent.parent
     path = folder / f"orc_agent_{_version().replace('.', '_')}.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
-        for file in sorted(root.rglob("*.py")):
+        for file in sorted(file for file in root.rglob("*") if file.suffix in SENT):
             out.write(file, Path("agent") / file.relative_to(root))
     return path
 

@@ -1,4 +1,4 @@
-"""Places that are lent: a task that waits for tasks of its own holds a thread for nothing, and they may want that very one."""
+"""Places that are lent: a task that waits for tasks of its own holds a thread for nothing, maybe the one they want."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import itertools
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cloudpickle
 
-if TYPE_CHECKING:
-    from agent.scheduler.extension import Extension
+from agent.scheduler import protocol as p
+from agent.scheduler.host import Host
+from agent.scheduler.worker_watch import WorkerWatch
 
 #: the first look at a task that has submitted others, seconds; then each time twice as long after the one before
 FIRST = 0.5
@@ -22,9 +23,10 @@ SOONER = 10
 
 
 def lend_if_waiting(key: Any, dask_worker: Any) -> bool:
-    """Runs on a worker: where a task waits for Dask, its thread no longer counts, as if it had called `distributed.secede`.
+    """Runs on a worker: where a task waits for Dask, its thread no longer counts. Whether it waits.
 
-    A task that computes meanwhile keeps its place; so does one that has left it, or is not there.
+    It is as if it had called `distributed.secede`. A task that computes meanwhile keeps its place; so does one that
+    has left it, or is not there.
     """
     import sys
     import time
@@ -63,8 +65,8 @@ class Lending:
     wait for ever where all threads are held like that, or where a task of its own was sent to stand behind it.
     """
 
-    def __init__(self, extension: Extension) -> None:
-        self.extension = extension
+    def __init__(self, host: Host, watch: WorkerWatch) -> None:
+        self.host, self.watch = host, watch
         #: graphs on their way in: stimulus → the task that submits it
         self._coming: dict[str, Any] = {}
         self._numbers = itertools.count(1)
@@ -76,7 +78,8 @@ class Lending:
         self._ask: bytes = b""
 
     def wrap(self, handlers: dict[str, Any]) -> None:
-        """Hear of every graph which task submits it."""
+        """Hear of every graph which task submits it, and of tasks that leave their threads."""
+        self.host.between("long-running", self._seceded)
         theirs = handlers["update-graph"]
 
         async def handle(submitting_task: Any = None, stimulus_id: str | None = None, **message: Any) -> Any:
@@ -93,7 +96,7 @@ class Lending:
 
     def submitted(self, stimulus_id: str, keys: Any) -> None:
         """A graph is in; where a task submitted it, its tasks are followed."""
-        parent, table = self._coming.pop(stimulus_id, None), self.extension.scheduler.tasks
+        parent, table = self._coming.pop(stimulus_id, None), self.host.scheduler.tasks
         if parent is None or parent not in table:
             return
         depth = self.depth(parent) + 1
@@ -122,9 +125,21 @@ class Lending:
         if finish == "forgotten":
             del self.parents[key]
 
+    def _seceded(self, theirs: Any, **message: Any) -> Any:
+        """A task left its thread to wait for work of its own: its slot is lent to that work."""
+        answer = theirs(**message)
+        task = self.host.tasks.get(message.get("key"))
+        on = self.host.workers.get(task.on or "") if task is not None else None
+        if task is not None and on is not None and task.key in on.bound:
+            on.seceded.add(task.key)
+            self.host.tell((p.LENT, task.key))
+        elif (worker := self.host.workers.get(str(message.get("worker")))) is not None:
+            self.watch.look(worker)
+        return answer
+
     async def _watch(self, parent: Any) -> None:
         """Until it has lent its place or is over."""
-        wait, scheduler = FIRST, self.extension.scheduler
+        wait, scheduler = FIRST, self.host.scheduler
         try:
             while True:
                 await asyncio.sleep(wait)
@@ -146,7 +161,7 @@ class Lending:
             finally:
                 cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
         message = {"op": "run", "function": self._ask, "args": cloudpickle.dumps((key,)), "wait": True}
-        answers = await self.extension.scheduler.broadcast(msg=message, workers=[address], on_error="ignore")
+        answers = await self.host.scheduler.broadcast(msg=message, workers=[address], on_error="ignore")
         answer = answers.get(address) or {}
         return answer.get("status") == "OK" and bool(answer.get("result"))
 

@@ -66,7 +66,8 @@ async def look(address: str, modules: Sequence[str] = (), patience: float = 10.0
         client = await Client(address, asynchronous=True, timeout=patience, set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise SchedulerError(
-            f"the Dask scheduler at {address} cannot be reached ({error}); is it up, the address right, and no firewall between?"
+            f"the Dask scheduler at {address} cannot be reached ({error}); "
+            "is it up, the address right, and no firewall between?"
         ) from error
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
@@ -82,22 +83,37 @@ async def look(address: str, modules: Sequence[str] = (), patience: float = 10.0
     middle = begin + took / 2000
     workers = [_seen(at, said, answers.get(at), middle, took // 2 + 1) for at, said in sorted(info["workers"].items())]
     return SeenCluster(
-        address=address, python=python, distributed=version, workers=tuple(workers), orc=state, no_workers_timeout=str(timeout or "")
-    )  # fmt: skip
+        address=address,
+        python=python,
+        distributed=version,
+        workers=tuple(workers),
+        orc=state,
+        no_workers_timeout=str(timeout or ""),
+    )
 
 
 def _seen(address: str, said: dict[str, Any], answer: Any, middle: float, error_ms: int) -> SeenWorker:
     resources = tuple(sorted((str(k), float(v)) for k, v in (said.get("resources") or {}).items()))
     base: dict[str, Any] = {
-        "name": str(said["name"]), "address": address, "host": said["host"], "nthreads": said["nthreads"],
-        "memory_mib": (said["memory_limit"] or 0) // 2**20, "resources": resources,
-    }  # fmt: skip
+        "name": str(said["name"]),
+        "address": address,
+        "host": said["host"],
+        "nthreads": said["nthreads"],
+        "memory_mib": (said["memory_limit"] or 0) // 2**20,
+        "resources": resources,
+    }
     if not isinstance(answer, dict):
         return SeenWorker(**base, answered=False)
     return SeenWorker(
-        **base, python=answer["python"], distributed=answer["distributed"], clock_ms=round((answer["now"] - middle) * 1000),
-        clock_error_ms=error_ms, lacks=tuple(answer["lacks"]), persists=answer["persists"], storage=answer["storage"],
-    )  # fmt: skip
+        **base,
+        python=answer["python"],
+        distributed=answer["distributed"],
+        clock_ms=round((answer["now"] - middle) * 1000),
+        clock_error_ms=error_ms,
+        lacks=tuple(answer["lacks"]),
+        persists=answer["persists"],
+        storage=answer["storage"],
+    )
 
 
 def _of_scheduler(dask_scheduler: Any) -> tuple[str, str, Any, bool]:
@@ -113,8 +129,13 @@ def _python() -> str:
 def _of_worker(modules: list[str]) -> dict[str, Any]:
     """Runs there."""
     said: dict[str, Any] = {
-        "python": _python(), "distributed": distributed.__version__, "now": time.time(), "lacks": [], "persists": None, "storage": "",
-    }  # fmt: skip
+        "python": _python(),
+        "distributed": distributed.__version__,
+        "now": time.time(),
+        "lacks": [],
+        "persists": None,
+        "storage": "",
+    }
     for name in modules:
         try:
             importlib.import_module(name)

@@ -7,18 +7,16 @@ import heapq
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask
 
+from agent.scheduler.host import Host
 from agent.scheduler.protocol import HOLD
-
-if TYPE_CHECKING:
-    from agent.scheduler.extension import Extension
 
 
 @dataclass(slots=True)
-class _Task:
+class _NestedTask:
     parent: Any
     pool: str
     #: the restriction we gave it; another object there means Dask pinned it (a shuffle's partitions)
@@ -32,9 +30,9 @@ class NestedTasks:
     Dask's own root queue, which keeps larger-than-memory work going, is off for restricted tasks; this is its stand-in.
     """
 
-    def __init__(self, extension: Extension) -> None:
-        self.extension = extension
-        self.tasks: dict[Any, _Task] = {}
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.tasks: dict[Any, _NestedTask] = {}
         self.queues: dict[str, list[tuple[Any, int, Any]]] = {}
         self.no = 0
         self.pumping = False
@@ -45,7 +43,7 @@ class NestedTasks:
         pool = self._pool(parent)
         if pool is None:
             return False
-        entry = _Task(parent, pool, {c.address for c in self.extension.counts.values() if c.pool == pool})
+        entry = _NestedTask(parent, pool, self._addresses(pool))
         self.tasks[ts.key] = entry
         self._hold(ts, entry)
         return True
@@ -53,17 +51,20 @@ class NestedTasks:
     def _pool(self, parent: Any) -> str | None:
         if (above := self.tasks.get(parent)) is not None:
             return above.pool
-        task = self.extension.tasks.get(parent)
-        counts = self.extension.counts.get(task.on or "") if task is not None else None
-        return counts.pool if counts is not None else None
+        task = self.host.tasks.get(parent)
+        worker = self.host.workers.get(task.on or "") if task is not None else None
+        return worker.pool if worker is not None else None
 
-    def _pinned(self, ts: Any, entry: _Task) -> bool:
+    def _addresses(self, pool: str) -> set[str]:
+        return {worker.address for worker in self.host.members(pool)}
+
+    def _pinned(self, ts: Any, entry: _NestedTask) -> bool:
         """Whether Dask itself chose the worker, and it lives."""
         where = ts.worker_restrictions
-        return bool(where) and where is not entry.ours and not where.isdisjoint(self.extension.scheduler.workers)
+        return bool(where) and where is not entry.ours and not where.isdisjoint(self.host.scheduler.workers)
 
     @staticmethod
-    def _hold(ts: Any, entry: _Task) -> None:
+    def _hold(ts: Any, entry: _NestedTask) -> None:
         # a shuffle's barrier carries these workers on to its output partitions, so the shuffle stays in the pool
         ts.worker_restrictions = entry.ours or None
         ts.resource_restrictions = {**(ts.resource_restrictions or {}), HOLD: 1}
@@ -74,7 +75,7 @@ class NestedTasks:
         if entry is None:
             return
         if finish == "no-worker":
-            ts = self.extension.scheduler.tasks[key]
+            ts = self.host.scheduler.tasks[key]
             if ts.resource_restrictions and HOLD in ts.resource_restrictions:
                 self.no += 1
                 heapq.heappush(self.queues.setdefault(entry.pool, []), (ts.priority, self.no, key))
@@ -89,26 +90,26 @@ class NestedTasks:
         if finish == "forgotten":
             del self.tasks[key]
 
-    def _freed(self, entry: _Task) -> None:
-        counts = self.extension.counts.get(entry.on or "")
+    def _freed(self, entry: _NestedTask) -> None:
+        worker = self.host.workers.get(entry.on or "")
         entry.on = None
-        if counts is not None:
-            counts.nested -= 1
+        if worker is not None:
+            worker.nested -= 1
         self._soon()
 
-    def _again(self, key: Any, entry: _Task) -> None:
-        ts = self.extension.scheduler.tasks.get(key)
+    def _again(self, key: Any, entry: _NestedTask) -> None:
+        ts = self.host.scheduler.tasks.get(key)
         if ts is not None:
             ts.suspicious = 0
             self._keep(ts, entry)
 
-    def _keep(self, ts: Any, entry: _Task) -> None:
+    def _keep(self, ts: Any, entry: _NestedTask) -> None:
         """Hold it again; where Dask pinned it, it stays pinned."""
         if self._pinned(ts, entry):
             # an output partition of a shuffle runs once to be pinned to the worker that has it, and is sent again
             ts.resource_restrictions = {**(ts.resource_restrictions or {}), HOLD: 1}
             return
-        entry.ours = {c.address for c in self.extension.counts.values() if c.pool == entry.pool}
+        entry.ours = self._addresses(entry.pool)
         self._hold(ts, entry)
 
     def _soon(self) -> None:
@@ -123,11 +124,11 @@ class NestedTasks:
         for pool, queue in self.queues.items():
             if queue:
                 self._pump(pool, queue)
-        self.extension.took("release", begin)
+        self.host.took("release", begin)
 
     def _pump(self, pool: str, queue: list[tuple[Any, int, Any]]) -> None:
-        scheduler = self.extension.scheduler
-        workers = [c for c in self.extension.counts.values() if c.pool == pool and c.address in scheduler.workers]
+        scheduler = self.host.scheduler
+        workers = [c for c in self.host.members(pool) if c.address in scheduler.workers]
         workers = [c for c in workers if not c.draining] or workers
         later = []
         while queue:
@@ -155,12 +156,12 @@ class NestedTasks:
                 later.append(entry_of)
                 continue
             entry.on = ts.processing_on.address
-            if (counts := self.extension.counts.get(entry.on)) is not None:
-                counts.nested += 1
+            if (worker := self.host.workers.get(entry.on)) is not None:
+                worker.nested += 1
         for entry_of in later:
             heapq.heappush(queue, entry_of)
 
-    def left(self, _: str) -> None:
+    def left(self) -> None:
         """A worker left; its inner tasks have come back already."""
         self._soon()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from agent.scheduler.extension import Extension
+from agent.scheduler.plugin import Extension
 
 
 async def dask_setup(scheduler: Any) -> None:

@@ -21,7 +21,8 @@ FOLLOW, INSTRUCT, SNAPSHOT, STATE = "orc_follow", "orc_instruct", "orc_snapshot"
 PRESENT = "orc-present"
 
 #: deltas, as (kind, …):
-READY = "ready"  # key, spec number, input bytes, since ms, governed keys it takes in, how many more, Dask's priority in thousandths
+# key, spec number, input bytes, since ms, governed keys it takes in, how many more, Dask's priority in thousandths
+READY = "ready"
 SPECIFIED = "spec"  # spec number, what it says
 BOUND_ELSEWHERE = "seen"  # shadow: key, spec number, input bytes, since ms, worker address
 SUBMITTED = "submitted"  # [(key, spec number, keys it depends on)], inputs first, of runs with a deadline

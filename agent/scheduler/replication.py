@@ -1,14 +1,16 @@
-"""Copies of small results that a worker alone has which may be taken away: lost, each costs a run that finds it stored, or all of its work."""
+"""Copies of small results that a worker alone has which may be taken away.
+
+Lost, each costs a run that finds it stored, or all of its work.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from agent.scheduler.extension import Extension
+from agent.scheduler.host import Host
 
 #: results of up to so many bytes get one
 SMALL = 64 * 1024
@@ -21,8 +23,8 @@ MOST = 1000
 class Replication:
     """Has results of spot workers copied to workers that stay, where there are any."""
 
-    def __init__(self, extension: Extension) -> None:
-        self.extension = extension
+    def __init__(self, host: Host) -> None:
+        self.host = host
         #: keys whose results want a copy
         self.wanted: deque[Any] = deque()
         #: copies asked for so far
@@ -37,15 +39,15 @@ class Replication:
             asyncio.get_running_loop().call_later(GATHER, self._ask)
 
     def _safe(self, address: str) -> bool:
-        counts = self.extension.counts.get(address)
-        size = self.extension.sizes.get(counts.pool) if counts is not None else None
-        return size is None or size.safe
+        worker = self.host.workers.get(address)
+        pool = self.host.pools.get(worker.pool) if worker is not None else None
+        return pool is None or pool.safe
 
     def _ask(self) -> None:
-        scheduler, begin = self.extension.scheduler, time.thread_time()
+        scheduler, begin = self.host.scheduler, time.thread_time()
         going = [
             c.address
-            for c in self.extension.counts.values()
+            for c in self.host.workers.values()
             if not (c.draining or c.paused) and c.address in scheduler.workers
         ]
         some = [address for address in going if self._safe(address)] or going
@@ -62,4 +64,4 @@ class Replication:
             scheduler.request_acquire_replicas(address, keys, stimulus_id="orc-copy")
         if self.wanted:
             asyncio.get_running_loop().call_later(GATHER, self._ask)
-        self.extension.took("copy", begin)
+        self.host.took("copy", begin)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.model.capacity import WorkerCapacity
 from agent.scheduler import protocol as p
-
-if TYPE_CHECKING:
-    from agent.scheduler.extension import Extension
+from agent.scheduler.host import Host
+from agent.scheduler.nested_tasks import NestedTasks
 
 #: seconds in which changes are gathered: a graph that Dask runs by itself changes the figures with each task
 GATHER = 0.1
@@ -20,10 +19,10 @@ MOST = 1000
 
 
 class WorkerWatch:
-    """WorkerCapacity, for each worker, the tasks and actors that no governor placed, and tells when the count changes."""
+    """Counts, for each worker, the tasks and actors that no governor placed, and tells when the count changes."""
 
-    def __init__(self, extension: Extension) -> None:
-        self.extension = extension
+    def __init__(self, host: Host, nested: NestedTasks) -> None:
+        self.host, self.nested = host, nested
         #: addresses of workers to look at
         self._changed: set[str] = set()
         #: and of those that had something
@@ -33,7 +32,7 @@ class WorkerWatch:
     def moved(self, key: Any, start: str, finish: str) -> None:
         """A task that was not bound by a governor went through a transition."""
         if finish == "processing":
-            self._changed.add(self.extension.scheduler.tasks[key].processing_on.address)
+            self._changed.add(self.host.scheduler.tasks[key].processing_on.address)
         elif start not in ("processing", "memory") or not (self._busy or self._changed):
             return
         if not self._looking:
@@ -45,37 +44,37 @@ class WorkerWatch:
         begin = time.thread_time()
         changed, self._changed = self._changed | self._busy, set()
         for address in changed:
-            if (counts := self.extension.counts.get(address)) is None:
+            if (worker := self.host.workers.get(address)) is None:
                 self._busy.discard(address)
             else:
-                self.look(counts)
-        self.extension.took("watch", begin)
+                self.look(worker)
+        self.host.took("watch", begin)
 
-    def look(self, counts: WorkerCapacity) -> bool:
+    def look(self, worker: WorkerCapacity) -> bool:
         """Count one worker's now; whether it has any."""
-        others, slots = self._others(counts)
-        if (others, slots) != (counts.others, counts.other_slots):
-            counts.others, counts.other_slots = others, slots
-            self.extension.tell((p.BUSY, counts.address, others, slots))
-        (self._busy.add if others else self._busy.discard)(counts.address)
+        others, slots = self._others(worker)
+        if (others, slots) != (worker.others, worker.other_slots):
+            worker.others, worker.other_slots = others, slots
+            self.host.tell((p.BUSY, worker.address, others, slots))
+        (self._busy.add if others else self._busy.discard)(worker.address)
         return others > 0
 
-    def _others(self, counts: WorkerCapacity) -> tuple[int, int]:
+    def _others(self, worker: WorkerCapacity) -> tuple[int, int]:
         """Tasks and actors that no governor placed, and those of them that hold a thread of their own.
 
         What a task of the governor's submitted takes no slot (its parent has it), what has seceded neither.
         """
-        extension = self.extension
-        ws = extension.scheduler.workers.get(counts.address)
+        host = self.host
+        ws = host.scheduler.workers.get(worker.address)
         if ws is None:
             return 0, 0
         others, slots = len(ws.actors), 0
-        if len(ws.processing) > len(counts.bound):
+        if len(ws.processing) > len(worker.bound):
             for ts in itertools.islice(ws.processing, MOST):
-                task = extension.tasks.get(ts.key)
-                if ts.key in counts.bound or (task is not None and not extension.governs(task)):
+                task = host.tasks.get(ts.key)
+                if ts.key in worker.bound or (task is not None and not host.governs(task)):
                     # those that a governor only looks at are told one by one
                     continue
                 others += 1
-                slots += ts.key not in extension.inner.tasks and ts not in ws.long_running
+                slots += ts.key not in self.nested.tasks and ts not in ws.long_running
         return others, slots

@@ -369,7 +369,7 @@ def test_inner_work_waits_for_a_paused_pool_and_is_not_piled_up_on_it(cluster, g
     for _ in range(3):
         pause_at(cluster, governor, "spot-0", 1e-6)
         counts = cluster.client.run_on_scheduler(
-            lambda dask_scheduler: [c.nested for c in dask_scheduler.plugins["orc"].counts.values()]
+            lambda dask_scheduler: [c.nested for c in dask_scheduler.plugins["orc"].host.workers.values()]
         )
         assert max(counts) <= 2  # worker-saturation 1.1 on one thread
         pause_at(cluster, governor, "spot-0", 0.8)

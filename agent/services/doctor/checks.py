@@ -10,7 +10,7 @@ import distributed
 
 from agent.model.pools import Pool, Selector, pool_of
 from agent.scheduler import compatibility
-from agent.scheduler.extension import ADAPTIVE
+from agent.scheduler.compatibility import ADAPTIVE
 from agent.scheduler.look import SeenCluster, SeenWorker
 
 Level = Literal["good", "warning", "wrong"]

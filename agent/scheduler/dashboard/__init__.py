@@ -1,0 +1,1 @@
+"""ORC on the scheduler's own HTTP server."""
