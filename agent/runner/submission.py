@@ -81,6 +81,7 @@ class Submission:
         if annotation.get(p.MODE) == "govern":
             _advise_persistence(annotation, prepared[0].common.persisted)
             self._hold_reporter.start()
+        self.factory.credentials.listen(self._client())
         told = [self.factory.announce(each) for each in prepared]
         try:
             futures = self._to_dask(told, annotation)
@@ -139,6 +140,7 @@ class Submission:
 
     def end(self) -> None:
         """Nothing more is asked for."""
+        self.factory.credentials.end()
         self._hold_reporter.stop()
         self._results.close()
 
@@ -157,6 +159,7 @@ class Submission:
             self.factory.emit_state(prepared, Pending(message=text))
 
     def _restore(self) -> None:
+        self.factory.credentials.listen(self._client(), anew=True)
         for name, data in self.factory.shipped.items():
             self._put(name, data)
 

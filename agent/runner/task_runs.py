@@ -32,8 +32,10 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 from agent.errors import TaskError
 from agent.prefect_events.event import EmittedEvent, EventList, emit_to, related
 from agent.prefect_events.queue import current_queue, emit
+from agent.runner.credentials import Credentials
 from agent.runner.pending_events import completed_pending, related_resources
 from agent.runner.task_inputs import assets_of, inputs_of
+from agent.worker.credentials import Withheld
 from agent.worker.flow_modules import MOST, FlowModules, beside, current_modules
 from agent.worker.payload import Envelope, NewTaskRun, Payload, StoredResult, call_of, digest, pack, packed_alone
 from agent.worker.run_context import RunInfo, current_run
@@ -44,7 +46,6 @@ class Common:
     """What the task runs of one task in a run share, as the flow's process holds it."""
 
     payload: Payload
-    #: its name in the scheduler
     name: str
     #: whether results outlive the workers
     persisted: bool
@@ -85,7 +86,8 @@ class TaskRunFactory:
         self._put = put
         #: two runs that put the same must not take it from each other
         self._prefix = uuid4().hex[:8]
-        self._context: dict[str, Any] | None = None
+        self.credentials = Credentials()
+        self._context: tuple[dict[str, Any], Withheld | None] | None = None
         self._related: list[dict[str, str]] | None = None
         self._asked = False
         self._commons: dict[Any, tuple[Task[Any, Any], Common]] = {}
@@ -191,14 +193,15 @@ class TaskRunFactory:
             task=task, id=uuid4(), parameters={}, flow_run_context=flow, parent_task_run_context=parent
         )
         template.name = task.name
+        context, withheld = self._serialized()
         context = {
-            **self._serialized(),
+            **context,
             "tags_context": tags.serialize() if tags else {},
             "task_run_context": parent.serialize() if parent else {},
             "asset_context": {},
         }
         about = self._about()
-        payload = Payload(template=template, context=context, related=about, run=run)
+        payload = Payload(template=template, context=context, withheld=withheld, related=about, run=run)
         try:
             packed = cloudpickle.dumps(payload)
         except Exception as error:  # whatever a user's object raises while it is pickled
@@ -241,12 +244,12 @@ class TaskRunFactory:
             self._modules = FlowModules(digest=digest(data), name=name, tops=sources.tops)
         return self._modules
 
-    def _serialized(self) -> dict[str, Any]:
+    def _serialized(self) -> tuple[dict[str, Any], Withheld | None]:
         """Prefect's context. Dumping the settings takes most of a submit's time, so it is done once for a flow run."""
         if EngineContext.get() is None or SettingsContext.get() is None:
-            return serialize_context()
+            return self.credentials.withhold(serialize_context())
         if self._context is None:
-            self._context = serialize_context()
+            self._context = self.credentials.withhold(serialize_context())
         return self._context
 
     def _about(self) -> list[dict[str, str]] | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+from distributed import get_worker
 from distributed.utils import sync
 from prefect.context import (
     AssetContext,
@@ -32,7 +33,7 @@ from prefect.tasks import Task
 
 from agent.errors import InfrastructureLostError
 from agent.prefect_events.event import related
-from agent.worker import flow_modules
+from agent.worker import credentials, flow_modules
 from agent.worker.flow_modules import FlowModules, current_modules
 from agent.worker.payload import PLACE, Envelope, Payload
 from agent.worker.run_context import current_run
@@ -149,7 +150,8 @@ def _enter(payload: Payload) -> None:
     with hydrated_context(None):
         ensure_logging_setup()
     if said.get("settings_context"):
-        SettingsContext.__var__.set(_settings(said["settings_context"]))
+        full = credentials.filled(said["settings_context"], payload.withheld, get_worker())
+        SettingsContext.__var__.set(_settings(full))
     url = PREFECT_API_URL.value() or ""
     if (client := _thread.clients.get(url)) is None:
         client = _thread.clients[url] = SyncClientContext()

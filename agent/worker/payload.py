@@ -20,6 +20,7 @@ from prefect.futures import PrefectFuture
 from prefect.utilities.annotations import BaseAnnotation
 
 from agent.worker.chunks import PLAIN, item
+from agent.worker.credentials import Withheld
 from agent.worker.flow_modules import FlowModules
 from agent.worker.run_context import RunInfo
 
@@ -33,8 +34,10 @@ class Payload:
 
     #: a task run of it, to be copied
     template: TaskRun
-    #: Prefect's serialized context
+    #: Prefect's serialized context, without credentials
     context: dict[str, Any]
+    #: what is filled into its settings on the worker
+    withheld: Withheld | None
     #: resources its events are related to; None: told in Prefect's own way
     related: Sequence[Mapping[str, str]] | None
     run: RunInfo | None

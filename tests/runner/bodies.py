@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed import get_worker
 from prefect import get_run_logger, task
+from prefect.settings.context import get_current_settings
 from prefect_dask import get_async_dask_client, get_dask_client
 
 from agent import checkpoint
@@ -182,3 +183,11 @@ def stubborn(folder: str, name: str) -> str:
     if len(mark.read_text()) < 3:
         raise ValueError(name)
     return name
+
+
+@task
+def credentials_here(deeper: bool) -> tuple[str, ...]:
+    """What Prefect's settings hold on the worker, and on that of a task below."""
+    settings = get_current_settings().api
+    mine = (settings.auth_string.get_secret_value(), settings.key.get_secret_value())
+    return mine + (credentials_here.submit(False).result() if deeper else ())

@@ -15,6 +15,7 @@ from distributed import Client
 from prefect import allow_failure, flow, unmapped
 from prefect.futures import as_completed
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, temporary_settings
 from prefect.states import State
 
 from agent import GovernedTaskRunner, needs
@@ -299,3 +300,39 @@ def test_the_cause_of_a_failure_is_told_to_the_scheduler(runner, dask_address):
 
     said = work()[p.ANNOTATION]
     assert (said[p.RESULT], said[p.CAUSE]) == ("failed", "out of memory")
+
+
+SECRETS = {PREFECT_API_AUTH_STRING: "orc:hidden-1", PREFECT_API_KEY: "hidden-2"}
+
+
+def places_in_scheduler(address: str) -> list[tuple[str, str]]:
+    """Where the scheduler holds a credential; and the task, by its name."""
+
+    def held(words: list[str], dask_scheduler) -> list[tuple[str, str]]:
+        import pickle
+
+        places = {
+            "metadata": dask_scheduler.task_metadata,
+            "events": {topic: list(each.events) for topic, each in dask_scheduler._broker._topics.items()},
+            "tasks": [(ts.run_spec, ts.annotations, ts.metadata) for ts in dask_scheduler.tasks.values()],
+        }
+        packed = {name: pickle.dumps(place) for name, place in places.items()}
+        return [(word, name) for word in words for name, data in packed.items() if word.encode() in data]
+
+    with Client(address) as client:
+        return client.run_on_scheduler(held, ["hidden-", "credentials_here"])
+
+
+def test_workers_without_credentials_are_told_the_flows_and_the_scheduler_keeps_none(runner, dask_address, prefect):
+    seen: list[tuple[str, str]] = []
+
+    @flow(task_runner=runner)
+    def work():
+        found = bodies.credentials_here.submit(True).result()
+        seen.extend(places_in_scheduler(dask_address))
+        return found
+
+    with temporary_settings(SECRETS):
+        assert work() == ("orc:hidden-1", "hidden-2") * 2
+    assert [word for word, _ in seen if word == "hidden-"] == []
+    assert ("credentials_here", "metadata") in seen
