@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from agent.api.address import Published
 from agent.ledger.ledger import Ledger
 from agent.model.plans import Decision, Estimate, Option, RuleWord
 from agent.model.records import Decided, Ended, Entry, FlowRun, Lease, Placed
@@ -62,12 +63,14 @@ def stage(
     server = ThreadingHTTPServer(("127.0.0.1", 0), Face)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    (folder / "governor.json").write_text(json.dumps({"url": f"http://127.0.0.1:{server.server_port}", "token": "t"}))
+    address = Published(folder)
+    address.open(f"http://127.0.0.1:{server.server_port}", "t")
     env = {name: value for name, value in os.environ.items() if not name.startswith(("ORC_", "PREFECT_"))}
     root = str(Path(__file__).parent.parent)
     try:
         yield Stage(home=folder, env={**env, "ORC_HOME": str(folder), "PYTHONPATH": root}, asked=asked)
     finally:
+        address.withdraw()
         server.shutdown()
         server.server_close()
         thread.join()

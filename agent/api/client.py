@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
+from agent.api import address
 from agent.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 PREFIX = "/v1"
 #: header that carries the token of this instance
 TOKEN = "X-Orc-Token"
-#: file in ORC_HOME that says where the governor answers, and the token
-ADDRESS = "governor.json"
 #: seconds the governor is given to answer
 PATIENCE = 20.0
 
@@ -28,16 +27,14 @@ def ask(settings: Settings, method: str, path: str, said: dict[str, Any] | None 
     Raises:
         ServiceError: there is none, it says no, or it cannot be read.
     """
-    file = settings.home / ADDRESS
-    try:
-        face = json.loads(file.read_text())
-        url, token = str(face["url"]), str(face["token"])
-        host, port = urlsplit(url).hostname or "", urlsplit(url).port
-    except OSError as error:
-        raise ServiceError(f"no governor answers ({error}); start one with `orc up`") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ServiceError(f"{file} is not what a governor writes; end it with `orc down` and start anew") from error
-    headers = {TOKEN: token, "Content-Type": "application/json"}
+    at = address.read(settings.home)
+    if not (url := at.url):
+        raise ServiceError(
+            f"the governor here stands by: another one governs {settings.chain_name()} on this ledger. It takes over "
+            "when that one has not renewed its lease for 10 s; ask where that one was started"
+        )
+    host, port = urlsplit(url).hostname or "", urlsplit(url).port
+    headers = {TOKEN: at.token, "Content-Type": "application/json"}
     body = json.dumps(said or {}) if method == "POST" else None
     query = f"?{urlencode(said)}" if said and method != "POST" else ""
     # not httpx: it takes a tenth of a second to import, and would go to a proxy of the environment

@@ -113,12 +113,26 @@ class Governor:
         await past.recall(self.state, self.recorder, self.journal)
         return True
 
-    async def run(self) -> None:
-        """Take the lease where it was not taken yet, begin with a full snapshot, and go round until stopped."""
+    async def wait_for_lease(self, waits: Callable[[], None] = lambda: None) -> bool:
+        """Take the lease once no other governor has it; False when it was stopped before.
+
+        Args:
+            waits: called once where it has to wait.
+        """
+        waited = False
         while not self.epoch and not await self.take():
             if self._stop:
-                return
+                return False
+            if not waited:
+                waited = True
+                waits()
             await asyncio.sleep(1)
+        return True
+
+    async def run(self) -> None:
+        """Take the lease where it was not taken yet, begin with a full snapshot, and go round until stopped."""
+        if not await self.wait_for_lease():
+            return
         async with self.scheduler_client:
             await self._begin()
             self.on_begun()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import secrets
@@ -12,8 +11,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from agent.api.address import Published
 from agent.api.app import application
-from agent.api.client import ADDRESS
 from agent.api.serving import Serving
 from agent.errors import FencedError
 from agent.governor.desk import GovernorDesk
@@ -23,7 +22,7 @@ from agent.ledger.ledger import Ledger
 from agent.model.units import duration_ms
 from agent.pools import declared, prices
 from agent.pools.local import LocalProvider
-from agent.processes import atomic_file, bootstrap
+from agent.processes import bootstrap
 from agent.scheduler import install
 from agent.settings import Settings, load
 
@@ -62,18 +61,23 @@ async def _main(settings: Settings, scheduler: str) -> int:
     governor = build(settings, scheduler, environment, holder)
     bootstrap.on_signals(governor.stop)
     token = secrets.token_urlsafe(24)
-    api = Serving(application(GovernorDesk(governor), token), settings.host, settings.governor_port)
-    api.start()
-    address = {"url": f"http://{settings.host}:{api.port}", "token": token, "pid": os.getpid()}
-    atomic_file.write(settings.home / ADDRESS, json.dumps(address))
+    api, address = None, Published(settings.home)
     try:
         await install.ensure(scheduler, settings.mode, settings.allow_untested)
+        if not await governor.wait_for_lease(address.standby):
+            return 0
+        # not before: what a second governor would answer is nobody's business
+        api = Serving(application(GovernorDesk(governor), token), settings.host, settings.governor_port)
+        api.start()
+        address.open(f"http://{settings.host}:{api.port}", token)
         await governor.run()
     except FencedError as error:
         logger.error("%s", error)
         return bootstrap.FENCED
     finally:
-        await api.stop()
+        address.withdraw()
+        if api is not None:
+            await api.stop()
         governor.journal.close()
     return 0
 

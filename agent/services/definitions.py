@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from agent.api import address
 from agent.model import units
 from agent.processes import ports
 from agent.processes.bootstrap import FENCED
@@ -89,7 +90,7 @@ def define(settings: Settings, state: State, scheduler: str, umask: int) -> Serv
         governor=Service(
             "governor",
             [*python, "agent.governor.process", scheduler],
-            lambda: (settings.home / "governor.json").exists(),
+            lambda: address.is_there(settings.home),
             # another governor has taken over: one more would only take it back
             final=(FENCED,),
             env={"ORC_TASK_UMASK": f"{of_tasks:03o}"},

@@ -80,7 +80,6 @@ class Supervisor:
             await self._end()
 
     async def _start(self) -> None:
-        (self.settings.home / "governor.json").unlink(missing_ok=True)
         self._say(
             "starting what is ours of the Prefect server and the Dask scheduler"
             if self.theirs

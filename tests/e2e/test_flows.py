@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import httpx
+import psutil
 import pytest
 
 from agent.report.run import report
@@ -237,9 +238,19 @@ def test_a_second_governor_waits_for_the_first(orc):
     )  # fmt: skip
     (orc.home / "second").mkdir(exist_ok=True)
     lines = iter(second.stderr.readline, "")
-    assert any("another governor holds" in line for line in lines)
-    second.kill()
+    try:
+        assert any("another governor holds" in line for line in lines)
+        until(lambda: (orc.home / "second/governor.json").exists())
+        ports = [at.laddr.port for at in psutil.Process(second.pid).net_connections() if at.status == psutil.CONN_LISTEN]
+        assert ports == []
+        said = orc.cli("status", rc=2, ORC_HOME=str(orc.home / "second"), ORC_CHAIN="local")
+        assert "stands by: another one governs local" in said
+    finally:
+        second.kill()
+        second.wait()
+    assert "the governor is not running" in orc.cli("status", rc=2, ORC_HOME=str(orc.home / "second"))
     assert orc.face("/status")["epoch"] == before
+    assert "epoch" in orc.cli("status")
 
 
 @pytest.mark.parametrize(
