@@ -42,7 +42,8 @@ class _Sent:
     prepared: PreparedTaskRun
     #: keys of the task runs it depends on
     upstream: tuple[str, ...]
-    says: Mapping[str, Any]
+    #: Dask's annotations, ours among them
+    annotations: Mapping[str, Any]
     future: weakref.ref[Resubmittable]
     #: its final state, where that is small and its result stored: the flow may have dropped the future
     state: Any = None
@@ -56,7 +57,7 @@ class Resubmission:
         always: also what is not persisted runs again; None: only where all that is lost is persisted; False: never.
         ready: whether the new scheduler can take tasks. Called often.
         restore: puts what task runs have in common into the new scheduler.
-        send: one task run with these upstream futures or states; answers its Dask future.
+        send: one task run with these upstream futures or states and annotations; answers its Dask future.
     """
 
     def __init__(
@@ -75,12 +76,15 @@ class Resubmission:
         #: times that all was sent again
         self.recovered = 0
 
-    def note(self, prepared: PreparedTaskRun, says: Mapping[str, Any], future: Resubmittable) -> None:
-        """A task run was sent."""
+    def note(self, prepared: PreparedTaskRun, annotations: Mapping[str, Any], future: Resubmittable) -> None:
+        """A task run was sent, with these annotations."""
         upstream = tuple(each.key for each in prepared.found)
         # Dask's futures are not held, or results would stay on the workers for longer than the flow needs them
         self._sent[prepared.key] = _Sent(
-            prepared=prepared.without_futures(), upstream=upstream, says=says, future=weakref.ref(future)
+            prepared=prepared.without_futures(),
+            upstream=upstream,
+            annotations=annotations,
+            future=weakref.ref(future),
         )
 
     def ended(self, key: str, state: Any) -> None:
@@ -176,7 +180,7 @@ class Resubmission:
             if key not in wanted:
                 continue
             found: list[Any] = [made[each] if each in made else self._state(each) for each in entry.upstream]
-            made[key] = self._send(entry.prepared, found, entry.says)
+            made[key] = self._send(entry.prepared, found, entry.annotations)
             future = entry.future()
             if future is not None:
                 future.replace(made[key])

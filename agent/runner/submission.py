@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from typing import Any
 
 import dask
@@ -99,8 +100,10 @@ class Submission:
             )
             for future, each in zip(futures, told, strict=True)
         ]
+        # a priority, say, that is said around the submit
+        all_said = {**dask.get_annotations(), p.ANNOTATION: annotation}
         for future, each in zip(made, told, strict=True):
-            self.resubmission.note(each, annotation, future)
+            self.resubmission.note(each, all_said, future)
         return made
 
     def _to_dask(self, told: Sequence[PreparedTaskRun], annotation: Mapping[str, Any]) -> Sequence[Any]:
@@ -149,10 +152,15 @@ class Submission:
         for name in self.factory.shipped:
             self._client().set_metadata([PLACE, name], None)
 
-    def _send_again(self, prepared: PreparedTaskRun, found: Sequence[Any], annotation: Mapping[str, Any]) -> Any:
+    def _send_again(self, prepared: PreparedTaskRun, found: Sequence[Any], annotations: Mapping[str, Any]) -> Any:
         call = prepared.common.name, prepared.code, prepared.call, list(found)
-        with dask.annotate(**{p.ANNOTATION: annotation}):
-            return self._client().submit(run_task, *call, key=prepared.key, pure=False)
+
+        def submit() -> Any:
+            with dask.annotate(**annotations):
+                return self._client().submit(run_task, *call, key=prepared.key, pure=False)
+
+        # in an empty context: what is said around the wait, or around another submit, is not said of this task
+        return Context().run(submit)
 
     def _report_hold(self, key: str, text: str) -> None:
         if (prepared := self.resubmission.prepared(key)) is not None:

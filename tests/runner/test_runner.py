@@ -9,6 +9,7 @@ from contextvars import copy_context
 from pathlib import Path
 
 import cloudpickle
+import dask
 import httpx
 import pytest
 from distributed import Client
@@ -22,7 +23,8 @@ from agent import GovernedTaskRunner, needs
 from agent.errors import CheckpointError, SettingError, TaskError
 from agent.runner.mode import Governance
 from agent.scheduler import protocol as p
-from tests.conftest import until
+from bench.cluster import LOCAL
+from tests.conftest import free_port, until
 from tests.runner import bodies
 
 pytestmark = pytest.mark.real
@@ -336,3 +338,60 @@ def test_workers_without_credentials_are_told_the_flows_and_the_scheduler_keeps_
         assert work() == ("orc:hidden-1", "hidden-2") * 2
     assert [word for word, _ in seen if word == "hidden-"] == []
     assert ("credentials_here", "metadata") in seen
+
+
+class ShortLived:
+    """A scheduler at one address that is killed and started anew."""
+
+    def __init__(self, processes, worker_env):
+        self.processes, self.worker_env, self.port = processes, worker_env, free_port()
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.scheduler = self._start()
+
+    def _start(self):
+        return self.processes.start("distributed.cli.dask_scheduler", "--port", str(self.port), *LOCAL, name="short-lived")
+
+    def replace(self) -> None:
+        """By a new one, with a worker."""
+        self.scheduler.kill()
+        self.scheduler.wait()
+        self.scheduler = self._start()
+        worker = ("distributed.cli.dask_worker", self.address, "--nthreads", "1", "--no-nanny", *LOCAL)
+        self.processes.start(*worker, name="short-lived-worker", env=self.worker_env)
+
+    def annotations(self, key: str) -> dict[str, int] | None:
+        """What it was told of a task."""
+
+        def found(key, dask_scheduler):
+            task = dask_scheduler.tasks.get(key)
+            return task and {name: value for name, value in task.annotations.items() if name != "orc"}
+
+        with Client(self.address) as client:
+            return client.run_on_scheduler(found, key)
+
+
+#: not in a flow's own names, which travel
+short_lived: dict[str, ShortLived] = {}
+
+
+def kill_and_ask(future) -> tuple[int, object, object]:
+    at, key = short_lived["one"], future.wrapped_future.key
+    before = until(lambda: at.annotations(key))
+    at.replace()
+    with dask.annotate(priority=-1, allow_other_workers=True):  # of what is submitted here, not of what is awaited
+        return future.result(), before, at.annotations(key)
+
+
+def test_what_is_sent_again_to_a_new_scheduler_keeps_what_dask_was_told_of_it(prefect, processes, monkeypatch):
+    monkeypatch.setenv("ORC_GOVERNED", "optional")
+    at = short_lived["one"] = ShortLived(processes, {"PREFECT_API_URL": prefect.url})
+
+    @flow(task_runner=GovernedTaskRunner(address=at.address, resubmit=True))
+    def work():
+        with dask.annotate(priority=7, retries=3):
+            future = bodies.double.submit(2)
+        return kill_and_ask(future)
+
+    result, before, after = work()
+    assert (result, before) == (4, {"priority": 7, "retries": 3})
+    assert after == before
