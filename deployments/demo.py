@@ -13,13 +13,18 @@ from agent.cli.terminal import console, say
 from agent.errors import OrcError, ServiceError
 from agent.ledger.history import declared_pools
 from agent.ledger.ledger import Ledger
+from agent.model.units import show_ms
 from agent.processes.family import INSTANCE
 from agent.report.run import RunReport, report
 from agent.services import control, environment
 from agent.services import state as states
 from agent.settings import Settings, load
+from deployments.pace import DEADLINE as SHORTEST
+from deployments.pace import deadline_seconds, slowness
 from rules.schema import RuleError
 
+#: tag of a flow run that says its deadline; see `agent.runner.flow_run`, which is not imported for the sake of a word
+DEADLINE = "deadline:"
 DEPLOYMENT = "pipeline/nycflights"
 
 
@@ -30,8 +35,12 @@ def main() -> int:
     variables = environment.environment(settings, state)
     del variables[INSTANCE]
     os.environ.update(variables)
-    say("", f"prefect deployment run {DEPLOYMENT}")
-    flow_run = _start()
+    times = slowness()
+    seconds = deadline_seconds(times)
+    say("", f"prefect deployment run {DEPLOYMENT}, deadline {show_ms(seconds * 1000)}")
+    if seconds > SHORTEST:
+        say(f"  this machine is {times:.1f} times as slow just now as the one that takes {show_ms(SHORTEST * 1000)}")
+    flow_run = start(seconds)
     ended = _watch(settings, flow_run)
     ledger = Ledger(settings.ledger(), "local")
     made = _settled(ledger, flow_run)
@@ -57,9 +66,14 @@ def _up(settings: Settings) -> states.State:
     return control.up(settings, lambda text: say(f"  {text}"))
 
 
-def _start() -> str:
+def start(deadline_seconds: int) -> str:
+    """Run the deployment with that deadline; the flow run's id. Raises ServiceError."""
+    tag = f"{DEADLINE}{deadline_seconds} s"
     out = subprocess.run(
-        [sys.executable, "-m", "prefect", "deployment", "run", DEPLOYMENT], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "prefect", "deployment", "run", DEPLOYMENT, "--tag", tag],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     found = [line.split("UUID:")[1].strip() for line in out.stdout.splitlines() if "UUID:" in line]
     if out.returncode or not found:

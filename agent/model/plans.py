@@ -9,8 +9,8 @@ from agent.model.verdicts import RuleVerb
 
 HoldReason = Literal["inputs", "capacity", "launch", "spot", "approval", "budget", "rejected"]
 Verb = Literal["bind", "wait", "ask", "refuse", "move", "leave"]
-#: tests of a pool, in the order of `planner.feasible`; "": it passes
-Block = Literal["", "gpu", "cpus", "memory", "resources", "market", "rule", "override", "no workers"]
+#: tests of a pool, in the order of `planner.feasible`; "": it passes; "emulated": it passes, and another one does too
+Block = Literal["", "gpu", "cpus", "memory", "resources", "market", "rule", "override", "no workers", "emulated"]
 Source = Literal["history", "class history", "author", "prior"]
 
 

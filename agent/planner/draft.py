@@ -23,7 +23,7 @@ from agent.model.plans import (
 from agent.model.snapshot import Group, Snapshot
 from agent.planner.estimate import estimate, statistics_of
 from agent.planner.explain import in_short, past
-from agent.planner.feasible import blocked
+from agent.planner.feasible import blocked, emulates_for_nothing
 from agent.planner.rank import option, order
 from agent.planner.room import Room
 from agent.planner.slack import Market, Urgency, urgency
@@ -52,6 +52,7 @@ class Draft:
         self.launch_why: dict[str, str] = {}
         self.replan_at_ms: int | None = None
         self.urgencies: dict[str, Urgency] = {}
+        self.emulated = [room.state.pool for room in self.rooms.values() if room.state.pool.emulated]
         self.runs = {run.root_run: run for run in snapshot.runs}
         self.market = Market.of([room.state for room in self.rooms.values()], snapshot.now_ms)
 
@@ -63,7 +64,9 @@ class Draft:
         safe = [
             self.guess(group, name)
             for name, room in self.rooms.items()
-            if room.state.pool.market == "on-demand" and blocked(group, room.state) is None
+            if room.state.pool.market == "on-demand"
+            and blocked(group, room.state) is None
+            and not emulates_for_nothing(group, room.state.pool)
         ]
         market = self.market if safe else replace(self.market, both=False)
         best = min(safe, key=lambda guess: guess.high_ms, default=None) or self.guess(group, "")
@@ -77,8 +80,23 @@ class Draft:
             option(group, room, self.guess(group, name), policy, now, remaining, self.market, urgent, prefers)
             for name, room in self.rooms.items()
         ]
+        if self.emulated:
+            found = self._without_emulated(group, found)
         found.sort(key=order)
         return found
+
+    def _without_emulated(self, group: Group, options: list[Option]) -> list[Option]:
+        """An emulated GPU is never the way to be faster: where another pool will do, it will not."""
+        needless = {pool.name for pool in self.emulated if emulates_for_nothing(group, pool)}
+        if not needless or all(entry.why_not or entry.pool in needless for entry in options):
+            return options
+        why = "its GPU is emulated, so nothing is done sooner there"
+        return [
+            Option(pool=entry.pool, kind=entry.kind, why_not=why, block="emulated")
+            if entry.pool in needless and not entry.why_not
+            else entry
+            for entry in options
+        ]
 
     def guess(self, group: Group, pool: str) -> Estimate:
         """The estimate of a class in a pool; pools without history of their own share one."""

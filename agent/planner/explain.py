@@ -24,9 +24,14 @@ def in_short(group: Group, ranked: Sequence[Option], slack_ms: int | None = None
     if second is None:
         return f"{best.pool}: the only pool that can take it"
     if best.late_ms is not None and not best.late_ms and second.late_ms:
-        return f"{best.pool}: meets the deadline, {second.pool} would be {show_ms(second.late_ms)} late"
+        paid = _dearer(best, second)
+        text = f"{best.pool}: meets the deadline, {second.pool} would be {show_ms(second.late_ms)} late"
+        return f"{text}, for {paid} more" if paid else text
     if best.late_ms:
-        return f"{best.pool}: {show_ms(best.late_ms)} late, the least of all pools"
+        cheapest = min((each for each in ranked[1:] if not each.why_not), key=lambda each: each.usd_micros)
+        paid = _dearer(best, cheapest)
+        text = f"{best.pool}: {show_ms(best.late_ms)} late, the least of all pools"
+        return f"{text}, for {paid} more than {cheapest.pool}" if paid else text
     pull = f", preferred by {', '.join(best.preferred_by)}" if best.preferred_by else ""
     left = f", and the deadline leaves {show_ms(slack_ms)}" if slack_ms is not None and slack_ms >= 0 else ""
     return f"{best.pool}: {_better(best, second)}{pull}{left}"
@@ -52,18 +57,30 @@ def _better(best: Option, second: Option) -> str:
     sooner_ms = second.wait_ms + second.run_ms - best.wait_ms - best.run_ms
     # differences that nobody would act on are none
     soon = show_ms(abs(sooner_ms)) if abs(sooner_ms) >= max(1_000, (best.wait_ms + best.run_ms) // 50) else ""
-    percent = round(100 * abs(theirs - ours) / theirs) if theirs else 0
-    dearer = f"{percent} %" if theirs and percent <= 1_000 else show_usd(max(0, ours - theirs)) + " a task"
+    percent = _percent(best, second)
     if ours < theirs and percent:
         how = f"{percent} % cheaper than {second.pool}"
         return how if not soon else f"{how} and {soon} sooner" if sooner_ms > 0 else f"{how}, for {soon} more"
     if ours > theirs and (percent or not theirs):
         if soon and sooner_ms > 0:
-            return f"{soon} sooner than {second.pool}, for {dearer} more"
-        return f"best in all, though {dearer} dearer than {second.pool}"
+            return f"{soon} sooner than {second.pool}, for {_dearer(best, second)} more"
+        return f"best in all, though {_dearer(best, second)} dearer than {second.pool}"
     if soon and sooner_ms > 0:
         return f"as cheap as {second.pool} and {soon} sooner"
     return f"as cheap as {second.pool}"
+
+
+def _percent(ours: Option, theirs: Option) -> int:
+    usd = theirs.usd_micros
+    return round(100 * abs(usd - ours.usd_micros) / usd) if usd else 0
+
+
+def _dearer(ours: Option, theirs: Option) -> str:
+    """By how much it is dearer; "" where nobody would see it."""
+    more, percent = ours.usd_micros - theirs.usd_micros, _percent(ours, theirs)
+    if more <= 0 or (theirs.usd_micros and not percent):
+        return ""
+    return f"{percent} %" if theirs.usd_micros and percent <= 1_000 else f"{show_usd(more)} a task"
 
 
 def past(group: Group) -> str:

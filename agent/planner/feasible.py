@@ -28,6 +28,11 @@ def gpus_taken(group: Group, pool: Pool) -> int:
     return min(group.needs.gpus, pool.gpus) if group.needs.gpu == "helps" else group.needs.gpus
 
 
+def emulates_for_nothing(group: Group, pool: Pool) -> bool:
+    """Whether its GPU is played by the CPU, at a GPU's price, for tasks that can do without one."""
+    return pool.emulated and group.needs.gpu != "required"
+
+
 def _override(group: Group, state: PoolState) -> str:
     if group.override is not None and group.override != state.pool.name:
         return f"overridden: a person chose {group.override}"

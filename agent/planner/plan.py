@@ -12,7 +12,7 @@ from agent.planner.placing import in_turns, place
 from agent.planner.slack import Urgency
 
 #: raised whenever the same snapshot would give another plan
-VERSION = "9"
+VERSION = "10"
 
 
 def plan(snapshot: Snapshot) -> Plan:

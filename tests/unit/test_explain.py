@@ -58,11 +58,13 @@ def test_preferences_and_people_are_named():
 
 def test_lateness_comes_before_money():
     late, later = option("a", 9, 10, late_ms=2_000), option("b", 1, 10, late_ms=60_000)
-    assert in_short(group(), [late, later], -5) == "a: 2.0 s late, the least of all pools"
-    assert (
-        in_short(group(), [option("a", 9, 10, late_ms=0), later], 5)
-        == "a: meets the deadline, b would be 1 min 00 s late"
-    )
+    dear = option("c", 12, 10, late_ms=60_000)
+    assert in_short(group(), [dear, later], -5) == "c: 1 min 00 s late, the least of all pools, for $0.00001 a task more than b"
+    assert in_short(group(), [late, dear, later], -5) == "a: 2.0 s late, the least of all pools, for 800 % more than b"
+    assert in_short(group(), [late, dear], -5) == "a: 2.0 s late, the least of all pools"
+    in_time = option("a", 9, 10, late_ms=0)
+    assert in_short(group(), [in_time, dear], 5) == "a: meets the deadline, c would be 1 min 00 s late"
+    assert in_short(group(), [in_time, later], 5) == "a: meets the deadline, b would be 1 min 00 s late, for 800 % more"
 
 
 def test_the_sentence_has_no_sums_and_the_figures_stand_behind_it():

@@ -371,3 +371,33 @@ def test_workers_that_somebody_waits_for_are_launched_where_they_cost_least_and_
     idle = state(cheap, 2)
     assert plan(snapshot(idle, state(dear), wanted_workers=2, now_ms=HOUR)).launches == ()
     assert [len(plan(snapshot(idle, wanted_workers=n, now_ms=HOUR)).drains) for n in (2, 1, 0)] == [0, 1, 2]
+
+
+EMULATED = replace(GPU, emulated=True)
+HELPS = Needs(runtime_ms=MINUTE, gpu="helps", gpus=1)
+
+
+def pressed(gpu, **changes):
+    """A task whose deadline the pools without a GPU miss: they are full, and the GPU's worker is idle."""
+    full = worker("on-demand-0", bound=1, cpus_free=0, idle_since_ms=None, frees_ms=10 * MINUTE)
+    shot = snapshot(state(pool(max_workers=1), workers=(full,)), state(gpu, 1), groups=(group(**changes),))
+    return plan(shot).decisions[0]
+
+
+def test_an_emulated_gpu_is_never_bought_to_be_faster():
+    late = {"needs": HELPS, "deadline_ms": 3 * MINUTE}
+    assert pressed(GPU, **late).pool == "gpu"
+    said = pressed(EMULATED, **late)
+    assert (said.verb, said.pool) == ("wait", "on-demand")
+    (option,) = [option for option in said.options if option.pool == "gpu"]
+    assert (option.block, option.why_not) == ("emulated", "its GPU is emulated, so nothing is done sooner there")
+    prefers = (Verdict(rule="r", verb="prefer", reason="", select=(("kind", ("gpu",)),)),)
+    assert pressed(EMULATED, **late, verdicts=prefers).pool == "on-demand"
+
+
+def test_an_emulated_gpu_is_used_where_a_gpu_is_asked_for_or_nothing_else_is_there():
+    assert pressed(EMULATED, needs=replace(HELPS, gpu="required")).pool == "gpu"
+    assert pressed(EMULATED, needs=HELPS, override="gpu").pool == "gpu"
+    requires = (Verdict(rule="r", verb="require", reason="", select=(("kind", ("gpu",)),)),)
+    assert pressed(EMULATED, needs=HELPS, verdicts=requires).pool == "gpu"
+    assert plan(snapshot(state(EMULATED, 1), groups=(group(needs=HELPS),))).decisions[0].pool == "gpu"
