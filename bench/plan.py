@@ -19,7 +19,9 @@ import psutil
 from agent.governor.governor import Governor
 from agent.governor.rulebook import Rulebook
 from agent.ledger.ledger import Ledger
+from agent.model.events import SpecAdded, TaskEnded, TaskReady, WorkerJoined
 from agent.model.needs import Needs
+from agent.model.outcomes import Result
 from agent.model.pools import Pool, PriceStep
 from agent.model.snapshot import Group, Policy, PoolState, Snapshot, Statistic, Worker
 from agent.planner.plan import VERSION, plan
@@ -183,7 +185,7 @@ def replan(events: int) -> list[dict[str, Any]]:
     needs = {"interruptible": True}
     for n in range(GROUPS):
         run = {"flow_run": "f", "root_run": "r", "deadline_ms": 10**10}
-        apply(view, (p.SPECIFIED, n, {"prefix": f"class{n}", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}}), 0)
+        apply(view, SpecAdded(n, {"prefix": f"class{n}", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}}), 0)
     # fifty layers of two thousand tasks, each task behind three of the layer before
     wide = TASKS // GROUPS
     tasks = [
@@ -201,10 +203,10 @@ def replan(events: int) -> list[dict[str, Any]]:
     waits = {key: len(set(parents)) for key, _, parents in tasks}
     for pool in five:
         joined = {"address": pool.name, "name": f"{pool.name}-0", "pool": pool.name, "slots": 64, "memory_mib": 16_384}
-        apply(view, (p.JOINED, {**joined, "resources": {}, "draining": False, "paused": False, "host": ""}), 1)
+        apply(view, WorkerJoined({**joined, "resources": {}, "draining": False, "paused": False, "host": ""}), 1)
     now = 1_000
     for key in range(wide):
-        apply(view, (p.READY, key, 0, 0, now), now)
+        apply(view, TaskReady(key, 0, 0, now), now)
 
     def planned() -> tuple[Snapshot, Any]:
         shot = snapshots.take(view, now, Policy(), view.live_groups(), graphs=True)
@@ -224,11 +226,11 @@ def replan(events: int) -> list[dict[str, Any]]:
         key = r.choice(list(view.bound))
         now += r.randint(1, 2_000)
         begin = _now()
-        apply(view, (p.ENDED, key, "done", view.bound[key].address, now - 30_000, now, 0), now)
+        apply(view, TaskEnded(key, Result.DONE, view.bound[key].address, now - 30_000, now, 0), now)
         for child in dict.fromkeys(children.get(key, ())):
             waits[child] -= 1
             if not waits[child]:
-                apply(view, (p.READY, child, child // wide, 0, now), now)
+                apply(view, TaskReady(child, child // wide, 0, now), now)
         shot, made = planned()
         times.append(_since(begin))
         view.ended.clear()
@@ -274,9 +276,7 @@ def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
         view = governor.state
         apply(
                 view,
-            (
-                p.SPECIFIED,
-                0,
+            SpecAdded(0,
                 {
                     "prefix": "work",
                     "says": {p.NEEDS: {"interruptible": True}, p.RUN: {"flow_run": "f", "root_run": "r"}},
@@ -288,9 +288,7 @@ def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
         for pool in five:
             apply(
                 view,
-                (
-                    p.JOINED,
-                    {
+                WorkerJoined({
                         "address": f"tcp://{pool.name}",
                         "name": f"{pool.name}-0",
                         "pool": pool.name,
@@ -330,11 +328,11 @@ async def _rounds(governor: Governor, count: int, tasks: int) -> None:
     for _ in range(count):
         now = governor.clock()
         for key in list(governor.state.bound):
-            ended = (p.ENDED, key, "done", governor.state.bound[key].address, now - 2000, now - 100, 10)
+            ended = TaskEnded(key, Result.DONE, governor.state.bound[key].address, now - 2000, now - 100, 10)
             apply(governor.state, ended, now)
         for _ in range(tasks):
             _keys += 1
-            apply(governor.state, (p.READY, f"work-{_keys:032x}", 0, 0, now), now)
+            apply(governor.state, TaskReady(f"work-{_keys:032x}", 0, 0, now), now)
         await governor._round()
 
 

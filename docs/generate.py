@@ -17,6 +17,7 @@ from agent.ledger.ledger import Ledger
 from agent.mind.projection import LABELS, Projection, project
 from agent.model.leases import Lease
 from agent.model.needs import SAID
+from agent.model.outcomes import Result
 from agent.model.plans import Decision, Option
 from agent.model.records import Decided, Ended, Entry, FlowRun, Placed
 from agent.pools.declared import _Budget, _Gpus, _Limits, _Pool, _Selector, _Size
@@ -227,7 +228,7 @@ Those from `{kinds.ANSWER}` to `{kinds.RESTART}` hold notes; each stands alone o
 
 ## Results of a placement
 
-{", ".join(f"`{result}`" for result in t.RESULTS)}.
+{", ".join(f"`{result}`" for result in t.RESULT_CODE)}.
 
 ## Tables"""
     return _page("The ledger", text, ["table | columns | content", *rows])
@@ -296,7 +297,7 @@ def _drawn() -> Projection:
                 kind="round", at_ms=0, runs=[FlowRun(no=1, flow_run="run", root_run="root", flow="f")],
                 decisions=[Decided(id=1, run=1, decision=decision)],
                 placements=[Placed(id=1, decision=1, key="a"), Placed(id=2, decision=1, key="b", upstream="1")],
-                outcomes=[Ended(placement=1, result="done", lease=1, lineage=lineage)],
+                outcomes=[Ended(placement=1, result=Result.DONE, lease=1, lineage=lineage)],
                 leases=[Lease(id=1, pool="spot", kind="spot", worker="w", asked_ms=0, cause="", price="{}")],
             )
         )  # fmt: skip

@@ -10,8 +10,8 @@ from agent.governor.outbox import Outbox
 from agent.governor.provisioner import Provisioner
 from agent.governor.round import Round
 from agent.governor.scheduler_client import SchedulerClient
+from agent.model.events import TaskReady
 from agent.model.pools import Pool
-from agent.scheduler import protocol as p
 from agent.state import events
 from agent.state.cluster import ClusterState
 
@@ -47,9 +47,10 @@ class Dispatcher:
         if seen["ack"] >= ack:
             # or the next plan would send to the same worker that is not there, until its going has been heard of
             self.state.fleet.sighted(seen["workers"])
-        for key, *about in seen["ready"]:
-            if key not in self.state.waiting.group_of:
-                outbox.put(events.apply(self.state, (p.READY, key, *about), now_ms), self.provisioner)
+        for told in seen["ready"]:
+            ready = TaskReady(*told)
+            if ready.key not in self.state.waiting.group_of:
+                outbox.put(events.apply(self.state, ready, now_ms), self.provisioner)
         self.state.dirty = True
 
 

@@ -27,6 +27,7 @@ from agent.governor.timers import Timer
 from agent.ledger.ledger import Ledger
 from agent.model.codec import encode
 from agent.model.effects import Note
+from agent.model.events import from_wire
 from agent.model.holds import Hold
 from agent.model.pools import Pool
 from agent.model.records import Entry
@@ -215,8 +216,8 @@ class Governor:
             if reply.get("gap"):
                 logger.warning("deltas were lost; starting again from a full snapshot")
                 return await self._begin()
-            for delta in reply["deltas"]:
-                self.outbox.put(events.apply(self.state, delta, now), self.provisioner)
+            for told in reply["deltas"]:
+                self.outbox.put(events.apply(self.state, from_wire(told), now), self.provisioner)
             self.ack = reply["ack"]
         commands, self._commands = self._commands, []
         for command in commands:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.model.capacity import NO_LOAD
+from agent.model.events import TaskEnded, from_wire
+from agent.model.outcomes import Result
 from agent.model.plans import Decision
 from agent.model.records import Ended, Entry
 from agent.state.cluster import ClusterState
@@ -33,7 +35,7 @@ def recover(
     opened = list(opened)
     draft = recorder.draft(entry, reversed(state.specs))
     bound = {str(key): (key, spec, address) for key, spec, address in seen["bound"]}
-    ended = {str(delta[1]): delta for delta in seen["ended"]}
+    ended = {str(event.key): event for event in map(from_wire, seen["ended"]) if isinstance(event, TaskEnded)}
     ready = {str(key) for key, *_ in seen["ready"]}
     newest = {key: placement for placement, key, *_ in opened}
     for placement, key, _, pool, _ in opened:
@@ -41,13 +43,19 @@ def recover(
             theirs, spec, address = bound[key]
             _rebind(state, placement, pool, ReadyTask(theirs, spec, 0, now_ms), address, now_ms)
         elif newest[key] == placement and key in ended:
-            _, _, result, _, start, stop, _, lineage, *_ = ended[key]
-            named = tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage)
+            event = ended[key]
             entry.outcomes.append(
-                Ended(placement=placement, result=result, start_ms=start, run_ms=stop - start, lineage=named)
+                Ended(
+                    placement=placement,
+                    result=event.result,
+                    start_ms=event.start_ms,
+                    run_ms=event.stop_ms - event.start_ms,
+                    lineage=tuple((str(verb), str(kind), str(at)) for verb, kind, at in event.lineage),
+                )
             )
         else:
-            entry.outcomes.append(Ended(placement=placement, result="not sent" if key in ready else "unknown"))
+            result = Result.NOT_SENT if key in ready else Result.UNKNOWN
+            entry.outcomes.append(Ended(placement=placement, result=result))
     entry.says["closed"] = len(entry.outcomes)
     for key, (theirs, spec, address) in bound.items():
         if key not in newest:

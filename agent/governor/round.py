@@ -17,6 +17,7 @@ from agent.ledger.snapshots import split
 from agent.model.capacity import Load
 from agent.model.codec import digest, encode
 from agent.model.leases import Lease
+from agent.model.outcomes import Result
 from agent.model.plans import Plan
 from agent.model.pools import Pool
 from agent.model.records import Ended, Entry
@@ -139,7 +140,7 @@ def sent(state: ClusterState, sending: Sending, where: Sequence[str | None], now
     """The extension's answer: the worker of each task, None where it could not be bound. Whether all were."""
     for task, placement, address in zip(sending.tasks, sending.placements, where, strict=True):
         if address is None:
-            state.ended.append(Ended(placement=placement, result="not sent"))
+            state.ended.append(Ended(placement=placement, result=Result.NOT_SENT))
             state.dirty = True
             continue
         state.sent(

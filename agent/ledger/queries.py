@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, func, select, true
 
 from agent.ledger import schema as t
+from agent.model.outcomes import Result
 
 _p, _o, _d, _r, _l, _rec = t.placement.c, t.outcome.c, t.decision.c, t.run.c, t.lease.c, t.record.c
 
@@ -139,7 +140,7 @@ def ended_well(chain: int) -> Select[Any]:
     """Executions that were done, with their decision's body."""
     joined = t.placement.join(t.decision, _OF_DECISION).join(t.outcome, _OF_OUTCOME)
     query = select(_p.id, _p.decision, _d.body, _o.start_ms, _o.run_ms, _o.usd_micros).select_from(joined)
-    return query.where(_o.chain == chain, _o.result == t.RESULT_CODE["done"], _o.run_ms > 0)
+    return query.where(_o.chain == chain, _o.result == t.RESULT_CODE[Result.DONE], _o.run_ms > 0)
 
 
 # ---------------------------------------------------------------------- of decisions, found by what people know of them

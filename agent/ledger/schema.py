@@ -15,6 +15,8 @@ from sqlalchemy import (
     Table,
 )
 
+from agent.model.outcomes import Result
+
 #: number of the newest revision under `migrations/`; a ledger of a higher one is refused
 VERSION = 3
 
@@ -189,19 +191,20 @@ cursor = Table(
 
 #: outcome.result
 RESULTS = (
-    "done",
-    "failed",
-    "lost",
-    "preempted",
-    "cancelled",
-    "withdrawn",
-    "not sent",
-    "unknown",
-    "result lost",
-    "cancelled by restart",
-    "cached",
-    "rescheduled",
-    "out of memory",
-    "moved",
+    Result.DONE,
+    Result.FAILED,
+    Result.LOST,
+    Result.PREEMPTED,
+    Result.CANCELLED,
+    Result.WITHDRAWN,
+    Result.NOT_SENT,
+    Result.UNKNOWN,
+    # a number that was given away and never written
+    Result.UNKNOWN,
+    Result.CANCELLED_BY_RESTART,
+    Result.CACHED,
+    Result.RESCHEDULED,
+    Result.OUT_OF_MEMORY,
+    Result.MOVED,
 )
-RESULT_CODE = {name: code for code, name in enumerate(RESULTS)}
+RESULT_CODE = {result: RESULTS.index(result) for result in Result}

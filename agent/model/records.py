@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.model.leases import Lease
+from agent.model.outcomes import Result
 from agent.model.plans import Decision
 
 
@@ -53,7 +54,7 @@ class Ended:
     """What became of a placement."""
 
     placement: int
-    result: str
+    result: Result
     lease: int = 0
     start_ms: int = 0
     run_ms: int = 0

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agent.scheduler import protocol as p
+from agent.model.events import WorkersWanted
 from agent.scheduler.compatibility import ADAPTIVE
 from agent.scheduler.host import Host
 
@@ -99,7 +99,7 @@ class Demand:
         wanted, why = self._count(running)
         if wanted != self.wanted:
             self.wanted, self.why = wanted, why
-            self.host.tell((p.WANTED, wanted, why))
+            self.host.tell(WorkersWanted(wanted, why))
         if wanted or self._scattering or _often(self._asked, 1, WITHIN) or _often(self._counted, 1, COUNTED_WITHIN):
             self._soon()
 

@@ -8,6 +8,8 @@ from typing import Any
 from distributed import Status
 
 from agent.model.capacity import WorkerCapacity
+from agent.model.events import TaskCheckpointed, WorkerNoticed
+from agent.model.outcomes import Result
 from agent.scheduler import protocol as p
 from agent.scheduler.binding import Binding
 from agent.scheduler.host import GovernedTask, Host
@@ -35,7 +37,7 @@ class Departures:
         self._states.pop(address, None)
         self._blamed.pop(address, None)
 
-    def starved(self, worker: WorkerCapacity, key: Any) -> bool:
+    def out_of_memory(self, worker: WorkerCapacity, key: Any) -> bool:
         """Whether a worker that died had too little memory for this task.
 
         It was paused for that, or nearly full when last seen. Only the tasks on its threads are to blame, the first of
@@ -56,18 +58,20 @@ class Departures:
         host = self.host
         if topic == p.MOVED_TOPIC:
             if (task := host.tasks.get(said["key"])) is not None:
-                task.left = said["result"]
+                task.left = Result(said["result"])
         elif topic == p.CHECKPOINT_TOPIC:
             if (task := host.tasks.get(said["key"])) is not None and task.on is not None:
-                task.checkpoint = (said["at_ms"] or (task.checkpoint or (0, 0))[0], said["bytes"])
-                host.tell((p.SAVED, task.key, *task.checkpoint))
+                at_ms, nbytes = int(said["at_ms"]), int(said["bytes"])
+                task.checkpoint = (at_ms or (task.checkpoint or (0, 0))[0], nbytes)
+                host.tell(TaskCheckpointed(task.key, *task.checkpoint))
                 if (worker := host.workers.get(task.on)) is not None and worker.draining:
                     self.ask(task, f"{worker.name} is going away")
         elif topic == p.NOTICE_TOPIC:
             worker = host.workers.get(said["worker"])
+            left_ms, why = int(said["left_ms"]), str(said["why"])
             if worker is not None and not worker.draining:
                 self.drain(worker)
-                host.tell((p.NOTICE, worker.address, said["left_ms"], said["why"]))
+                host.tell(WorkerNoticed(worker.address, left_ms, why))
 
     def drain(self, worker: WorkerCapacity) -> None:
         """Nothing new to it; what has not started comes back, and what has checkpoints leaves at the next."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.model.capacity import WorkerCapacity
+from agent.model.events import TaskEnded
+from agent.model.outcomes import Result
 from agent.scheduler import protocol as p
 from agent.scheduler.departures import Departures
 from agent.scheduler.holding import hold
@@ -13,6 +15,10 @@ from agent.scheduler.host import GovernedTask, Host
 from agent.scheduler.replication import Replication
 from agent.scheduler.restart import Restart
 from agent.scheduler.worker_watch import WorkerWatch
+
+_FINISHED = {"memory": Result.DONE, "erred": Result.FAILED}
+#: what a body may say of its end
+_RESULTS: dict[str, Result] = {result.value: result for result in Result}
 
 
 class Endings:
@@ -40,27 +46,30 @@ class Endings:
             if span["action"] == "compute":
                 start_ms, stop_ms = round(span["start"] * 1000), round(span["stop"] * 1000)
         # a Prefect task that failed, or found its result stored, is a State in Dask's memory; its metadata says so
-        said = ((ts.metadata or {}).get(p.ANNOTATION) or {}) if result == "done" and ts is not None else {}
+        said = _said(ts) if result is Result.DONE and ts is not None else {}
         where, nbytes = kwargs.get("worker") or where, kwargs.get("nbytes") or 0
-        checkpoint, task.checkpoint, task.left = task.checkpoint or (), None, ""
-        ended = said.get(p.RESULT, result), where, start_ms, stop_ms, nbytes, said.get(p.LINEAGE, ()), checkpoint
-        self.host.tell((p.ENDED, task.key, *ended))
+        checkpoint, task.checkpoint, task.left = task.checkpoint or (), None, None
+        if said:
+            result = _RESULTS.get(str(said.get(p.RESULT)), result)
+        named = _lineage(said.get(p.LINEAGE)) if said else ()
+        self.host.tell(TaskEnded(task.key, result, where, start_ms, stop_ms, nbytes, named, checkpoint))
         if finish == "memory" and where is not None:
             self.copies.stored(task.key, where)
 
     def _result(
         self, task: GovernedTask, ts: Any, finish: str, where: str | None, worker: WorkerCapacity | None
-    ) -> str:
+    ) -> Result:
         if finish != "released":
-            return {"memory": "done", "erred": "failed"}.get(finish, "cancelled")
+            return _FINISHED.get(finish, Result.CANCELLED)
         if where not in self.host.scheduler.workers:
-            return p.STARVED if worker is not None and self.departures.starved(worker, task.key) else "lost"
+            full = worker is not None and self.departures.out_of_memory(worker, task.key)
+            return Result.OUT_OF_MEMORY if full else Result.LOST
         if task.withdrawing:
-            return "withdrawn"
+            return Result.WITHDRAWN
         if ts is not None and (ts.who_wants or ts.waiters):
             # somebody still wants it: its body asked to run elsewhere
-            return task.left or "rescheduled"
-        return "cancelled by restart" if self.restart.going else "cancelled"
+            return task.left or Result.RESCHEDULED
+        return Result.CANCELLED_BY_RESTART if self.restart.going else Result.CANCELLED
 
     def _hold_again(self, task: GovernedTask, ts: Any, lost: bool) -> None:
         if lost:
@@ -71,3 +80,17 @@ class Endings:
             hold(ts, task.asked)
             # an output partition of a shuffle, pinned to the worker that has it: it is let through when it is ready
             ts.worker_restrictions = pinned or None
+
+
+def _said(ts: Any) -> Mapping[str, Any]:
+    """What a body says of itself, in its task's metadata."""
+    said = ts.metadata.get(p.ANNOTATION) if ts.metadata else None
+    return said if isinstance(said, Mapping) else {}
+
+
+def _lineage(named: Any) -> tuple[tuple[str, str, str], ...]:
+    """What a body says that it read and wrote; () where it says it in another form."""
+    try:
+        return tuple((str(verb), str(kind), str(address)) for verb, kind, address in named or ())
+    except (TypeError, ValueError):
+        return ()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent.model.events import GraphSubmitted, TaskPassedThrough, TaskPlacedByDask, TaskReady
 from agent.scheduler import protocol as p
 from agent.scheduler.host import GovernedTask, Host
 from agent.scheduler.lending import SOONER, Lending
@@ -59,7 +60,7 @@ class Holding:
                 timed.append(key)
             ts.resource_restrictions = {**asked, p.HOLD: 1} if asked else _HELD
         if timed:
-            host.tell((p.SUBMITTED, self._graph(timed)))
+            host.tell(GraphSubmitted(self._graph(timed)))
         host.took("hold", begin)
 
     def _lets_through(self, ts: Any, says: Any) -> bool:
@@ -68,7 +69,7 @@ class Holding:
             return True
         if ts.actor or ts.worker_restrictions or ts.host_restrictions:
             why = "an actor" if ts.actor else "pinned to workers or hosts by its author"
-            self.host.tell((p.THROUGH, ts.key, why))
+            self.host.tell(TaskPassedThrough(ts.key, why))
             return True
         return says is not None and p.INNER in says and self.nested.adopt(ts, says[p.INNER])
 
@@ -112,10 +113,10 @@ class Holding:
         task.ready = True
         task.on = None
         task.ready_at = time.perf_counter()
-        self.host.tell((p.READY, *self._as_ready(task, ts, round(time.time() * 1000))))
+        self.host.tell(self._as_ready(task, ts, round(time.time() * 1000)))
 
-    def all_ready(self, now_ms: int) -> list[tuple[Any, ...]]:
-        """Every task that is ready and held, as the governor is told of them."""
+    def all_ready(self, now_ms: int) -> list[TaskReady]:
+        """Every task that is ready and held."""
         table = self.host.scheduler.tasks
         return [
             self._as_ready(task, ts, now_ms)
@@ -123,16 +124,16 @@ class Holding:
             if task.on is None and task.ready and (ts := table.get(task.key)) is not None and ts.state == "no-worker"
         ]
 
-    def _as_ready(self, task: GovernedTask, ts: Any, now_ms: int) -> tuple[Any, ...]:
+    def _as_ready(self, task: GovernedTask, ts: Any, now_ms: int) -> TaskReady:
         # of its inputs, those that are governed: what it takes in
         upstream = [d.key for d in itertools.islice(ts.dependencies, MOST_UPSTREAM) if d.key in self.host.tasks]
         more = max(0, len(ts.dependencies) - MOST_UPSTREAM)
         priority = dask_priority(ts) + SOONER * self.lending.depth(task.key)
-        return task.key, task.spec, input_bytes(ts), now_ms, upstream, more, priority
+        return TaskReady(task.key, task.spec, input_bytes(ts), now_ms, upstream, more, priority)
 
-    def placed_by_dask(self, task: GovernedTask, ts: Any) -> None:
+    def placed_by_dask(self, task: GovernedTask, ts: Any, address: str) -> None:
         """Dask chose the worker of a task that is only looked at."""
-        self.host.tell((p.BOUND_ELSEWHERE, task.key, task.spec, input_bytes(ts), round(time.time() * 1000), task.on))
+        self.host.tell(TaskPlacedByDask(task.key, task.spec, input_bytes(ts), round(time.time() * 1000), address))
 
     def _let_through(self, key: Any) -> None:
         scheduler = self.host.scheduler
@@ -141,7 +142,7 @@ class Holding:
             return
         del self.host.tasks[key]
         ts.resource_restrictions = task.asked
-        self.host.tell((p.THROUGH, key, "pinned by Dask to the workers of a shuffle"))
+        self.host.tell(TaskPassedThrough(key, "pinned by Dask to the workers of a shuffle"))
         scheduler.transitions({key: "processing"}, stimulus_id="orc-through")
         if ts.state == "no-worker":
             scheduler.unrunnable.reveal(ts)

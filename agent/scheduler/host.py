@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.model.capacity import PoolSpec, WorkerCapacity
+from agent.model.events import Event
+from agent.model.outcomes import Result
 from agent.scheduler import protocol as p
 from agent.scheduler.delta_log import DeltaLog
 from agent.scheduler.spec_registry import SpecRegistry
@@ -33,8 +35,8 @@ class GovernedTask:
     ready_at: float = 0.0
     #: its body has checkpoints, so it can leave; when the last one was written, ms, and its bytes
     checkpoint: tuple[int, int] | None = None
-    #: why its body left its worker by itself, as a result
-    left: str = ""
+    #: why its body left its worker by itself
+    left: Result | None = None
 
 
 class Host:
@@ -55,9 +57,9 @@ class Host:
         #: longest stretch of the scheduler's loop by ORC, ms, by what it did
         self.longest_ms = dict.fromkeys(("hold", "bind", "release", "copy", "watch"), 0.0)
 
-    def tell(self, delta: p.Delta) -> None:
+    def tell(self, event: Event) -> None:
         """Have the governor told of something."""
-        self.log.tell(delta)
+        self.log.tell(event)
 
     def took(self, what: str, begin: float) -> None:
         """Note how long the loop was held, from an instant of its thread's own time.

@@ -10,7 +10,7 @@ from typing import Any
 
 import cloudpickle
 
-from agent.scheduler import protocol as p
+from agent.model.events import TaskSeceded
 from agent.scheduler.host import Host
 from agent.scheduler.worker_watch import WorkerWatch
 
@@ -132,7 +132,7 @@ class Lending:
         on = self.host.workers.get(task.on or "") if task is not None else None
         if task is not None and on is not None and task.key in on.bound:
             on.seceded.add(task.key)
-            self.host.tell((p.LENT, task.key))
+            self.host.tell(TaskSeceded(task.key))
         elif (worker := self.host.workers.get(str(message.get("worker")))) is not None:
             self.watch.look(worker)
         return answer

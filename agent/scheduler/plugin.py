@@ -10,6 +10,7 @@ from typing import Any
 from distributed import SchedulerPlugin
 
 from agent.model.capacity import PoolSpec
+from agent.model.events import Restarted, TaskCancelled, TaskEnded
 from agent.scheduler import compatibility
 from agent.scheduler import protocol as p
 from agent.scheduler.batched_release import BatchedRelease
@@ -128,18 +129,18 @@ class Extension(SchedulerPlugin):
                 hold(ts, task.asked)
         elif finish in ("forgotten", "erred") and task.ready:
             task.ready = False
-            self.host.tell((p.GONE, task.key))
+            self.host.tell(TaskCancelled(task.key))
         if finish == "forgotten":
             self.host.tasks.pop(task.key, None)
 
     def _runs_unbound(self, task: GovernedTask) -> None:
         """Dask sent it to a worker by itself."""
         ts = self.scheduler.tasks[task.key]
-        task.on = ts.processing_on.address
+        task.on = address = ts.processing_on.address
         if self.host.governs(task):
             self.watch.moved(task.key, "", "processing")
         else:
-            self.holding.placed_by_dask(task, ts)
+            self.holding.placed_by_dask(task, ts, address)
 
     def log_event(self, topic: str, msg: Any) -> None:
         """What bodies and workers say of themselves."""
@@ -163,7 +164,7 @@ class Extension(SchedulerPlugin):
         self.nested.clear()
         self.lending.clear()
         self.registry.restarted()
-        self.host.tell((p.RESTARTED, self.restarts.over()))
+        self.host.tell(Restarted(self.restarts.over()))
 
     # ------------------------------------------------------------------ what governors and people ask
     async def follow(
@@ -194,7 +195,7 @@ class Extension(SchedulerPlugin):
             "ready": self.holding.all_ready(round(time.time() * 1000)),
             "submitted": self.holding.submitted(),
             "bound": [(task.key, task.spec, task.on) for task in host.tasks.values() if task.on is not None],
-            "ended": host.log.of(p.ENDED),
+            "ended": host.log.unrecorded(TaskEnded),
             "departed": list(self.registry.departed),
         }
 

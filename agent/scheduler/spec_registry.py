@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agent.model.events import Event, SpecAdded
 from agent.scheduler import protocol as p
 
 
 class SpecRegistry:
     """Sayings by their numbers. Thousands of tasks share one."""
 
-    def __init__(self, tell: Callable[[p.Delta], None]) -> None:
+    def __init__(self, tell: Callable[[Event], None]) -> None:
         self._tell = tell
         self._numbers: dict[str, int] = {}
         #: number → what is told of it
@@ -27,7 +28,7 @@ class SpecRegistry:
         if number is None:
             number = self._numbers[key] = len(self.told)
             self.told.append({"prefix": ts.prefix.name, "says": dict(says or {}), "resources": dict(asked or {})})
-            self._tell((p.SPECIFIED, number, self.told[number]))
+            self._tell(SpecAdded(number, self.told[number]))
         return number
 
     def says(self, number: int) -> Mapping[str, Any]:

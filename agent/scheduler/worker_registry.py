@@ -10,8 +10,8 @@ from typing import Any
 from distributed import Status
 
 from agent.model.capacity import PoolSpec, WorkerCapacity
+from agent.model.events import WorkerJoined, WorkerLeft, WorkerPaused
 from agent.model.pools import pool_of
-from agent.scheduler import protocol as p
 from agent.scheduler.departures import Departures
 from agent.scheduler.host import Host
 from agent.scheduler.nested_tasks import NestedTasks
@@ -78,12 +78,12 @@ class WorkerRegistry:
         """A worker is gone; its tasks have come back already."""
         self.departures.left(address)
         if (never_ran := self._beginning.pop(address, None)) is not None:
-            self.host.tell((p.JOINED, never_ran))
+            self.host.tell(WorkerJoined(never_ran))
         if (worker := self.host.workers.pop(address, None)) is not None:
             self.departed.append((worker.name, round(time.time() * 1000)))
             why = next((why for name, why in _WHY_LEFT if stimulus_id.startswith(name)), "")
             self.broken += bool(why)
-            self.host.tell((p.LEFT, address, why))
+            self.host.tell(WorkerLeft(address, why))
             self.nested.left()
 
     def configure(self, pools: Iterable[PoolSpec]) -> None:
@@ -125,7 +125,7 @@ class WorkerRegistry:
 
     def _tell_joined(self, address: str) -> None:
         self._beginning.pop(address, None)
-        self.host.tell((p.JOINED, self._described(address)))
+        self.host.tell(WorkerJoined(self._described(address)))
 
     def _changed(self, theirs: Any, **message: Any) -> None:
         """A worker paused or goes on."""
@@ -140,7 +140,7 @@ class WorkerRegistry:
         if address in self._beginning:
             self._tell_joined(address)
         else:
-            self.host.tell((p.PAUSED, address, worker.paused))
+            self.host.tell(WorkerPaused(address, worker.paused))
         if not worker.paused:
             self.nested.pump()
 

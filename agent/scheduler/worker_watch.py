@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from agent.model.capacity import WorkerCapacity
-from agent.scheduler import protocol as p
+from agent.model.events import WorkerBusy
 from agent.scheduler.host import Host
 from agent.scheduler.nested_tasks import NestedTasks
 
@@ -55,7 +55,7 @@ class WorkerWatch:
         others, slots = self._others(worker)
         if (others, slots) != (worker.others, worker.other_slots):
             worker.others, worker.other_slots = others, slots
-            self.host.tell((p.BUSY, worker.address, others, slots))
+            self.host.tell(WorkerBusy(worker.address, others, slots))
         (self._busy.add if others else self._busy.discard)(worker.address)
         return others > 0
 

@@ -1,13 +1,32 @@
-"""Events in, effects out: what each of the extension's deltas does to the cluster's state. Pure."""
+"""Events in, effects out: what each thing that the extension tells of does to the cluster's state. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.model.effects import CopyOff, Effect, Note, RefuseTask, SeeTo
+from agent.model.events import (
+    Event,
+    GraphSubmitted,
+    Restarted,
+    SpecAdded,
+    TaskCancelled,
+    TaskCheckpointed,
+    TaskEnded,
+    TaskPassedThrough,
+    TaskPlacedByDask,
+    TaskReady,
+    TaskSeceded,
+    WorkerBusy,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerNoticed,
+    WorkerPaused,
+    WorkersWanted,
+)
+from agent.model.outcomes import Result
 from agent.planner.room import share
-from agent.scheduler import protocol as p
 from agent.state import outcomes, task_specs
 from agent.state.cluster import ClusterState
 from agent.state.tasks import BoundTask, ReadyTask, input_bucket
@@ -24,43 +43,42 @@ def begin(state: ClusterState, snapshot: Mapping[str, Any], now_ms: int) -> tupl
     state.fleet.wanted, state.fleet.wanted_why = snapshot.get("wanted", (0, ""))
     out: list[Effect] = []
     for ready in snapshot["ready"]:
-        out += _ready(state, now_ms, *ready)
+        out += _ready(state, now_ms, TaskReady(*ready))
     state.dirty = True
     return tuple(out)
 
 
-def apply(state: ClusterState, delta: p.Delta, now_ms: int) -> tuple[Effect, ...]:
-    """Take one delta in. Every delta may come twice."""
+def apply(state: ClusterState, event: Event, now_ms: int) -> tuple[Effect, ...]:
+    """Take one event in. Every event may come twice."""
     state.dirty = True
-    return tuple(_HANDLERS[delta[0]](state, now_ms, *delta[1:]))
+    return tuple(_HANDLERS[type(event)](state, now_ms, event))
 
 
 # ---------------------------------------------------------------------- tasks
-def _ready(  # noqa: PLR0913
-    state: ClusterState, now_ms: int, key: Any, spec: int, input_bytes: int, since_ms: int,
-    upstream: Iterable[Any] = (), more: int = 0, dask_priority: int = 0,
-) -> Iterator[Effect]:  # fmt: skip
+def _ready(state: ClusterState, now_ms: int, event: TaskReady) -> Sequence[Effect]:
+    key = event.key
     if key in state.bound:
-        return
+        return ()
     state.waiting.drop(key)
-    if error := state.specs[spec].error:
-        yield RefuseTask(key=key, why=error)
-        return
+    if error := state.specs[event.spec].error:
+        return (RefuseTask(key=key, why=error),)
     state.graphs.again(key)
-    above = [str(state.placed[k]) for k in upstream if k in state.placed] + ([f"+{more}"] if more else [])
-    state.wait(ReadyTask(key, spec, input_bucket(input_bytes), since_ms, ",".join(above), dask_priority), now_ms)
+    above = [str(state.placed[k]) for k in event.upstream if k in state.placed]
+    if event.more_upstream:
+        above.append(f"+{event.more_upstream}")
+    size, upstream = input_bucket(event.input_bytes), ",".join(above)
+    state.wait(ReadyTask(key, event.spec, size, event.since_ms, upstream, event.dask_priority), now_ms)
+    return ()
 
 
-def _ended(  # noqa: C901, PLR0913
-    state: ClusterState, now_ms: int, key: Any, result: str, address: str | None, start_ms: int, stop_ms: int,
-    output_bytes: int, lineage: Iterable[Any] = (), checkpoint: Sequence[int] = (),
-) -> Iterator[Effect]:  # fmt: skip
+def _ended(state: ClusterState, now_ms: int, event: TaskEnded) -> Sequence[Effect]:  # noqa: C901
+    key, result, start_ms, stop_ms = event.key, event.result, event.start_ms, event.stop_ms
     bound = state.bound.pop(key, None)
     state.movable.leaving.pop(key, None)
     if bound is None:
-        if result == "cancelled":
+        if result is Result.CANCELLED:
             state.waiting.drop(key)
-        return
+        return ()
     live = state.fleet.live.get(bound.address)
     if live is not None:
         live.counts.bound.pop(key, None)
@@ -82,21 +100,23 @@ def _ended(  # noqa: C901, PLR0913
         ran_in=ran_in,
         spared_ms=saved.done_ms if saved else 0,
         items=spec.items,
-        lineage=lineage,
+        lineage=event.lineage,
     )
+    effects: Sequence[Effect] = ()
     if verdict.out_of_memory:
-        yield from _ran_out_of_memory(state, spec.task_class, bound)
+        effects = _ran_out_of_memory(state, spec.task_class, bound)
     elif verdict.over:
         state.losses.pop(key, None)
         state.saved.pop(key, None)
         state.graphs.end(key)
-    elif result != "withdrawn":
+    elif result is not Result.WITHDRAWN:
         preemptions, losses = state.losses.get(key, (0, 0))
         state.losses[key] = (preemptions + verdict.preempted, losses + verdict.lost)
+    checkpoint = event.checkpoint
     if checkpoint and checkpoint[0] > bound.at_ms and verdict.result in outcomes.UNDONE:
         done_ms = (saved.done_ms if saved else 0) + checkpoint[0] - bound.at_ms
         state.checkpointed(key, done_ms, bound.pool, -(-checkpoint[1] // 2**20))
-    if result == "done" and start_ms and state.learns_runtimes:
+    if result is Result.DONE and start_ms and state.learns_runtimes:
         state.statistics.record_execution(spec.task_class, ran_in, stop_ms or now_ms, ended, spec.root_run)
         state.graphs.learned(spec)
         state.tally.ran(bound.expected_ms, ended.run_ms)
@@ -104,121 +124,127 @@ def _ended(  # noqa: C901, PLR0913
         state.root_seen_ms[spec.root_run] = now_ms
     state.tally.outcomes[bound.pool, verdict.result] += 1
     state.ended.append(ended)
+    return effects
 
 
-def _ran_out_of_memory(state: ClusterState, task_class: str, bound: BoundTask) -> Iterator[Effect]:
+def _ran_out_of_memory(state: ClusterState, task_class: str, bound: BoundTask) -> Sequence[Effect]:
     """A task ran out of memory: its class is given more from now on."""
     mib = bound.load.memory_mib
     if mib > state.statistics.oom_mib.get(task_class, 0):
         state.out_of_memory(task_class, mib)
-        yield Note(kind="out_of_memory", body={"task_class": task_class, "mib": mib})
+        return (Note(kind="out_of_memory", body={"task_class": task_class, "mib": mib}),)
+    return ()
 
 
-def _gone(state: ClusterState, now_ms: int, key: Any) -> Iterator[Effect]:
-    state.waiting.drop(key)
-    state.losses.pop(key, None)
-    yield from ()
+def _cancelled(state: ClusterState, now_ms: int, event: TaskCancelled) -> Sequence[Effect]:
+    state.waiting.drop(event.key)
+    state.losses.pop(event.key, None)
+    return ()
 
 
-def _specified(state: ClusterState, now_ms: int, number: int, says: Mapping[str, Any]) -> Iterator[Effect]:
-    if number == len(state.specs):
-        state.specs.append(task_specs.read(number, says, now_ms))
-    yield from ()
+def _specified(state: ClusterState, now_ms: int, event: SpecAdded) -> Sequence[Effect]:
+    if event.number == len(state.specs):
+        state.specs.append(task_specs.read(event.number, event.saying, now_ms))
+    return ()
 
 
-def _submitted(state: ClusterState, now_ms: int, tasks: Iterable[Any]) -> Iterator[Effect]:
-    state.submitted(tasks)
-    yield from ()
+def _submitted(state: ClusterState, now_ms: int, event: GraphSubmitted) -> Sequence[Effect]:
+    state.submitted(event.tasks)
+    return ()
 
 
-def _checkpointed(state: ClusterState, now_ms: int, key: Any, at_ms: int, size: int) -> Iterator[Effect]:
-    if (bound := state.bound.get(key)) is not None:
-        bound.saved = (at_ms, size)
-    yield from ()
+def _checkpointed(state: ClusterState, now_ms: int, event: TaskCheckpointed) -> Sequence[Effect]:
+    if (bound := state.bound.get(event.key)) is not None:
+        bound.saved = (event.at_ms, event.nbytes)
+    return ()
 
 
-def _lent(state: ClusterState, now_ms: int, key: Any) -> Iterator[Effect]:
-    bound = state.bound.get(key)
+def _seceded(state: ClusterState, now_ms: int, event: TaskSeceded) -> Sequence[Effect]:
+    bound = state.bound.get(event.key)
     if bound is not None and (live := state.fleet.live.get(bound.address)) is not None:
-        live.counts.seceded.add(key)
-    yield from ()
+        live.counts.seceded.add(event.key)
+    return ()
 
 
-def _passed_through(state: ClusterState, now_ms: int, *_: Any) -> Iterator[Effect]:
+def _passed_through(state: ClusterState, now_ms: int, event: TaskPassedThrough) -> Sequence[Effect]:
     state.passed_through += 1
-    yield from ()
+    return ()
 
 
-def _placed_by_dask(
-    state: ClusterState, now_ms: int, key: Any, spec: int, input_bytes: int, since_ms: int, address: str
-) -> Iterator[Effect]:
-    state.shadow[key] = (ReadyTask(key, spec, input_bucket(input_bytes), since_ms), address)
-    yield from ()
+def _placed_by_dask(state: ClusterState, now_ms: int, event: TaskPlacedByDask) -> Sequence[Effect]:
+    ready = ReadyTask(event.key, event.spec, input_bucket(event.input_bytes), event.since_ms)
+    state.shadow[event.key] = (ready, event.address)
+    return ()
 
 
 # ---------------------------------------------------------------------- workers
-def _joined(state: ClusterState, now_ms: int, worker: Mapping[str, Any]) -> Iterator[Effect]:
-    state.fleet.joined(worker, now_ms)
-    yield from ()
+def _joined(state: ClusterState, now_ms: int, event: WorkerJoined) -> Sequence[Effect]:
+    state.fleet.joined(event.worker, now_ms)
+    return ()
 
 
-def _left(state: ClusterState, now_ms: int, address: str, why: str = "") -> Iterator[Effect]:
+def _left(state: ClusterState, now_ms: int, event: WorkerLeft) -> Sequence[Effect]:
+    address = event.address
+    effects: list[Effect] = []
     if address not in state.fleet.live:
-        return
+        return ()
     for key, bound in list(state.bound.items()):
         if bound.address == address:
-            yield from _ended(state, now_ms, key, "lost", address, 0, 0, 0)
-    lease = state.fleet.gone(address, why, now_ms)
+            effects += _ended(state, now_ms, TaskEnded(key, Result.LOST, address))
+    lease = state.fleet.gone(address, event.why, now_ms)
     if lease is not None:
-        yield SeeTo(lease=lease, why=why)
+        effects.append(SeeTo(lease=lease, why=event.why))
+    return effects
 
 
-def _paused(state: ClusterState, now_ms: int, address: str, paused: bool) -> Iterator[Effect]:
-    if (live := state.fleet.live.get(address)) is not None:
-        live.counts.paused = paused
-    yield from ()
+def _paused(state: ClusterState, now_ms: int, event: WorkerPaused) -> Sequence[Effect]:
+    if (live := state.fleet.live.get(event.address)) is not None:
+        live.counts.paused = event.paused
+    return ()
 
 
-def _busy(state: ClusterState, now_ms: int, address: str, others: int, slots: int) -> Iterator[Effect]:
-    if (live := state.fleet.live.get(address)) is not None:
-        live.runs_others(others, slots, now_ms)
-    yield from ()
+def _busy(state: ClusterState, now_ms: int, event: WorkerBusy) -> Sequence[Effect]:
+    if (live := state.fleet.live.get(event.address)) is not None:
+        live.runs_others(event.others, event.slots, now_ms)
+    return ()
 
 
-def _wanted(state: ClusterState, now_ms: int, workers: int, why: str) -> Iterator[Effect]:
-    state.fleet.wanted, state.fleet.wanted_why = workers, why
-    yield from ()
+def _wanted(state: ClusterState, now_ms: int, event: WorkersWanted) -> Sequence[Effect]:
+    state.fleet.wanted, state.fleet.wanted_why = event.workers, event.why
+    return ()
 
 
-def _noticed(state: ClusterState, now_ms: int, address: str, left_ms: int, why: str) -> Iterator[Effect]:
-    if (live := state.fleet.live.get(address)) is not None:
-        live.notice()
-        yield Note(kind="notice", body={"worker": live.counts.name, "left_ms": left_ms, "why": why})
-        yield CopyOff(address=address)
+def _noticed(state: ClusterState, now_ms: int, event: WorkerNoticed) -> Sequence[Effect]:
+    if (live := state.fleet.live.get(event.address)) is None:
+        return ()
+    live.notice()
+    body = {"worker": live.counts.name, "left_ms": event.left_ms, "why": event.why}
+    return (Note(kind="notice", body=body), CopyOff(address=event.address))
 
 
-def _restarted(state: ClusterState, now_ms: int, held: int) -> Iterator[Effect]:
-    yield Note(kind="restart", body={"held": held})
+def _restarted(state: ClusterState, now_ms: int, event: Restarted) -> Sequence[Effect]:
+    effects: list[Effect] = [Note(kind="restart", body={"held": event.held})]
     for key in list(state.bound):
-        yield from _ended(state, now_ms, key, "cancelled by restart", None, 0, 0, 0)
+        effects += _ended(state, now_ms, TaskEnded(key, Result.CANCELLED_BY_RESTART))
     state.waiting.clear()
+    return effects
 
 
-_HANDLERS: Mapping[str, Callable[..., Iterator[Effect]]] = {
-    p.READY: _ready,
-    p.ENDED: _ended,
-    p.GONE: _gone,
-    p.SPECIFIED: _specified,
-    p.SUBMITTED: _submitted,
-    p.SAVED: _checkpointed,
-    p.LENT: _lent,
-    p.THROUGH: _passed_through,
-    p.BOUND_ELSEWHERE: _placed_by_dask,
-    p.JOINED: _joined,
-    p.LEFT: _left,
-    p.PAUSED: _paused,
-    p.NOTICE: _noticed,
-    p.BUSY: _busy,
-    p.WANTED: _wanted,
-    p.RESTARTED: _restarted,
+_HANDLERS: Mapping[type[Event], Callable[[ClusterState, int, Any], Sequence[Effect]]] = {
+    TaskReady: _ready,
+    TaskEnded: _ended,
+    TaskCancelled: _cancelled,
+    SpecAdded: _specified,
+    GraphSubmitted: _submitted,
+    TaskCheckpointed: _checkpointed,
+    TaskSeceded: _seceded,
+    TaskPassedThrough: _passed_through,
+    TaskPlacedByDask: _placed_by_dask,
+    WorkerJoined: _joined,
+    WorkerLeft: _left,
+    WorkerPaused: _paused,
+    WorkerNoticed: _noticed,
+    WorkerBusy: _busy,
+    WorkersWanted: _wanted,
+    Restarted: _restarted,
 }

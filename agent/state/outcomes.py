@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from agent.model.outcomes import Result
 from agent.model.records import Ended
 from agent.model.units import cost_micros
-from agent.scheduler import protocol as p
 from agent.state.fleet import LiveWorker
 from agent.state.tasks import BoundTask
 
 #: results after which a task runs again
-UNDONE = ("preempted", "lost", p.LEFT_EARLY, p.STARVED)
+UNDONE = (Result.PREEMPTED, Result.LOST, Result.MOVED, Result.OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class EndVerdict:
     """What becomes of a task that ended on its worker."""
 
     #: as it goes on record
-    result: str
+    result: Result
     #: it does not run again
     over: bool = False
     #: it was taken away with its worker
@@ -31,7 +31,17 @@ class EndVerdict:
     out_of_memory: bool = False
 
 
-def classify(result: str, live: LiveWorker | None, spot: bool) -> EndVerdict:
+#: what is so whoever the worker was; made once, for every task comes by here
+_VERDICTS: dict[Result, EndVerdict] = {
+    result: EndVerdict(
+        result=result, over=result not in (*UNDONE, Result.WITHDRAWN), out_of_memory=result is Result.OUT_OF_MEMORY
+    )
+    for result in Result
+    if result not in (Result.MOVED, Result.LOST)
+}
+
+
+def classify(result: Result, live: LiveWorker | None, spot: bool) -> EndVerdict:
     """What an end means.
 
     Args:
@@ -39,27 +49,25 @@ def classify(result: str, live: LiveWorker | None, spot: bool) -> EndVerdict:
         live: the worker it ran on, where that is still known.
         spot: whether its pool is of the spot market.
     """
-    if result == p.STARVED:
-        return EndVerdict(result=result, out_of_memory=True)
-    if result == p.LEFT_EARLY:
+    if (verdict := _VERDICTS.get(result)) is not None:
+        return verdict
+    if result is Result.MOVED:
         # who leaves because it is slow was neither taken away nor lost
         return EndVerdict(result=result, preempted=live is None or live.counts.draining)
-    if result == "lost":
-        preempted = spot or (live is not None and live.noticed)
-        return EndVerdict(result="preempted" if preempted else "lost", preempted=preempted, lost=not preempted)
-    return EndVerdict(result=result, over=result != "withdrawn")
+    preempted = spot or (live is not None and live.noticed)
+    return EndVerdict(result=Result.PREEMPTED if preempted else Result.LOST, preempted=preempted, lost=not preempted)
 
 
-def ran_ms(bound: BoundTask, result: str, start_ms: int, stop_ms: int, now_ms: int) -> int:
+def ran_ms(bound: BoundTask, result: Result, start_ms: int, stop_ms: int, now_ms: int) -> int:
     """How long it ran: as its worker says, else since it was sent where it is known to have begun; 0 otherwise."""
     if start_ms:
         return stop_ms - start_ms
-    return now_ms - bound.at_ms if result in (*UNDONE, "failed") else 0
+    return now_ms - bound.at_ms if result in (*UNDONE, Result.FAILED) else 0
 
 
 def ended(  # noqa: PLR0913
     bound: BoundTask,
-    result: str,
+    result: Result,
     *,
     lease: int,
     start_ms: int,
@@ -83,7 +91,7 @@ def ended(  # noqa: PLR0913
         run_ms=run_ms,
         usd_micros=cost_micros(bound.usd_micros_per_hour, run_ms * worker_share),
         ran_in=ran_in if ran_in != bound.pool else "",
-        spared_ms=spared_ms if result == "done" else 0,
+        spared_ms=spared_ms if result is Result.DONE else 0,
         items=items,
-        lineage=tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage),
+        lineage=tuple((str(verb), str(kind), str(at)) for verb, kind, at in lineage) if lineage else (),
     )

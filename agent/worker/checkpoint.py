@@ -33,6 +33,7 @@ from prefect.transactions import get_transaction
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from agent.errors import CheckpointError
+from agent.model.outcomes import Result
 from agent.scheduler import protocol as p
 from agent.worker import preemption
 
@@ -110,7 +111,7 @@ def save(state: Any, *, version: str | None = None) -> None:
     _collect(place)
     _tell(len(body), round((time.time() - begin) * 1000), at_ms=round(begin * 1000))
     if why := preemption.asked(_key()):
-        raise preemption.Moved(p.LEFT_EARLY, f"left at its checkpoint: {why}")
+        raise preemption.Moved(Result.MOVED, f"left at its checkpoint: {why}")
 
 
 def _key() -> Any:

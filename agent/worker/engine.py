@@ -14,8 +14,8 @@ from prefect.task_engine import AsyncTaskRunEngine, SyncTaskRunEngine
 from prefect.tasks import Task
 from prefect.utilities.engine import link_state_to_task_run_result
 
+from agent.model.outcomes import Result
 from agent.prefect_events.queue import emit
-from agent.scheduler import protocol as p
 from agent.worker.preemption import Moved
 
 
@@ -45,7 +45,7 @@ def _enter(engine: Any, state: State[Any]) -> State[Any]:
 def _elsewhere(error: BaseException, moves: bool) -> None:
     """A body that ran out of memory is not retried where it did. Raises Moved."""
     if moves and isinstance(error, MemoryError):
-        raise Moved(p.STARVED, f"ran out of memory: {error}") from error
+        raise Moved(Result.OUT_OF_MEMORY, f"ran out of memory: {error}") from error
 
 
 def _moved(error: BaseException) -> State[Any] | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from agent.model.outcomes import Result
 from agent.scheduler import protocol as p
 from agent.worker import settings
 
@@ -49,7 +50,7 @@ class Moved(BaseException):
         why: for people.
     """
 
-    def __init__(self, result: str, why: str) -> None:
+    def __init__(self, result: Result, why: str) -> None:
         super().__init__(why)
         self.result, self.why = result, why
 

@@ -12,6 +12,7 @@ from distributed import Reschedule, get_worker
 from prefect._internal.result_records import ResultRecord
 from prefect.client.schemas.objects import State
 
+from agent.model.outcomes import Result
 from agent.scheduler import protocol as p
 from agent.worker import lineage, preemption
 from agent.worker.chunks import portable
@@ -61,11 +62,11 @@ def _held(entry: Any) -> bool:
 def outcome(state: State[Any]) -> dict[str, Any]:
     """What became of a task run, and why, for the decision record: Dask sees a State and calls it a result."""
     if state.is_failed() or state.is_crashed():
-        return {p.RESULT: "failed", p.CAUSE: "out of memory" if _starved(state.data) else "broken"}
-    return {p.RESULT: "cached"} if state.name == "Cached" else {}
+        return {p.RESULT: Result.FAILED, p.CAUSE: "out of memory" if _out_of_memory(state.data) else "broken"}
+    return {p.RESULT: Result.CACHED} if state.name == "Cached" else {}
 
 
-def _starved(data: Any) -> bool:
+def _out_of_memory(data: Any) -> bool:
     error = getattr(data, "result", data)
     return isinstance(error, MemoryError)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from distributed import Client, Future
 
+from agent.model.events import Event, TaskEnded, TaskReady, from_wire
 from agent.model.pools import Selector
 from bench.cluster import LOCAL
 from tests.conftest import Processes, free_port, until
@@ -70,27 +71,30 @@ class Governor:
         cluster.ask("orc_instruct", epoch=self.epoch, pools=sizes, mode="govern")
         self.ack = cluster.ask("orc_snapshot", epoch=self.epoch)["ack"]
 
-    def follow(self) -> list[tuple[Any, ...]]:
+    def follow(self) -> list[Event]:
         reply = self.cluster.ask("orc_follow", epoch=self.epoch, ack=self.ack, wait=0.2)
         self.ack = reply["ack"]
-        self.deltas += [tuple(d) for d in reply["deltas"]]
+        self.deltas += [from_wire(told) for told in reply["deltas"]]
         return self.deltas
 
-    def keys(self, kind: str) -> list[Any]:
-        self.follow()
-        return [d[1] for d in self.deltas if d[0] == kind]
+    def of(self, kind: type[Event]) -> list[Any]:
+        """The events of a kind so far."""
+        return [event for event in self.follow() if isinstance(event, kind)]
+
+    def keys(self, kind: type[Event]) -> list[Any]:
+        """The first field of each."""
+        return [event[0] for event in self.of(kind)]
 
     def ready(self, count: int) -> list[Any]:
-        until(lambda: len(set(self.keys("ready"))) >= count)
-        return list(dict.fromkeys(self.keys("ready")))
+        until(lambda: len(set(self.keys(TaskReady))) >= count)
+        return list(dict.fromkeys(self.keys(TaskReady)))
 
     def bind(self, pool: str, *keys: Any, ahead: int = 0, memory: int = 0) -> list[Any]:
         bind = {"pool": pool, "cpus": 1, "memory_mib": memory, "gpus": 0, "ahead": ahead, "keys": list(keys)}
         return list(self.cluster.ask("orc_instruct", epoch=self.epoch, binds=[bind])["bound"][0])
 
     def ended(self, key: Any) -> list[str]:
-        self.follow()
-        return [d[2] for d in self.deltas if d[0] == "end" and d[1] == key]
+        return [event.result for event in self.of(TaskEnded) if event.key == key]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.scheduler import protocol as p
+from agent.model.events import TaskReady, WorkerLeft
 from bench.cluster import LOCAL
 from tests.conftest import free_port, until
 from tests.integration.conftest import Cluster, Governor
@@ -112,8 +112,8 @@ def test_a_task_whose_worker_is_cut_off_comes_back_and_ends_once(silent, process
         {"cut": proxy.cut, "dropped": proxy.drop, "stopped": lambda: worker.send_signal(signal.SIGSTOP)}[what]()
         until(lambda: governor.ended(key) == ["lost"], 40)
         assert time.monotonic() - before < 30
-        assert [d[2] for d in governor.deltas if d[0] == p.LEFT] == [why]
-        until(lambda: governor.keys(p.READY).count(key) == 2)
+        assert [d.why for d in governor.deltas if isinstance(d, WorkerLeft)] == [why]
+        until(lambda: governor.keys(TaskReady).count(key) == 2)
         assert governor.bind("safe", key) != [None]
         assert future.result(30) == 2
         if what == "stopped":
@@ -151,6 +151,6 @@ def test_a_small_result_of_a_spot_worker_has_a_copy_and_outlives_it(processes, t
         cluster.kill("spot-0")
         assert cluster.client.gather(futures) == [0, 1, 2, 3]
         assert [(tmp_path / str(n)).read_text() for n in range(4)] == ["x"] * 4
-        until(lambda: governor.keys(p.READY).count(large.key) == 2)  # held again
+        until(lambda: governor.keys(TaskReady).count(large.key) == 2)  # held again
     finally:
         cluster.client.close()

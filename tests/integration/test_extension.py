@@ -12,7 +12,17 @@ import pytest
 from distributed import get_worker, worker_client
 
 from agent.errors import NeedUnmetError
-from agent.scheduler import protocol as p
+from agent.model.events import (
+    GraphSubmitted,
+    TaskCancelled,
+    TaskPassedThrough,
+    TaskPlacedByDask,
+    TaskReady,
+    TaskSeceded,
+    WorkerBusy,
+    WorkerJoined,
+    WorkerPaused,
+)
 from tests.conftest import until
 from tests.integration.conftest import Governor
 
@@ -78,11 +88,11 @@ def test_a_lost_worker_gives_its_task_back_with_key_and_future(cluster, governor
         until(lambda: (tmp_path / "ran").exists())
         cluster.kill("spot-1")
         until(lambda: governor.ended(future.key) == ["lost"])
-        until(lambda: governor.keys("ready").count(future.key) == 2)
+        until(lambda: governor.keys(TaskReady).count(future.key) == 2)
         assert not future.done()
         governor.bind("safe", future.key)
         assert future.result(timeout=10) == "safe-0"
-        until(lambda: after.key in governor.keys("ready"))
+        until(lambda: after.key in governor.keys(TaskReady))
         governor.bind("safe", after.key)
         assert after.result(timeout=10) == "safe-0"
         assert len((tmp_path / "ran").read_text().split()) == 2
@@ -100,7 +110,7 @@ def test_a_result_lost_with_its_worker_is_held_again(cluster, governor):
     assert first.result(timeout=10) == 2
     cluster.kill("spot-0")
     try:
-        until(lambda: governor.keys("ready").count(first.key) == 2)
+        until(lambda: governor.keys(TaskReady).count(first.key) == 2)
         governor.bind("safe", first.key)
         assert first.result(timeout=10) == 2
     finally:
@@ -111,12 +121,12 @@ def test_losses_of_workers_never_become_the_tasks_own_failure(cluster, governor,
     future = cluster.client.submit(slow, 1.0, str(tmp_path / "ran"), pure=False)
     try:
         for n in range(5):  # Dask alone gives up after three
-            until(lambda n=n: governor.keys("ready").count(future.key) == n + 1)
+            until(lambda n=n: governor.keys(TaskReady).count(future.key) == n + 1)
             governor.bind("spot", future.key)
             until(lambda n=n: (tmp_path / "ran").exists() and len((tmp_path / "ran").read_text().split()) == n + 1)
             cluster.kill("spot-0")
             cluster.add("spot-0")
-        until(lambda: governor.keys("ready").count(future.key) == 6)
+        until(lambda: governor.keys(TaskReady).count(future.key) == 6)
         governor.bind("safe", future.key)
         assert future.result(timeout=10) == "safe-0"
     finally:
@@ -133,7 +143,7 @@ def test_what_was_not_started_can_be_withdrawn_and_what_runs_cannot(cluster, gov
     governor.bind("spot", waiting.key, ahead=4)
     cluster.ask("orc_instruct", epoch=governor.epoch, withdraw=[cluster.names()["spot-0"]])
     until(lambda: governor.ended(waiting.key) == ["withdrawn"])
-    until(lambda: governor.keys("ready").count(waiting.key) == 2)
+    until(lambda: governor.keys(TaskReady).count(waiting.key) == 2)
     governor.bind("safe", waiting.key)
     assert waiting.result(timeout=10) == "safe-0"
     assert running.result(timeout=10) == "spot-0"
@@ -160,7 +170,7 @@ def test_a_refused_task_fails_with_the_reason_and_its_dependents_with_it(cluster
         first.result(timeout=10)
     with pytest.raises(NeedUnmetError):
         second.result(timeout=10)
-    until(lambda: first.key in governor.keys("gone"))
+    until(lambda: first.key in governor.keys(TaskCancelled))
 
 
 def test_an_older_governor_is_fenced(cluster, governor):
@@ -193,21 +203,20 @@ def test_a_new_governor_sees_what_is_held_bound_and_not_yet_on_record(cluster, g
 def test_what_its_author_pinned_is_let_through(cluster, governor):
     future = cluster.client.submit(where, pure=False, workers=[cluster.names()["spot-0"]])
     assert future.result(timeout=10) == "spot-0"
-    assert future.key in governor.keys("through")
+    assert future.key in governor.keys(TaskPassedThrough)
 
 
 def test_a_task_that_nobody_placed_keeps_its_worker_busy_until_it_ends(cluster, governor):
     address = cluster.names()["spot-0"]
     pinned = cluster.client.submit(slow, 2.0, pure=False, workers=[address])
-    busy = (p.BUSY, address, 1, 1)
-    until(lambda: [d for d in governor.follow() if d[0] == p.BUSY][-1:] == [busy])
+    until(lambda: governor.of(WorkerBusy)[-1:] == [WorkerBusy(address, 1, 1)])
     held = cluster.client.submit(where, pure=False)
     governor.ready(1)
     assert governor.bind("spot", held.key) == [None]  # its only slot is taken
     assert list(cluster.ask("orc_instruct", epoch=governor.epoch, drain=[address])["busy"]) == [address]
     cluster.ask("orc_instruct", epoch=governor.epoch, undrain=[address])
     assert pinned.result(timeout=10) == "spot-0"
-    until(lambda: [d for d in governor.follow() if d[0] == p.BUSY][-1] == (p.BUSY, address, 0, 0))
+    until(lambda: governor.of(WorkerBusy)[-1] == WorkerBusy(address, 0, 0))
     assert governor.bind("spot", held.key) == [address]
     assert held.result(timeout=10) == "spot-0"
 
@@ -224,10 +233,10 @@ def test_an_actor_is_never_held(cluster, governor):
         actor = cluster.client.submit(Counter, actor=True).result(timeout=10)
         assert actor.up().result(timeout=10) == 1
     # and its worker is not idle while it lives
-    until(lambda: [d[2:] for d in governor.follow() if d[0] == p.BUSY][-1:] == [(1, 0)])
+    until(lambda: [(d.others, d.slots) for d in governor.of(WorkerBusy)][-1:] == [(1, 0)])
     del actor
     gc.collect()  # it is part of a circle
-    until(lambda: [d[2:] for d in governor.follow() if d[0] == p.BUSY][-1:] == [(0, 0)])
+    until(lambda: [(d.others, d.slots) for d in governor.of(WorkerBusy)][-1:] == [(0, 0)])
 
 
 def test_resources_its_author_asked_for_are_honoured_beside_the_pool(cluster, governor):
@@ -247,7 +256,7 @@ def test_a_cancelled_held_task_is_gone(cluster, governor):
     future = cluster.client.submit(where, pure=False)
     governor.ready(1)
     future.cancel()
-    until(lambda: future.key in governor.keys("gone"))
+    until(lambda: future.key in governor.keys(TaskCancelled))
     assert governor.bind("safe", future.key) == [None]
 
 
@@ -257,7 +266,7 @@ def test_mode_off_lets_everything_run_at_once_and_shadow_only_looks(cluster, gov
     cluster.ask("orc_instruct", epoch=governor.epoch, mode="shadow")
     future = cluster.client.submit(inc, 1, pure=False)
     assert future.result(timeout=10) == 2
-    until(lambda: future.key in governor.keys("seen") and governor.ended(future.key) == ["done"])
+    until(lambda: future.key in governor.keys(TaskPlacedByDask) and governor.ended(future.key) == ["done"])
     cluster.ask("orc_instruct", epoch=governor.epoch, mode="govern")
 
 
@@ -288,8 +297,8 @@ def test_inner_work_runs_in_its_parents_pool_without_a_decision(cluster, governo
     governor.ready(1)
     governor.bind("spot", future.key)
     assert future.result(timeout=20) == ("spot-0", ["spot-0"] * 10)
-    assert governor.keys("ready") == [future.key]
-    assert future.key in governor.keys("lent")
+    assert governor.keys(TaskReady) == [future.key]
+    assert future.key in governor.keys(TaskSeceded)
 
 
 @pytest.mark.parametrize("method", ["tasks", "p2p"])
@@ -335,18 +344,17 @@ def pause_at(cluster, governor, name, fraction):
         dask_worker.memory_manager.memory_pause_fraction = fraction
 
     cluster.client.run(change, workers=[address])
-    wanted = ("paused", address, fraction < 0.5)
-    until(lambda: [d for d in governor.follow() if d[0] == "paused"][-1:] == [wanted])
+    until(lambda: governor.of(WorkerPaused)[-1:] == [WorkerPaused(address, fraction < 0.5)])
     return address
 
 
 def test_a_worker_is_told_of_when_it_takes_work_and_not_before(cluster, governor):
     cluster.add("spot-9")
     try:
-        until(lambda: any(d[0] == p.JOINED and d[1]["name"] == "spot-9" for d in governor.follow()))
-        (joined,) = [d[1] for d in governor.deltas if d[0] == p.JOINED and d[1]["name"] == "spot-9"]
+        until(lambda: any(d.worker["name"] == "spot-9" for d in governor.of(WorkerJoined)))
+        (joined,) = [d.worker for d in governor.deltas if isinstance(d, WorkerJoined) and d.worker["name"] == "spot-9"]
         assert not joined["paused"]
-        assert [d for d in governor.follow() if d[0] == p.PAUSED and d[1] == joined["address"]] == []
+        assert [d for d in governor.of(WorkerPaused) if d.address == joined["address"]] == []
     finally:
         cluster.kill("spot-9")
 
@@ -365,7 +373,7 @@ def test_inner_work_waits_for_a_paused_pool_and_is_not_piled_up_on_it(cluster, g
     future = cluster.client.submit(parent, 200, pure=False)
     governor.ready(1)
     governor.bind("spot", future.key)
-    until(lambda: future.key in governor.keys("lent"))
+    until(lambda: future.key in governor.keys(TaskSeceded))
     for _ in range(3):
         pause_at(cluster, governor, "spot-0", 1e-6)
         counts = cluster.client.run_on_scheduler(
@@ -390,8 +398,8 @@ def test_the_graph_of_a_run_with_a_deadline_is_told_inputs_first(cluster, govern
     with dask.annotate(orc={"run": {**run, "deadline_ms": None}, "needs": {}}):
         untimed = cluster.client.submit(inc, 5, pure=False)
     future = cluster.client.compute(both, optimize_graph=False)
-    until(lambda: governor.keys("submitted"), 10)
-    assert [(key, sorted(above)) for key, _, above in governor.keys("submitted")[0]] == [
+    until(lambda: governor.keys(GraphSubmitted), 10)
+    assert [(key, sorted(above)) for key, _, above in governor.keys(GraphSubmitted)[0]] == [
         ("first", []),
         ("second", ["first"]),
         ("both", ["first", "second"]),

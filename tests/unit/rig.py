@@ -8,6 +8,8 @@ from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.verify import Report, verify
 from agent.model import codec
+from agent.model.events import SpecAdded, TaskEnded, TaskReady, WorkerJoined, from_wire, to_wire
+from agent.model.outcomes import Result
 from agent.model.snapshot import Policy
 from agent.scheduler import protocol as p
 from agent.state import events
@@ -59,28 +61,29 @@ class Rig:
             ]
         }
 
-    def say(self, *delta):
-        self.governor.outbox.put(events.apply(self.governor.state, delta, self.now), self.governor.provisioner)
+    def say(self, event):
+        event = from_wire(to_wire(event))  # as it would arrive
+        self.governor.outbox.put(events.apply(self.governor.state, event, self.now), self.governor.provisioner)
         assert self.governor.state.faults() == []
 
     def join(self, name, worker=None):
         worker = {"address": f"tcp://{name}", "name": worker or f"{name}-0", "pool": name, "slots": 1, "memory_mib": 4096}
         self.joined.append({**worker, "resources": {}, "draining": False, "paused": False, "host": ""})
-        self.say(p.JOINED, self.joined[-1])
+        self.say(WorkerJoined(self.joined[-1]))
 
     def spec(self, **needs):
         run = {"flow_run": "f", "root_run": "r"}
-        self.say(p.SPECIFIED, 0, {"prefix": "work", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}})
+        self.say(SpecAdded(0, {"prefix": "work", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}}))
 
     async def run_out(self, mib):
         """A task is bound with so much memory, runs out of it, and is decided anew."""
         await self.governor.take()
         self.spec(memory_mib=mib)
         self.join("on-demand")
-        self.say(p.READY, "work-1", 0, 0, self.now)
+        self.say(TaskReady("work-1", 0, 0, self.now))
         await self.round()
-        self.say(p.ENDED, "work-1", p.STARVED, "tcp://on-demand", 0, 0, 0, ())
-        self.say(p.READY, "work-1", 0, 0, self.now)
+        self.say(TaskEnded("work-1", Result.OUT_OF_MEMORY, "tcp://on-demand", 0, 0, 0, ()))
+        self.say(TaskReady("work-1", 0, 0, self.now))
         await self.round(1)
 
     async def round(self, seconds=0.0):

@@ -12,7 +12,7 @@ from agent.api.app import application
 from agent.api.client import PREFIX, TOKEN
 from agent.api.serving import Serving
 from agent.governor.desk import GovernorDesk
-from agent.scheduler import protocol as p
+from agent.model.events import TaskReady
 from tests.unit.rig import Rig
 
 ASKS = "rules: [{name: ask, reason: people decide, then: {escalate: {}}}]"
@@ -31,7 +31,7 @@ async def asked(rig, interruptible=False):
     rig.spec(interruptible=interruptible)
     for name in ("on-demand", *(["spot"] if interruptible else [])):
         rig.join(name)
-    rig.say(p.READY, "work-1", 0, 0, rig.now)
+    rig.say(TaskReady("work-1", 0, 0, rig.now))
     await rig.round()
     app = application(GovernorDesk(rig.governor), "secret")
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -11,6 +11,8 @@ import pytest
 from agent.ledger import schema as t
 from agent.ledger.digests import chain_hash, rows_digest
 from agent.model import codec
+from agent.model.events import SpecAdded, TaskCheckpointed, TaskEnded, TaskReady, WorkerLeft
+from agent.model.outcomes import Result
 from agent.model.records import Entry
 from agent.scheduler import protocol as p
 from tests.unit.rig import SPOT, Rig
@@ -29,7 +31,7 @@ def test_a_task_that_takes_too_long_is_moved_at_its_checkpoint_once_a_cheaper_wo
         await rig.governor.take()
         rig.spec(interruptible=True, runtime_ms=MINUTE)
         rig.join("on-demand")
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         await rig.round()
         assert rig.governor.state.bound["work-1"].pool == "on-demand"
         rig.join("spot")
@@ -39,19 +41,19 @@ def test_a_task_that_takes_too_long_is_moved_at_its_checkpoint_once_a_cheaper_wo
         await rig.round(120)
         assert rig.history()[-1][0] == "leave"
         assert "no checkpoint" in rig.history()[-1][1]
-        rig.say(p.SAVED, "work-1", rig.now - 1000, 2**20)
+        rig.say(TaskCheckpointed("work-1", rig.now - 1000, 2**20))
         await rig.round(300)
         (leave,) = [said["leave"] for said in rig.told if said.get("leave")]
         assert leave[0][0] == "work-1"
         assert "moved: " in leave[0][1]
-        rig.say(p.ENDED, "work-1", p.LEFT_EARLY, "tcp://on-demand", 0, 0, 0, (), (rig.now - 500, 2**20))
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskEnded("work-1", Result.MOVED, "tcp://on-demand", 0, 0, 0, (), (rig.now - 500, 2**20)))
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         await rig.round(1)
         bound = rig.governor.state.bound["work-1"]
         assert bound.pool == "spot"
         assert rig.governor.state.losses.get("work-1", (0, 0)) == (0, 0)
         assert "goes on from a checkpoint" in rig.history()[-1][1]
-        rig.say(p.ENDED, "work-1", "done", "tcp://spot", rig.now, rig.now + 10, 0)
+        rig.say(TaskEnded("work-1", Result.DONE, "tcp://spot", rig.now, rig.now + 10, 0))
         await rig.round(1)
         assert rig.outcomes() == ["moved", "done"]
 
@@ -64,7 +66,7 @@ def test_a_class_that_ran_out_of_memory_is_given_more_also_by_the_next_governor(
         binds = [bind for said in rig.told for bind in said.get("binds", ())]
         assert [bind["memory_mib"] for bind in binds] == [512, 1024]
         assert "ran out of 512 MiB, is given 1 GiB" in rig.history()[-1][1]
-        rig.say(p.ENDED, "work-1", "done", "tcp://on-demand", rig.now, rig.now + 10, 0)
+        rig.say(TaskEnded("work-1", Result.DONE, "tcp://on-demand", rig.now, rig.now + 10, 0))
         await rig.round(1)
         assert rig.outcomes() == ["out of memory", "done"]
         rig.now += 60_000
@@ -93,14 +95,14 @@ def test_a_worker_that_is_gone_is_tried_once_though_its_going_was_not_heard_of(r
         rig.spec(interruptible=True, runtime_ms=MINUTE)
         rig.join("spot")
         rig.gone.add("spot-0")
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         for _ in range(4):
             await rig.round(1)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         assert [verb for verb, _ in rig.history()] == ["bind", "wait"]
         assert rig.outcomes() == ["not sent"]
-        rig.say(p.LEFT, "tcp://spot", "")
+        rig.say(WorkerLeft("tcp://spot", ""))
         rig.gone.clear()
         rig.join("spot")
         await rig.round(1)
@@ -134,8 +136,8 @@ def test_each_decision_knows_whose_it_is_whatever_else_its_record_holds(rig):
         await rig.governor.take()
         for number, team in enumerate(("red", "blue")):
             run = {"flow_run": f"f-{team}", "root_run": f"r-{team}", "team": team, "trace": f"trace-{team}"}
-            rig.say(p.SPECIFIED, number, {"prefix": team, "says": {p.NEEDS: {}, p.RUN: run}, "resources": {}})
-            rig.say(p.READY, team, number, 0, rig.now)
+            rig.say(SpecAdded(number, {"prefix": team, "says": {p.NEEDS: {}, p.RUN: run}, "resources": {}}))
+            rig.say(TaskReady(team, number, 0, rig.now))
         rig.join("on-demand")
         await rig.round()
         with rig.ledger.reading() as db:
@@ -145,7 +147,7 @@ def test_each_decision_knows_whose_it_is_whatever_else_its_record_holds(rig):
             (team, team, f"r-{team}", f"trace-{team}") for team in ("blue", "red")
         ]
         for team in ("red", "blue"):
-            rig.say(p.ENDED, team, "done", "tcp://on-demand", rig.now, rig.now + 10, 0)
+            rig.say(TaskEnded(team, Result.DONE, "tcp://on-demand", rig.now, rig.now + 10, 0))
         await rig.round(1)
 
     asyncio.run(story())

@@ -12,11 +12,12 @@ from agent.governor.journal import STALE_MS
 from agent.ledger import reader
 from agent.ledger import schema as t
 from agent.model.effects import Note
+from agent.model.events import TaskCheckpointed, TaskEnded, TaskReady, WorkerLeft
 from agent.model.leases import EndCause
+from agent.model.outcomes import Result
 from agent.model.records import Entry
 from agent.pools.memory import MemoryProvider
 from agent.pools.port import Gone
-from agent.scheduler import protocol as p
 from agent.state.stale import plan_is_stale
 from tests.unit.rig import SAFE, SPOT, Rig
 from tests.values import HOUR, MINUTE, pool
@@ -56,7 +57,7 @@ def test_a_governor_whose_only_task_waits_for_a_person_keeps_its_lease(made):
         await rig.governor.take()
         rig.spec()
         rig.join("on-demand")
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         for _ in range(30):
             await rig.round(1)
         assert [hold.reason for hold in rig.governor.holds.values()] == ["approval"]
@@ -71,7 +72,7 @@ def test_a_refused_commit_leaves_no_worker_behind_that_was_never_asked_for(made)
         rig = made(pools=LAUNCHED, providers={"memory": provider})
         await rig.governor.take()
         rig.spec(interruptible=True)
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         append, refused = rig.ledger.append, []
 
         def refuse_once(entry):
@@ -105,7 +106,7 @@ def test_statistics_are_the_same_before_and_after_a_restart(made):
         await governor.take()
         await governor.provisioner.adopt()
         rig.spec(interruptible=True, runtime_ms=MINUTE)
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         await rig.round()
         await settle()  # refused
         provider.capacity.clear()
@@ -115,17 +116,17 @@ def test_statistics_are_the_same_before_and_after_a_restart(made):
         rig.now += 40_000
         rig.join("spot", worker)
         await rig.round(1)
-        rig.say(p.SAVED, "work-1", rig.now + 30_000, 2**20)
+        rig.say(TaskCheckpointed("work-1", rig.now + 30_000, 2**20))
         rig.now += HOUR
         provider.report(Gone(worker=worker, cause=EndCause.INTERRUPTED, detail="Evicted: Preempted by the node pool"))
         checkpoint = (rig.now - MINUTE, 2**20)
-        rig.say(p.ENDED, "work-1", p.LEFT_EARLY, "tcp://spot", 0, 0, 0, (), checkpoint)
-        rig.say(p.LEFT, "tcp://spot", "")
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskEnded("work-1", Result.MOVED, "tcp://spot", 0, 0, 0, (), checkpoint))
+        rig.say(WorkerLeft("tcp://spot", ""))
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         rig.join("on-demand")
         await rig.round(1)
         assert governor.state.bound["work-1"].pool == "on-demand"
-        rig.say(p.ENDED, "work-1", "done", "tcp://on-demand", rig.now, rig.now + 20_000, 0)
+        rig.say(TaskEnded("work-1", Result.DONE, "tcp://on-demand", rig.now, rig.now + 20_000, 0))
         rig.now += 20_000
         await rig.round(0)
         await rig.round(2 * MINUTE / 1000)
@@ -151,7 +152,7 @@ def test_a_persons_answer_is_on_record_as_theirs_and_the_first_one_counts(made):
         await governor.take()
         rig.spec()
         rig.join("on-demand")
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         await rig.round()
         (hold,) = governor.holds.values()
         (asked,) = governor.state.approvals.find(hold.approval)
@@ -203,7 +204,7 @@ def test_a_question_keeps_its_id_while_it_is_open_though_the_group_is_renamed(ma
         await rig.governor.take()
         rig.spec(memory_mib=512)
         rig.join("on-demand")
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         await rig.round()
         (before,) = rig.governor.holds.values()
         # the class runs out of memory elsewhere: what waits is another group now
@@ -226,7 +227,7 @@ def test_a_plan_is_made_again_when_it_says_that_time_alone_changes_it(made):
         rig = made()
         await rig.governor.take()
         rig.spec()
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         planned = rig.now
         assert not plan_is_stale(rig.governor.state, planned + 400, planned, None)
         assert plan_is_stale(rig.governor.state, planned + 400, planned, planned + 300)
@@ -244,7 +245,7 @@ def test_a_launch_that_fails_by_a_fault_of_ours_is_named_and_teaches_nothing_of_
         rig = made(pools=(replace(pool("spot", "spot", 0.02), provider="memory"),), providers={"memory": Broken()})
         await rig.governor.take()
         rig.spec(interruptible=True)
-        rig.say(p.READY, "work-1", 0, 0, rig.now)
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
         await rig.round()
         await settle()
         status = rig.governor.state.fleet.pools["spot"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.governor.rulebook import Refused, Rulebook, Rules, Watch
+from agent.model.events import SpecAdded, TaskReady
 from agent.model.verdicts import Verdict
 from agent.scheduler import protocol as p
 from agent.state.approvals import Answers, carry_over
@@ -178,14 +179,12 @@ def test_groups_that_become_one_keep_only_what_was_said_of_each():
     for number, name in enumerate(("k", "l"), 1):
         apply(
             made,
-            (
-                p.SPECIFIED,
-                number,
+            SpecAdded(number,
                 {"prefix": "work", "says": {"task_class": "c", p.NAME: name}, "resources": {}},
             ),
             0,
         )
-        apply(made, (p.READY, name, number, 0, 0), 0)
+        apply(made, TaskReady(name, number, 0, 0), 0)
     first, second = made.live_groups()
     word = Answers(rejected_by="ada")
     made.groups.answers[first.id] = word

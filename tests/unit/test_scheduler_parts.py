@@ -7,6 +7,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+from agent.model.events import TaskCancelled
 from agent.scheduler import install
 from agent.scheduler.delta_log import DeltaLog
 from agent.scheduler.fence import Fence
@@ -16,15 +17,15 @@ from agent.scheduler.spec_registry import SpecRegistry
 def log_of(count):
     log = DeltaLog()
     for number in range(count):
-        log.tell(("gone", number))
+        log.tell(TaskCancelled(number))
     return log
 
 
 def test_deltas_stay_until_they_are_on_record():
     log = log_of(5)
-    assert log.after(0, 3) == {"ack": 3, "deltas": [("gone", n) for n in range(3)]}
+    assert log.after(0, 3) == {"ack": 3, "deltas": [("cancelled", n) for n in range(3)]}
     assert log.after(0, 3)["ack"] == 3  # the answer was lost: the same again
-    assert log.after(3, 10) == {"ack": 5, "deltas": [("gone", 3), ("gone", 4)]}
+    assert log.after(3, 10) == {"ack": 5, "deltas": [("cancelled", 3), ("cancelled", 4)]}
     assert log.after(5, 10) == {"ack": 5, "deltas": []}
 
 
@@ -40,12 +41,12 @@ def test_a_governor_that_waits_is_woken_by_a_delta():
         log = log_of(1)
         waiting = asyncio.ensure_future(log.news(1, 60.0, 0.0))
         await asyncio.sleep(0)
-        log.tell(("gone", 1))
+        log.tell(TaskCancelled(1))
         await asyncio.wait_for(waiting, 10)
         await log.news(0, 60.0, 60.0)  # what is there already is not waited for
         return log.after(1, 10)
 
-    assert asyncio.run(follow()) == {"ack": 2, "deltas": [("gone", 1)]}
+    assert asyncio.run(follow()) == {"ack": 2, "deltas": [("cancelled", 1)]}
 
 
 def test_the_newest_governor_alone_is_obeyed():
@@ -64,7 +65,7 @@ def test_each_distinct_saying_is_told_once():
     says = {"needs": {}, "run": {"flow_run": "f", "deadline_ms": 5}, "name": "Work"}
     assert [specs.number(ts, each, None) for each in (says, dict(says), None)] == [0, 0, 1]
     assert specs.number(ts, None, {"GPU": 1.0}) == 2
-    assert [delta[1] for delta in told] == [0, 1, 2]
+    assert [event.number for event in told] == [0, 1, 2]
     assert (specs.flow_run(0), specs.name(0), specs.has_deadline(0)) == ("f", "Work", True)
     assert (specs.flow_run(1), specs.name(1), specs.has_deadline(1)) == ("", "work", False)
 

@@ -16,8 +16,10 @@ from agent.errors import SimulationError
 from agent.governor import round as rounds
 from agent.governor.round import Round
 from agent.model.capacity import Load
+from agent.model.events import SpecAdded, TaskEnded, TaskReady, WorkerJoined, WorkerLeft
 from agent.model.leases import EndCause
 from agent.model.needs import Needs
+from agent.model.outcomes import Result
 from agent.model.plans import Plan
 from agent.model.records import Entry
 from agent.model.snapshot import Running, Snapshot
@@ -144,26 +146,26 @@ class _Simulation:
     def _hear(self, happened: Happened) -> None:  # noqa: C901
         view, now, machine = self.state, happened.at_ms + EPOCH_MS, happened.machine
         if happened.kind == "done" and machine is not None:
-            apply(view, (p.ENDED, happened.task, "done", machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
+            apply(view, TaskEnded(happened.task, Result.DONE, machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
             heapq.heappush(self._free[machine.pool.name], (self._leases[machine.name], machine.name))
             self._keep(happened, machine, "done")
             self._done(happened.task, now)
         elif happened.kind == "leaves" and machine is not None:
             self._checkpointed(happened.task)
-            apply(view, (p.ENDED, happened.task, p.LEFT_EARLY, machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
+            apply(view, TaskEnded(happened.task, Result.MOVED, machine.name, happened.start_ms + EPOCH_MS, now, 0), now)
             heapq.heappush(self._free[machine.pool.name], (self._leases[machine.name], machine.name))
-            self._keep(happened, machine, p.LEFT_EARLY)
+            self._keep(happened, machine, Result.MOVED)
             self.moves += 1
-            apply(view, (p.READY, happened.task, self.spec_of[happened.task], 0, now), now)
+            apply(view, TaskReady(happened.task, self.spec_of[happened.task], 0, now), now)
         elif happened.kind == "joined" and machine is not None:
-            apply(view, (p.JOINED, _worker(machine)), now)
+            apply(view, WorkerJoined(_worker(machine)), now)
             heapq.heappush(self._free[machine.pool.name], (self._leases[machine.name], machine.name))
         elif happened.kind == "left" and machine is not None:
             view.fleet.leases.end(self._leases.pop(machine.name), now, EndCause.INTERRUPTED)
-            apply(view, (p.LEFT, machine.name), now)
+            apply(view, WorkerLeft(machine.name), now)
         elif happened.kind == "lost" and machine is not None:
             self._checkpointed(happened.task)
-            apply(view, (p.READY, happened.task, self.spec_of[happened.task], 0, now), now)
+            apply(view, TaskReady(happened.task, self.spec_of[happened.task], 0, now), now)
         elif happened.kind == "refused":
             if (lease := self._leases.pop(happened.task, None)) is not None:
                 view.fleet.leases.refused(lease, now, "no capacity")
@@ -201,7 +203,7 @@ class _Simulation:
         self.state.submitted(tasks)
         for key, spec, parents in tasks:
             if not parents:
-                apply(self.state, (p.READY, key, spec, 0, now), now)
+                apply(self.state, TaskReady(key, spec, 0, now), now)
 
     def _spec(self, job: Job, task: WorkflowTask) -> int:
         name = self._class(job.workflow.name, task)
@@ -213,7 +215,7 @@ class _Simulation:
                 run["deadline_ms"] = job.deadline_ms + EPOCH_MS  # type: ignore[assignment]
             needs = {field: getattr(task.needs, field) for field in Needs.__dataclass_fields__ if field != "resources"}
             says = {"prefix": name, "says": {p.NEEDS: {**needs, "task_class": name}, p.RUN: run}, "resources": {}}
-            apply(self.state, (p.SPECIFIED, number, says), EPOCH_MS)
+            apply(self.state, SpecAdded(number, says), EPOCH_MS)
         return self._specs[key]
 
     def _done(self, task: str, now: int) -> None:
@@ -221,7 +223,7 @@ class _Simulation:
         for child in self.children.pop(task, ()):
             self.waits[child] -= 1
             if not self.waits[child]:
-                apply(self.state, (p.READY, child, self.spec_of[child], 0, now), now)
+                apply(self.state, TaskReady(child, self.spec_of[child], 0, now), now)
         self.left[doing.job] -= 1
         if not self.left[doing.job]:
             self.ends[doing.job] = self.world.now_ms
@@ -291,7 +293,7 @@ class _Simulation:
             if machine is not None and machine.joined and not machine.running and not machine.queued:
                 world.end(drain.worker, "idle")
                 view.fleet.leases.end(self._leases.pop(drain.worker), now, EndCause.DRAINED)
-                apply(view, (p.LEFT, drain.worker), now)
+                apply(view, WorkerLeft(drain.worker), now)
         for order in drawn.launches:
             name = order.lease.worker
             self._leases[name] = order.lease.id
