@@ -22,14 +22,14 @@ check: $(VENV)/.ready ## the fast inner loop: style, types, layers, tests of the
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy --no-error-summary
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/lint-imports --no-cache > .lint.log || (cat .lint.log; rm -f .lint.log; exit 1); rm -f .lint.log
-	@$(BIN)/pytest -q -m "not real" tests/unit tests/properties tests/contract
+	@$(BIN)/pytest -q -n 2 -m "not real" tests/unit tests/properties tests/contract
 
 test: $(VENV)/.ready ## every test, also against real servers and processes
-	@sh tests/services/fetch.sh .services
+	@sh harness/fetch.sh .services
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy --no-error-summary
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/lint-imports --no-cache > .lint.log || (cat .lint.log; rm -f .lint.log; exit 1); rm -f .lint.log
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2
 
 support: $(VENV)/.ready ## a smaller set of tests against the lowest versions of Prefect and Dask that are claimed
 	@sh tests/support/run.sh .support

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ from sqlalchemy import select
 
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
-from agent.ledger.verify import Report, verify
-from bench import prefect_api, table
+from bench import table
 from bench.bodies import mix
+from harness.instance import Instance
+from harness.processes import ROOT
+from harness.wait import within
 
-ROOT = Path(__file__).parent.parent
 LAYERS = 5
 POOLS = """pools:
   spot:
@@ -103,72 +104,14 @@ def flow_of(folder: str, tasks: int, seconds: float) -> int:
 
 
 # ---------------------------------------------------------------------- what is killed
-class Home:
-    """An ORC of its own folder."""
+class Home(Instance):
+    """An ORC without a graph, whose scheduler gives a silent worker up soon; a folder for the marks of the bodies."""
 
     def __init__(self, folder: Path, pools: str = POOLS) -> None:
-        self.folder, self.orc = folder, folder / "orc"
-        (folder / "ran").mkdir(parents=True)
-        (folder / "pools.yaml").write_text(pools)
-        self.env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("ORC_", "PREFECT_", "DASK_"))},
-            "ORC_HOME": str(self.orc),
-            "ORC_POOLS": str(folder / "pools.yaml"),
-            "ORC_RULES": str(ROOT / "rules"),
-            "ORC_GRAPH_URL": "off",
-            "ORC_WORKER_TTL": f"{TTL}s",
-            "PYTHONPATH": str(ROOT),
-        }
-
-    def cli(self, *arguments: str) -> str:
-        """Run `orc …`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "agent.cli.main", *arguments], env={**self.env, "COLUMNS": "300"}, cwd=self.folder,
-            capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(f"orc {' '.join(arguments)}: {done.stdout}{done.stderr}")
-        return done.stdout
-
-    @contextlib.contextmanager
-    def up(self) -> Iterator[None]:
-        """ORC, up; down in any case."""
-        try:
-            self.cli("up")
-            for line in self.cli("env").splitlines():
-                name, _, value = line.removeprefix("export ").partition("=")
-                self.env[name] = value.strip("'")
-            yield
-        finally:
-            self.cli("down")
-
-    def service(self, name: str) -> int:
-        """Its process id."""
-        return int(json.loads((self.orc / "services.json").read_text())["processes"][name])
-
-    def workers(self, pool: str = "") -> dict[str, psutil.Process]:
-        """Name → process of the workers that the provider has on record and that live."""
-        found = {}
-        for file in sorted((self.orc / "workers").glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError, psutil.NoSuchProcess):
-                said = json.loads(file.read_text())
-                process = psutil.Process(said["pid"])
-                if abs(process.create_time() - said["created"]) < 1 and pool in ("", said["pool"]):
-                    found[file.stem] = process
-        return found
-
-    def left(self) -> list[str]:
-        """Processes that still carry this folder."""
-        out = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-                if process.environ().get("ORC_HOME") == str(self.orc):
-                    out.append(" ".join(process.cmdline()))
-        return out
-
-    def ask(self, path: str, body: dict[str, Any]) -> Any:
-        """POST to the Prefect API."""
-        return prefect_api.post(self.env, path, body, timeout=60)
+        super().__init__(folder, pools, ORC_GRAPH_URL="off", ORC_WORKER_TTL=f"{TTL}s")
+        (folder / "ran").mkdir()
+        #: none of the repository's deployments is registered
+        self.cwd = folder
 
 
 class Lives:
@@ -243,7 +186,7 @@ class Faults:
 
         def send() -> None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.home.service(name), signal.SIGKILL)
+                os.kill(self.home.services()[name], signal.SIGKILL)
                 self._made(f"{name} killed", "")
 
         return send
@@ -323,23 +266,15 @@ def started(folder: Path) -> tuple[int, int, int]:
     )  # fmt: skip
 
 
-def until(condition: Callable[[], Any], seconds: float) -> Any:
-    """The condition's value once it is true, or when the time is up."""
-    end = time.monotonic() + seconds
-    while not (value := condition()) and time.monotonic() < end:
-        time.sleep(0.5)
-    return value
-
-
 def unfinished(home: Home, tasks: int) -> tuple[int, int, int]:
     """Task runs there are; those, and flow runs, that are in no terminal state."""
     final = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}
     try:
-        count = home.ask("/task_runs/count", {})
+        count = home.api("/task_runs/count", {})
         return (
             count,
-            max(tasks, count) - home.ask("/task_runs/count", {"task_runs": final}),
-            home.ask("/flow_runs/count", {}) - home.ask("/flow_runs/count", {"flow_runs": final}),
+            max(tasks, count) - home.api("/task_runs/count", {"task_runs": final}),
+            home.api("/flow_runs/count", {}) - home.api("/flow_runs/count", {"flow_runs": final}),
         )
     except httpx.HTTPError:
         return 0, tasks, 1
@@ -371,7 +306,7 @@ def run(
                 [sys.executable, "-m", "bench.chaos", "--flow", json.dumps([str(folder / "ran"), tasks, seconds])],
                 env=home.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
-            until(lambda: any((folder / "ran").iterdir()), 120)
+            within(lambda: any((folder / "ran").iterdir()), 120, 0.5)
             making.start()
             try:
                 out, _ = process.communicate(timeout=patience)
@@ -382,18 +317,18 @@ def run(
         faults.stop()
         making.join()
         result = json.loads(out.strip().splitlines()[-1]) if process.returncode == 0 else None
-        ledger = Ledger(f"sqlite:///{home.orc}/ledger.db", "local")
-        until(lambda: unfinished(home, tasks)[1:] == (0, 0), 240)
+        ledger = home.ledger()
+        within(lambda: unfinished(home, tasks)[1:] == (0, 0), 240, 0.5)
         runs, open_tasks, open_flows = unfinished(home, tasks)
         # workers end when they have been idle for a while; then every lease is closed
-        until(lambda: not home.workers() and not lease_seconds(ledger)[1], 60)
+        within(lambda: not home.workers() and not lease_seconds(ledger)[1], 60, 0.5)
         lived = lives.total()
         leased, open_leases = lease_seconds(ledger)
         causes = Counter(str(lease.end or "open") for lease in ledger.leases())
         unsettled, wrong, counted = ends(ledger, tasks)
-        faulty = [fault.what for fault in verify(ledger, Report(), replay=True)]
+        faulty = home.faults()
         ledger.close()
-    until(lambda: not home.left(), 15)
+    within(lambda: not home.left(), 15, 0.5)
     (folder / "faults.log").write_text("\n".join(faults.log))
     bodies, again, stored = started(folder / "ran")
     off = abs(leased - lived) / max(lived, 1e-9)

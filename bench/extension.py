@@ -21,7 +21,8 @@ import httpx
 from distributed import Client, wait
 
 from bench import table
-from bench.cluster import ROOT, environment, up
+from harness.cluster import environment, up
+from harness.processes import ROOT
 
 POOLS = "pools:\n" + "".join(
     f"  {name}: {{market: {market}, worker: {{cpus: 1, memory: 1 GiB}}, price: {usd}, workers: {{max: 1}}, "

@@ -29,8 +29,8 @@ from distributed import Client, LocalCluster
 from agent.graph.bolt import Address, Graph, quoted
 from bench import table
 from flows.steps import graph, mapping
-from tests.conftest import ROOT, Processes
-from tests.services import servers
+from harness import servers
+from harness.processes import ROOT, Processes
 
 #: loaders, rows of a transaction
 WAYS = ((1, 2_000), (2, 500), (2, 2_000), (2, 10_000), (4, 2_000))
@@ -142,7 +142,7 @@ def main() -> None:
             for title, start in (("embedded", servers.embedded), ("Neo4j", servers.neo4j)):
                 found = start(processes, folder / title)
                 if found is None:
-                    print("no Neo4j here: tests/services/fetch.sh says why")
+                    print("no Neo4j here: harness/fetch.sh says why")
                     continue
                 at[title], server[title] = found, psutil.Process(processes.started[-1].pid)
             parts = shaped(mapped, said.rows, folder)

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ import psutil
 from distributed import Client
 
 from bench import table
-from bench.cluster import ROOT, environment, until
+from harness.instance import Instance
+from harness.wait import until
 
 POOLS = """pools:
   spot: {market: spot, worker: {cpus: 1, memory: 1 GiB}, price: 0.10, workers: {max: 2}, provider: local}
@@ -102,32 +102,11 @@ def _taken(process: psutil.Process) -> tuple[float, int, int]:
     return cpu.user + cpu.system, wakeups, process.memory_info().rss
 
 
-@contextlib.contextmanager
-def up(folder: Path) -> Iterator[dict[str, str]]:
-    """`orc up` in that folder; the variables that reach it."""
+def orc_up(folder: Path) -> Instance:
+    """`orc up` in that folder, where all tasks wait for a person."""
     (folder / "rules").mkdir()
     (folder / "rules/ask.yaml").write_text(RULES)
-    env = environment(folder, POOLS, folder / "rules")
-    try:
-        _orc(env, "up")
-        for line in _orc(env, "env").splitlines():
-            name, _, value = line.removeprefix("export ").partition("=")
-            env[name] = value.strip("'")
-        yield env
-    finally:
-        _orc(env, "down")
-
-
-def _orc(env: Mapping[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "agent.cli.main", *arguments],
-        env=dict(env),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    return Instance(folder, POOLS, folder / "rules", ORC_MODE="govern").up()
 
 
 def _noop(x: int) -> int:
@@ -146,14 +125,9 @@ def main() -> int:
     said = table.arguments("what orc up costs at rest", seconds=120, held=10_000)
     rows: list[dict[str, Any]] = []
     missed: list[str] = []
-    with tempfile.TemporaryDirectory() as name, up(Path(name)) as env:
-        from agent.services import state as states
-        from agent.settings import Settings
-
-        state = states.read(Settings(home=Path(name), _env_file=None))  # type: ignore[call-arg]
-        assert state is not None
-        services = {"supervisor": state.pid, **state.processes}
-        with Client(env["ORC_SCHEDULER"], timeout=60) as client:
+    with tempfile.TemporaryDirectory() as name, orc_up(Path(name)) as orc:
+        services = {"supervisor": orc.supervisor(), **orc.services()}
+        with Client(orc.env["ORC_SCHEDULER"], timeout=60) as client:
             for held in (0, said.held):
                 futures = client.map(_noop, range(held), pure=False) if held else []
                 until(lambda count=held: _held(client) >= count, 120)  # type: ignore[misc]

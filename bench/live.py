@@ -37,7 +37,8 @@ from agent.simulate.workflows.workflow import Job, WorkflowTask, ordered
 from agent.simulate.workflows.world import Supply
 from bench import table
 from bench.bodies import NAP_MS
-from bench.chaos import ROOT, Home
+from bench.chaos import Home
+from harness.processes import ROOT
 
 LAYERS = 3
 #: what the naps say of themselves
@@ -157,7 +158,7 @@ def once(tasks: int, seconds: float, number: int) -> dict[str, Any]:
             flow = [sys.executable, "-m", "bench.live", "--flow", "--tasks", str(tasks), "--seconds", str(seconds)]
             subprocess.run(flow, env=home.env, cwd=ROOT, check=True, capture_output=True)
             time.sleep(25)  # idle workers end
-        ledger = Ledger(f"sqlite:///{home.orc}/ledger.db", "local")
+        ledger = home.ledger()
         said = declared.read(home.folder / "pools.yaml")
         pools, traces = {pool.name: pool for pool in said.pools}, dict(said.spot_traces)
         ran = Ran(ledger)

@@ -22,8 +22,9 @@ import psutil
 from distributed import Client, get_worker
 
 from bench import table
-from bench.cluster import ROOT, environment, up
 from flows.steps.tables import build
+from harness.cluster import environment, up
+from harness.processes import ROOT
 
 SPEC = {
     "from": "facts",
@@ -74,7 +75,7 @@ def workers(folder: Path, limit_mib: int) -> Iterator[tuple[Client, list[subproc
     env = {**environment(folder, text, ROOT / "rules"), "MALLOC_TRIM_THRESHOLD_": "65536"}
     each = ("--memory-limit", f"{limit_mib}MiB", "--local-directory", str(folder))
     with up(folder, env, {"two-0": each, "two-1": each}) as (client, processes):
-        yield client, [processes.started["two-0"], processes.started["two-1"]]
+        yield client, [processes.named["two-0"], processes.named["two-1"]]
 
 
 def measure(folder: Path, limit_mib: int, factor: int, partition_mib: int) -> dict[str, Any]:

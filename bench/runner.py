@@ -26,7 +26,9 @@ from typing import Any
 
 from agent.services.environment import RECORDING
 from bench import table
-from bench.cluster import GOVERNED, ROOT, Processes, environment, free_port, until
+from harness.cluster import GOVERNED, environment, scheduler, worker
+from harness.processes import ROOT, Processes, free_port
+from harness.wait import until
 
 POOLS = """pools:
   small: {market: on-demand, worker: {cpus: 1, memory: 1 GiB}, price: 0.10, workers: {max: 2}, selector: {name: 'small-*'}}
@@ -100,15 +102,13 @@ def _flow(way: str, kind: str, tasks: int, seconds: float) -> tuple[float, float
 @contextmanager
 def services(folder: Path, database: str | None, recording: bool = False) -> Iterator[dict[str, str]]:
     """Server, two schedulers, a governor and four workers; their environment. Ended by their process ids."""
-    api, plain, ours = free_port(), free_port(), free_port()
+    api = free_port()
     env = {
         **environment(folder, POOLS, ROOT / "rules"),
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{api}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        "BENCH_PLAIN": f"tcp://127.0.0.1:{plain}",
-        "BENCH_GOVERNED": f"tcp://127.0.0.1:{ours}",
     }
     if recording:
         env |= RECORDING
@@ -116,21 +116,21 @@ def services(folder: Path, database: str | None, recording: bool = False) -> Ite
         env["PREFECT_API_DATABASE_CONNECTION_URL"] = database
     processes = Processes(folder, env)
     try:
-        processes.run("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(api))
-        processes.scheduler("plain", plain)
-        processes.scheduler("governed", ours, *GOVERNED)
-        until(lambda: _answers(f"{env['PREFECT_API_URL']}/health"), 120)
+        processes.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(api), name="server")
+        env["BENCH_PLAIN"] = scheduler(processes, "plain")
+        env["BENCH_GOVERNED"] = scheduler(processes, "governed", *GOVERNED)
+        until(lambda: _answers(f"{env['PREFECT_API_URL']}/health"), 120, 0.25)
         each = ("--no-nanny", "--memory-limit", "1GiB", "--preload", "agent.worker.preload")
         for name, address in (("large", env["BENCH_PLAIN"]), ("small", env["BENCH_GOVERNED"])):
             for number in range(2):
-                processes.worker(f"{name}-{number}", address, *each)
-        processes.run("governor", "agent.governor.process", env["BENCH_GOVERNED"])
+                worker(processes, address, f"{name}-{number}", *each)
+        processes.start("agent.governor.process", env["BENCH_GOVERNED"], name="governor")
         from distributed import Client
 
         for address in (env["BENCH_PLAIN"], env["BENCH_GOVERNED"]):
             with Client(address, timeout=60) as client:
                 client.wait_for_workers(2, timeout=120)
-        until(lambda: (folder / "governor.json").exists(), 60)
+        until(lambda: (folder / "governor.json").exists(), 60, 0.25)
         yield env
     finally:
         processes.end()
@@ -174,7 +174,7 @@ def measure(
     if said["flow_run"]:
         # the process ends when its events are sent, which takes some ways seconds; the server may still be writing then
         wanted = tasks if runs is None else runs
-        until(lambda: _terminal(env, said["flow_run"]) >= wanted, 600)
+        until(lambda: _terminal(env, said["flow_run"]) >= wanted, 600, 0.25)
         out["records"] = time.time() - said["began"]
     return out
 

@@ -39,7 +39,7 @@ _ATTEMPTS = 12
 #: attempts of a batch that can still be halved, and the size from which on it is not
 _FEW, _SMALL = 3, 50
 #: how long a write waits for a server that went away: a restart by `orc up` takes some seconds
-_PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 30.0
 #: the longest pause between two attempts
 _PAUSE_SECONDS = 2.0
 
@@ -133,7 +133,7 @@ class Graph:
     def _tried(
         self, access: str, query: str, parameters: Mapping[str, Any], attempts: int = _ATTEMPTS
     ) -> list[dict[str, Any]]:
-        end, lost = time.monotonic() + _PATIENCE_SECONDS, 0
+        end, lost = time.monotonic() + PATIENCE_SECONDS, 0
         for attempt in itertools.count():
             try:
                 return self._once(access, query, parameters)

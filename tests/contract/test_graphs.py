@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import GraphAwayError, GraphError, GraphRefusedError
+from agent.graph import bolt
 from agent.graph.bolt import Address, Graph
 from flows.steps import mapping as m
 from flows.steps.graph import statement
-from tests.conftest import free_port
+from harness.processes import free_port
 
 pytestmark = pytest.mark.real
 
@@ -112,10 +113,13 @@ def test_a_wrong_password_is_named(graph_at):
         graph.server()
 
 
-def test_a_server_that_is_not_there_is_named():
+def test_a_server_that_is_not_there_is_tried_again_and_named(monkeypatch):
+    monkeypatch.setattr(bolt, "PATIENCE_SECONDS", 1.0)
     at = Address(url=f"bolt://127.0.0.1:{free_port()}", user="neo4j", password="x")
-    with Graph(at) as graph, pytest.raises(GraphAwayError, match="cannot be reached"):
-        graph.read("RETURN 1")
+    with Graph(at) as graph:
+        with pytest.raises(GraphAwayError, match="cannot be reached"):
+            graph.read("RETURN 1")
+        assert graph.retries > 2
 
 
 def test_a_query_that_is_wrong_says_where(graph):

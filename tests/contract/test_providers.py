@@ -15,7 +15,7 @@ from agent.pools.local import LocalProvider
 from agent.pools.memory import MemoryProvider
 from agent.pools.port import Gone, Notice
 from agent.pools.spot_trace import Play, SpotTrace
-from tests.conftest import free_port
+from harness.processes import free_port
 from tests.values import pool
 
 SPOT = replace(pool("spot", "spot", 0.1), memory_mib=512)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import GraphAwayError
+from agent.graph import bolt
 from agent.graph.bolt import Graph
 from agent.ledger.ledger import Ledger
 from agent.mind.projection import LABELS
@@ -16,7 +17,7 @@ from agent.model.leases import Lease
 from agent.model.records import Decided, Ended, Entry, FlowRun, Placed
 from agent.planner.plan import plan
 from agent.settings import Settings
-from tests.conftest import ROOT, free_port
+from harness.processes import ROOT, free_port
 from tests.values import group, pool, snapshot, state
 
 pytestmark = pytest.mark.real
@@ -146,12 +147,14 @@ def test_rebuilt_from_zero_it_equals_the_live_one(run_graph, ledger):
     assert dump(run_graph) == live
 
 
-def test_it_catches_up_after_the_graph_was_away_or_emptied(run_graph, ledger):
+def test_it_catches_up_after_the_graph_was_away_or_emptied(run_graph, ledger, monkeypatch):
     fill(ledger)
     there = run_graph.settings
     run_graph.settings = there.model_copy(update={"graph_url": f"bolt://127.0.0.1:{free_port()}"})
-    with pytest.raises(GraphAwayError):
-        run_graph.take_in()
+    with monkeypatch.context() as patch:
+        patch.setattr(bolt, "PATIENCE_SECONDS", 1.0)
+        with pytest.raises(GraphAwayError):
+            run_graph.take_in()
     run_graph.settings = there
     run_graph.take_in()
     assert run_graph.lag() == 0

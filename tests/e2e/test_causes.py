@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from agent.ledger import schema as t
 from agent.model import codec
-from tests.conftest import until
+from harness.wait import until
 from tests.e2e.test_plugs import one_outcome_each, started
 
 pytestmark = pytest.mark.real
@@ -113,7 +113,7 @@ def test_the_size_of_chunks_is_in_the_decision_and_learned(orc):
 
 def test_a_task_that_is_held_says_why_in_its_pending_state(orc, tmp_path):
     process = orc.flow("asking", folder=str(tmp_path))
-    until(lambda: any(h["reason"] == "approval" for h in orc.face("/why")["holds"]), 60)
+    until(lambda: any(h["reason"] == "approval" for h in orc.governor("/why")["holds"]), 60)
 
     def said():
         (run,) = orc.flow_runs("asking")[:1]
@@ -127,7 +127,7 @@ def test_a_task_that_is_held_says_why_in_its_pending_state(orc, tmp_path):
     (message,) = until(said, 60, 0.5)
     assert message.startswith("held for approval: ")
     assert "orc approve" in message
-    (hold,) = [h for h in orc.face("/why")["holds"] if h["reason"] == "approval"]
+    (hold,) = [h for h in orc.governor("/why")["holds"] if h["reason"] == "approval"]
     orc.cli("approve", hold["id"], "--by", "ada")
     assert orc.result(process) == 0
     run = orc.flow_runs("asking")[0]

@@ -6,8 +6,8 @@ import pytest
 
 from agent.ledger.ledger import Ledger
 from agent.ledger.verify import Report, verify
-from tests.conftest import until
-from tests.e2e.conftest import Orc
+from harness.wait import until
+from tests.e2e.orc import Orc
 from tests.e2e.test_plugs import started
 
 pytestmark = pytest.mark.real
@@ -39,13 +39,13 @@ def test_the_ledgers_database_away_under_a_running_flow_loses_nothing(postgres, 
     postgres.stop()
     try:
         # what runs ends, what waits is bound, out of the spool
-        until(lambda: orc.face("/status")["spooled"] > 0, 30)
+        until(lambda: orc.governor("/status")["spooled"] > 0, 30)
         before = len(started(tmp_path))
         until(lambda: len(started(tmp_path)) > before, 30)
     finally:
         postgres.start()
     assert orc.result(process) == sum(range(10))
-    until(lambda: orc.face("/status")["spooled"] == 0, 30)
+    until(lambda: orc.governor("/status")["spooled"] == 0, 30)
     ledger = Ledger(url, "local")
     until(lambda: not ledger.open_placements(), 30, 0.3)
     assert [f"{f.seq}: {f.what}" for f in verify(ledger, Report(), replay=True)] == []

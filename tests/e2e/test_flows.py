@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from agent.report.run import report
-from tests.conftest import ROOT, until
+from harness.processes import ROOT
+from harness.wait import until
 
 pytestmark = pytest.mark.real
 
@@ -111,7 +112,7 @@ def test_a_wrong_need_is_refused_in_the_flow(orc, tmp_path):
 def hold_of(orc, name):
     """The hold of a task by that name."""
     return until(
-        lambda: next((h for h in orc.face("/why")["holds"] if h["task"] == name and h["reason"] == "approval"), None),
+        lambda: next((h for h in orc.governor("/why")["holds"] if h["task"] == name and h["reason"] == "approval"), None),
         60,
         0.3,
     )
@@ -119,7 +120,7 @@ def hold_of(orc, name):
 
 def _epoch(orc):
     try:
-        return orc.face("/status")["epoch"]
+        return orc.governor("/status")["epoch"]
     except (OSError, ValueError, httpx.HTTPError):
         return 0
 
@@ -132,7 +133,7 @@ def test_an_escalated_task_is_held_until_a_person_approves(orc, tmp_path):
     assert "no task waits for approval" in orc.cli("approve", "0123456789ab", "--by", "ada", rc=2)
     assert "id: String should" in orc.cli("approve", "zzzz", "--by", "ada", rc=2)
     assert process.poll() is None
-    epoch = orc.face("/status")["epoch"]
+    epoch = orc.governor("/status")["epoch"]
     os.kill(orc.services()["governor"], signal.SIGKILL)  # a hold, and what is said of it, outlive the governor
     until(lambda: _epoch(orc) > epoch, 20)
     hold_of(orc, "safe")
@@ -150,7 +151,7 @@ def test_a_rejected_task_fails_with_the_name(orc, tmp_path):
 
 
 def test_a_person_may_choose_the_pool_of_what_is_held(orc, tmp_path):
-    (orc.home / "hold").mkdir(exist_ok=True)
+    (orc.folder / "hold").mkdir(exist_ok=True)
     blockers = orc.flow("many", folder=str(tmp_path), count=2, seconds=6, kind="safe")
     until(lambda: len(list(tmp_path.glob("safe*.ran"))) == 2, 60)
     process = orc.flow("needing", folder=str(tmp_path), said={"interruptible": True, "labels": {"ask": "yes"}})
@@ -231,25 +232,25 @@ def test_a_second_orc_up_is_refused(orc):
 
 
 def test_a_second_governor_waits_for_the_first(orc):
-    before = orc.face("/status")["epoch"]
+    before = orc.governor("/status")["epoch"]
     second = subprocess.Popen(
-        [sys.executable, "-m", "agent.governor.process", orc.env["ORC_SCHEDULER"]], env={**orc.env, "ORC_HOME": str(orc.home / "second"), "ORC_LEDGER_URL": f"sqlite:///{orc.home}/orc/ledger.db", "ORC_CHAIN": "local"},
+        [sys.executable, "-m", "agent.governor.process", orc.env["ORC_SCHEDULER"]], env={**orc.env, "ORC_HOME": str(orc.folder / "second"), "ORC_LEDGER_URL": f"sqlite:///{orc.home}/ledger.db", "ORC_CHAIN": "local"},
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    (orc.home / "second").mkdir(exist_ok=True)
+    (orc.folder / "second").mkdir(exist_ok=True)
     lines = iter(second.stderr.readline, "")
     try:
         assert any("another governor holds" in line for line in lines)
-        until(lambda: (orc.home / "second/governor.json").exists())
+        until(lambda: (orc.folder / "second/governor.json").exists())
         ports = [at.laddr.port for at in psutil.Process(second.pid).net_connections() if at.status == psutil.CONN_LISTEN]
         assert ports == []
-        said = orc.cli("status", rc=2, ORC_HOME=str(orc.home / "second"), ORC_CHAIN="local")
+        said = orc.cli("status", rc=2, ORC_HOME=str(orc.folder / "second"), ORC_CHAIN="local")
         assert "stands by: another one governs local" in said
     finally:
         second.kill()
         second.wait()
-    assert "the governor is not running" in orc.cli("status", rc=2, ORC_HOME=str(orc.home / "second"))
-    assert orc.face("/status")["epoch"] == before
+    assert "the governor is not running" in orc.cli("status", rc=2, ORC_HOME=str(orc.folder / "second"))
+    assert orc.governor("/status")["epoch"] == before
     assert "epoch" in orc.cli("status")
 
 

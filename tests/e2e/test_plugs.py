@@ -14,8 +14,8 @@ from sqlalchemy import func, select
 
 from agent.ledger import schema as t
 from agent.report.run import report
-from tests.conftest import until
-from tests.e2e.conftest import POOLS, Orc
+from harness.wait import until
+from tests.e2e.orc import POOLS, Orc
 
 pytestmark = pytest.mark.real
 
@@ -57,7 +57,7 @@ def test_a_killed_worker(orc, tmp_path):
 def test_a_killed_governor_is_back_within_ten_seconds_with_nothing_lost(orc, tmp_path):
     process = orc.flow("many", folder=str(tmp_path), count=8, seconds=1.0)
     until(lambda: len(started(tmp_path)) >= 2, 60)
-    before, pid = orc.face("/status")["epoch"], orc.services()["governor"]
+    before, pid = orc.governor("/status")["epoch"], orc.services()["governor"]
     at = kill(pid)
     until(lambda: _epoch(orc) > before, 20)
     assert time.monotonic() - at < 10
@@ -68,7 +68,7 @@ def test_a_killed_governor_is_back_within_ten_seconds_with_nothing_lost(orc, tmp
 
 def _epoch(orc):
     try:
-        return orc.face("/status")["epoch"]
+        return orc.governor("/status")["epoch"]
     except (OSError, KeyError, json.JSONDecodeError, httpx.HTTPError):
         return 0
 
@@ -91,7 +91,7 @@ def test_a_killed_flow_process_leaves_no_task_behind(orc, tmp_path):
     until(lambda: started(tmp_path), 60)
     kill(process.pid)
     process.wait()
-    until(lambda: not orc.face("/why")["holds"] and orc.face("/status")["running"] == 0, 60, 0.5)
+    until(lambda: not orc.governor("/why")["holds"] and orc.governor("/status")["running"] == 0, 60, 0.5)
     assert len(started(tmp_path)) < 6
     one_outcome_each(orc)
 
@@ -147,7 +147,7 @@ def test_after_a_crash_of_everything_up_recovers_by_itself(tmp_path_factory):
         orc.up()
         process = orc.flow("many", folder=str(folder), count=3, seconds=5.0)
         until(lambda: started(folder), 60)
-        supervisor = json.loads((orc.home / "orc/services.json").read_text())["pid"]
+        supervisor = orc.supervisor()
         kill(supervisor)
         kill(orc.services()["governor"])
         process.kill()

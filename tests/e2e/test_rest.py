@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from bench.idle import Usage, measure
-from tests.conftest import until
+from harness.wait import until
 
 pytestmark = pytest.mark.real
 
@@ -16,8 +14,7 @@ MOST_PERCENT = 20.0
 
 
 def test_no_process_of_orc_up_spins_at_rest(orc):
-    services = json.loads((orc.home / "orc/services.json").read_text())
-    family = {"supervisor": services["pid"], **services["processes"]}
+    family = {"supervisor": orc.supervisor(), **orc.services()}
     used: list[Usage] = []
 
     def at_rest() -> bool:

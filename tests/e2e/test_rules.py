@@ -6,7 +6,7 @@ import pytest
 
 from agent.ledger.kinds import NOTES
 from agent.report.run import report
-from tests.conftest import until
+from harness.wait import until
 
 pytestmark = pytest.mark.real
 
@@ -32,11 +32,11 @@ def said(orc, what):
 
 
 def rules(orc):
-    return orc.face("/status")["rules"]
+    return orc.governor("/status")["rules"]
 
 
 def test_a_rule_file_that_is_edited_changes_the_next_decision_and_a_wrong_one_changes_nothing(orc, tmp_path):
-    file, before = orc.home / "rules/moved.yaml", rules(orc)
+    file, before = orc.folder / "rules/moved.yaml", rules(orc)
     try:
         for market in ("on-demand", "spot"):
             old = rules(orc)["digest"]
@@ -55,7 +55,7 @@ def test_a_rule_file_that_is_edited_changes_the_next_decision_and_a_wrong_one_ch
         assert rules(orc) == {**good, "wrong": wrong}
         assert "the rules in force stay" in orc.cli("status")
         assert until(lambda: said(orc, "rules_refused"), 20, 0.2)[-1]["rules_refused"] == wrong
-        assert "unknown field 'requires'" in (orc.home / "orc/logs/governor.log").read_text()
+        assert "unknown field 'requires'" in (orc.home / "logs/governor.log").read_text()
         told = next(line for line in orc.cli("rules", "did").splitlines() if "moved" in line and "require " in line)
         assert "on-demand" in told
     finally:

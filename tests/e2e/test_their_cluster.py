@@ -17,8 +17,9 @@ import yaml
 from agent.ledger.ledger import Ledger
 from agent.ledger.verify import Report, verify
 from agent.report.run import report
-from bench.cluster import LOCAL
-from tests.conftest import ROOT, Processes, free_port, until
+from harness.cluster import LOCAL
+from harness.processes import ROOT, Processes, free_port
+from harness.wait import until
 
 pytestmark = pytest.mark.real
 
@@ -132,8 +133,8 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory, processes, wheel):
-    made = Theirs(tmp_path_factory.mktemp("theirs"), processes)
+def theirs(tmp_path_factory, module_processes, wheel):
+    made = Theirs(tmp_path_factory.mktemp("theirs"), module_processes)
     subprocess.run(
         [sys.executable, "-m", "pip", "--python", str(made.user), "install", "-q", "--no-deps", "--no-index", "--disable-pip-version-check", str(wheel)], check=True
     )  # fmt: skip

@@ -12,8 +12,9 @@ from distributed import Client, Future
 
 from agent.model.events import Event, TaskEnded, TaskReady, from_wire
 from agent.model.pools import Selector
-from bench.cluster import LOCAL
-from tests.conftest import Processes, free_port, until
+from harness.cluster import GOVERNED, scheduler, worker
+from harness.processes import Processes
+from harness.wait import until
 
 _epochs = itertools.count(1)
 
@@ -23,21 +24,14 @@ class Cluster:
 
     def __init__(self, processes: Processes, name: str, **env: str) -> None:
         self.processes, self.name = processes, name
-        port = free_port()
-        self.address = f"tcp://127.0.0.1:{port}"
-        self.scheduler = processes.start(
-            "distributed.cli.dask_scheduler", "--port", str(port), *LOCAL, "--preload", "agent.scheduler.preload",
-            name=f"{name}-scheduler", env={"ORC_MODE": "govern", **env},
-        )  # fmt: skip
+        self.address = scheduler(processes, f"{name}-scheduler", *GOVERNED, env={"ORC_MODE": "govern", **env})
         self.workers: dict[str, Any] = {}
         self.client = Client(self.address, timeout=30, set_as_default=False)
 
     def add(self, name: str, nthreads: int = 1, memory: str = "1GiB", resources: str = "") -> None:
-        more = ["--resources", resources] if resources else []
-        self.workers[name] = self.processes.start(
-            "distributed.cli.dask_worker", self.address, "--name", name, "--nthreads", str(nthreads), "--memory-limit", memory, "--no-nanny",
-            *LOCAL, *more, name=f"{self.name}-{name}",
-        )  # fmt: skip
+        more = ["--nthreads", str(nthreads), "--memory-limit", memory, "--no-nanny"]
+        more += ["--resources", resources] if resources else []
+        self.workers[name] = worker(self.processes, self.address, name, *more, log=f"{self.name}-{name}")
         until(lambda: name in self.names(), 30)
 
     def names(self) -> dict[str, str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.model.events import TaskReady, WorkerLeft
-from bench.cluster import LOCAL
-from tests.conftest import free_port, until
+from harness.cluster import worker as start_worker
+from harness.processes import free_port
+from harness.wait import until
 from tests.integration.conftest import Cluster, Governor
 
 pytestmark = pytest.mark.real
@@ -67,22 +68,23 @@ class Proxy:
 
 
 @pytest.fixture(scope="module")
-def silent(processes):
+def silent(module_processes):
     """A scheduler that gives a silent worker up as soon as Dask can, and a safe worker."""
-    made = Cluster(processes, "silent", DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="2s")
+    made = Cluster(module_processes, "silent", DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="2s")
     made.add("safe-0")
     yield made
     made.client.close()
 
 
 def body(folder: str) -> int:
-    """Hangs the first time."""
-    mark = Path(folder) / "ran"
+    """Stands still the first time, until it is let go. How often it began."""
+    mark, gone = Path(folder) / "ran", Path(folder) / "go"
     with mark.open("a") as file:
         file.write("x")
-    if len(mark.read_text()) == 1:
-        time.sleep(300)
-    return len(mark.read_text())
+    began = len(mark.read_text())
+    while began == 1 and not gone.exists():
+        time.sleep(0.05)
+    return began
 
 
 @pytest.mark.parametrize(
@@ -96,10 +98,7 @@ def body(folder: str) -> int:
 def test_a_task_whose_worker_is_cut_off_comes_back_and_ends_once(silent, processes, tmp_path, what, why):
     proxy = Proxy(int(silent.address.rsplit(":", 1)[1]))
     name = f"spot-{what}"
-    worker = processes.start(
-        "distributed.cli.dask_worker", f"tcp://127.0.0.1:{proxy.port}", "--name", name, "--nthreads", "1", "--no-nanny", *LOCAL,
-        name=f"silent-{name}",
-    )  # fmt: skip
+    worker = start_worker(processes, f"tcp://127.0.0.1:{proxy.port}", name, "--no-nanny", log=f"silent-{name}")
     try:
         until(lambda: name in silent.names(), 60)
         governor = Governor(silent, {"spot": 1, "safe": 1})
@@ -118,6 +117,7 @@ def test_a_task_whose_worker_is_cut_off_comes_back_and_ends_once(silent, process
         assert future.result(30) == 2
         if what == "stopped":
             worker.send_signal(signal.SIGCONT)
+        (tmp_path / "go").touch()
         if what != "dropped":
             # it learns that it was given up, and ends without a second result
             until(lambda: worker.poll() is not None, 60)

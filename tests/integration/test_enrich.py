@@ -24,8 +24,8 @@ from agent.graph.bolt import Address, Graph
 from flows.enrich import enrich
 from flows.steps import graph as steps
 from flows.steps.mapping import MappingError
-from tests.conftest import ROOT
-from tests.services import servers
+from harness import servers
+from harness.processes import ROOT
 
 pytestmark = pytest.mark.real
 

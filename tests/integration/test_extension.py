@@ -23,7 +23,7 @@ from agent.model.events import (
     WorkerJoined,
     WorkerPaused,
 )
-from tests.conftest import until
+from harness.wait import until
 from tests.integration.conftest import Governor
 
 pytestmark = pytest.mark.real

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from distributed import Client
 
-from tests.conftest import ROOT, free_port, until
+from harness.cluster import GOVERNED, scheduler
+from harness.processes import ROOT
+from harness.wait import until
 
 pytestmark = pytest.mark.real
 
@@ -17,20 +19,17 @@ pools:
 
 
 @pytest.fixture(scope="module")
-def empty(processes, tmp_path_factory):
+def empty(module_processes, tmp_path_factory):
     """A client of a governed scheduler without workers."""
-    folder, address = tmp_path_factory.mktemp("zero"), f"tcp://127.0.0.1:{free_port()}"
+    folder = tmp_path_factory.mktemp("zero")
     (folder / "pools.yaml").write_text(POOLS)
     env = {
         "ORC_HOME": str(folder), "ORC_POOLS": str(folder / "pools.yaml"), "ORC_RULES": str(ROOT / "rules"), "ORC_MODE": "govern",
         "ORC_CHAIN": "zero",
     }  # fmt: skip
-    processes.start(
-        "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--no-dashboard", "--preload",
-        "agent.scheduler.preload", name="zero-scheduler", env=env,
-    )  # fmt: skip
+    address = scheduler(module_processes, "zero-scheduler", *GOVERNED, env=env)
     client = Client(address, timeout=60, set_as_default=False)
-    governor = processes.start("agent.governor.process", address, name="zero-governor", env=env)
+    governor = module_processes.start("agent.governor.process", address, name="zero-governor", env=env)
     until(lambda: client.sync(client.scheduler.orc_state)["epoch"], 60)
     yield client
     client.close()

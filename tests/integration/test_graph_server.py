@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from agent.graph.bolt import Graph
-from tests.services import servers
+from harness import servers
 
 pytestmark = pytest.mark.real
 

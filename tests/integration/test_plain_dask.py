@@ -14,8 +14,9 @@ from distributed import Client, as_completed, get_client, worker_client
 from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from agent.ledger.verify import Report, verify
-from bench.cluster import LOCAL
-from tests.conftest import ROOT, Processes, free_port, until
+from harness.cluster import GOVERNED, scheduler, worker
+from harness.processes import ROOT, Processes
+from harness.wait import until
 
 pytestmark = pytest.mark.real
 
@@ -32,22 +33,17 @@ class Plain:
     def __init__(self, folder, processes: Processes) -> None:
         self.folder = folder
         (folder / "pools.yaml").write_text(POOLS)
-        port = free_port()
-        self.address = f"tcp://127.0.0.1:{port}"
         env = {
             "ORC_HOME": str(folder), "ORC_POOLS": str(folder / "pools.yaml"), "ORC_RULES": str(ROOT / "rules"), "ORC_MODE": "govern",
             "ORC_CHAIN": "plain",
         }  # fmt: skip
-
-        def start(name, *arguments):
-            processes.start(*arguments, name=f"plain-{name}", env=env)
-
-        start("scheduler", "distributed.cli.dask_scheduler", "--port", str(port), *LOCAL, "--preload", "agent.scheduler.preload")  # fmt: skip
+        self.address = scheduler(processes, "plain-scheduler", *GOVERNED, env=env)
         self.client = Client(self.address, timeout=60, set_as_default=False)
         for name in ("spot-0", "spot-1", "safe-0", "safe-1"):
-            start(name, "distributed.cli.dask_worker", self.address, "--name", name, "--nthreads", "1", *LOCAL, "--memory-limit", "1GiB", "--local-directory", str(folder))  # fmt: skip
+            more = ("--memory-limit", "1GiB", "--local-directory", str(folder))
+            worker(processes, self.address, name, *more, log=f"plain-{name}", env=env)
         self.client.wait_for_workers(4, timeout=60)
-        start("governor", "agent.governor.process", self.address)
+        processes.start("agent.governor.process", self.address, name="plain-governor", env=env)
         until(lambda: self.client.sync(self.client.scheduler.orc_state)["epoch"], 60)
         self.ledger = Ledger(f"sqlite:///{folder}/ledger.db", "plain")
 
@@ -62,8 +58,8 @@ class Plain:
 
 
 @pytest.fixture(scope="module")
-def plain(processes, tmp_path_factory):
-    made = Plain(tmp_path_factory.mktemp("plain"), processes)
+def plain(module_processes, tmp_path_factory):
+    made = Plain(tmp_path_factory.mktemp("plain"), module_processes)
     yield made
     made.client.close()
     made.ledger.close()

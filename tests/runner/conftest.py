@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.cluster import LOCAL
-from tests.conftest import Processes, free_port, until
+from harness.cluster import scheduler, worker
+from harness.processes import Processes, free_port
+from harness.wait import until
 
 
 class Server:
@@ -76,14 +77,11 @@ def prefect(processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="session")
 def dask_address(processes: Processes, prefect: Server) -> str:
     """A plain scheduler and two workers of one thread."""
-    port = free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    processes.start("distributed.cli.dask_scheduler", "--port", str(port), *LOCAL, name="runner-scheduler")  # fmt: skip
+    address = scheduler(processes, "runner-scheduler")
+    env = {"PREFECT_API_URL": prefect.url, "ORC_GOVERNED": "optional"}
     for number in range(2):
-        processes.start(
-            "distributed.cli.dask_worker", address, "--name", f"worker-{number}", "--nthreads", "1", "--no-nanny", *LOCAL,
-            "--preload", "agent.worker.preload", name=f"runner-worker-{number}", env={"PREFECT_API_URL": prefect.url, "ORC_GOVERNED": "optional"},
-        )  # fmt: skip
+        name, more = f"worker-{number}", ("--no-nanny", "--preload", "agent.worker.preload")
+        worker(processes, address, name, *more, log=f"runner-{name}", env=env)
     from distributed import Client
 
     with Client(address, timeout=60) as client:

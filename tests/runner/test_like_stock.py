@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 
 from agent import GovernedTaskRunner, needs
 from agent.errors import TaskError
-from tests.conftest import ROOT
+from harness.processes import ROOT
 from tests.runner import bodies
 
 pytestmark = pytest.mark.real

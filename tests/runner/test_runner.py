@@ -23,8 +23,9 @@ from agent import GovernedTaskRunner, needs
 from agent.errors import CheckpointError, SettingError, TaskError
 from agent.runner.mode import Governance
 from agent.scheduler import protocol as p
-from bench.cluster import LOCAL
-from tests.conftest import free_port, until
+from harness.cluster import LOCAL
+from harness.processes import free_port
+from harness.wait import until
 from tests.runner import bodies
 
 pytestmark = pytest.mark.real

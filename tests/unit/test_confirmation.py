@@ -12,7 +12,7 @@ import pytest
 
 from agent.prefect_events import queue as event_queue
 from agent.prefect_events.queue import EventQueue
-from tests.conftest import until
+from harness.wait import until
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ import yaml
 from agent.model.units import duration_ms
 from agent.runner.flow_run import DEADLINE
 from deployments import demo, pace
-from tests.conftest import ROOT
+from harness.processes import ROOT
 
 
 def test_a_machine_that_is_slower_or_busy_gives_the_demo_more_time():

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from docs import generate
+from harness.processes import ROOT
 from rules import cases
 from rules.schema import load
-from tests.conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
 _FENCE = re.compile(r"^( *)```.*?^\1```", re.DOTALL | re.MULTILINE)

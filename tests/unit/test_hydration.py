@@ -7,7 +7,7 @@ from prefect.context import SyncClientContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from agent.worker.hydration import open_client
-from tests.conftest import free_port
+from harness.processes import free_port
 
 
 def test_a_server_that_is_away_keeps_no_thread_from_its_client():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.steps import mapping as m
-from tests.conftest import ROOT
+from harness.processes import ROOT
 
 GOOD = {
     "nodes": {"A": {"from": "ta", "key": "id", "properties": {"n": "count", "x": {"mean": "v"}, "y": "w"}}, "B": {"from": "tb", "key": {"id": ["p", "q"]}}},

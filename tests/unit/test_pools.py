@@ -9,7 +9,7 @@ import pytest
 from agent.errors import PoolError, TraceError
 from agent.model.pools import PriceStep, Selector, pool_of
 from agent.pools import declared, spot_trace
-from tests.conftest import ROOT
+from harness.processes import ROOT
 from tests.values import HOUR, pool
 
 GOOD = "market: on-demand, worker: {cpus: 2, memory: 4 GiB}, price: 0.1, workers: {max: 2}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from distributed import Client, LocalCluster
 
 from agent.runner.releases import Releases
-from tests.conftest import until
+from harness.wait import until
 
 
 def test_dropped_futures_go_in_one_message_and_what_is_asked_next_comes_after_it():

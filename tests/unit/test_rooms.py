@@ -8,7 +8,7 @@ from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from tests.conftest import ROOT
+from harness.processes import ROOT
 
 LINES, METHODS = 300, 20
 #: files that are larger, with the reason; the list is to get shorter

@@ -10,11 +10,11 @@ from agent.cli.rules import rules_app
 from agent.model.needs import Needs
 from agent.state import task_specs as specs
 from agent.state.task_specs import TaskSpec
+from harness.processes import ROOT
 from rules import cases
 from rules.engine import Engine
 from rules.facts import FACTS, UNSAID
 from rules.schema import RuleError, load
-from tests.conftest import ROOT
 
 
 def rule(tmp_path, text):

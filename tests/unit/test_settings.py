@@ -12,7 +12,7 @@ from agent.model.addresses import without_secrets
 from agent.processes import trust
 from agent.services.doctor.gather import ledger, settings_and_rights
 from agent.settings import Settings, load
-from tests.conftest import ROOT
+from harness.processes import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from agent.services.definitions import Service
 from agent.services.environment import environment, new_prefect_auth, prefect_auth
 from agent.services.supervisor import Supervisor
 from agent.settings import Settings
-from tests.conftest import until
+from harness.wait import until
 
 
 @pytest.fixture

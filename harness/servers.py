@@ -12,7 +12,8 @@ from pathlib import Path
 
 from agent.errors import GraphAwayError, GraphError, GraphRefusedError
 from agent.graph.bolt import Address, Graph, said_of
-from tests.conftest import ROOT, Processes, free_port, until
+from harness.processes import MARK, ROOT, Processes, free_port
+from harness.wait import until
 
 SERVICES = Path(os.environ.get("ORC_TEST_SERVICES", ROOT / ".services"))
 PASSWORD = "eight-or-more"
@@ -59,7 +60,7 @@ def postgres(folder: Path) -> Postgres | None:
             cwd="/",
             capture_output=True,
             text=True,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+            env={"PATH": os.environ["PATH"], "HOME": str(folder), **({MARK: os.environ[MARK]} if MARK in os.environ else {})},
             check=False,
             **user,
         )  # type: ignore[call-overload]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.graph.bolt import Address
-from tests.conftest import Processes
-from tests.services import servers
+from harness import servers
+from harness.processes import Processes
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def neo4j(processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> Add
     """Neo4j; skipped where its jars could not be fetched."""
     at = servers.neo4j(processes, tmp_path_factory.mktemp("neo4j"))
     if at is None:
-        pytest.skip("no Neo4j here: tests/services/fetch.sh says why")
+        pytest.skip("no Neo4j here: harness/fetch.sh says why")
     return at
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 
-def post(env: Mapping[str, str], path: str, body: dict[str, Any], timeout: float = 20) -> Any:
+def post(env: Mapping[str, str], path: str, body: Mapping[str, Any], timeout: float = 20) -> Any:
     """One call's answer.
 
     Args:
