@@ -52,8 +52,11 @@ def _stored() -> bool:
     """Whether the result of the present task run is in storage already."""
     context, transaction = TaskRunContext.get(), get_transaction()
     return bool(
-        context is not None and transaction is not None and transaction.key and context.result_store.exists(transaction.key)
-    )  # fmt: skip
+        context is not None
+        and transaction is not None
+        and transaction.key
+        and context.result_store.exists(transaction.key)
+    )
 
 
 #: what a nap is said to take, ms

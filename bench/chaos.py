@@ -1,10 +1,11 @@
-"""Governed tasks with dependencies on real local pools, while their workers and servers are killed: is anything lost or done twice?
+"""Governed tasks on real local pools, while their workers and servers are killed: is anything lost or done twice?
 
 `python -m bench.chaos [--tasks 10000] [--seeds 3] [--every 5] [--json FILE]`
 
-Each seed is an `orc up` of its own, in a folder of its own. Each `--every` seconds a random spot worker gets SIGKILL; each third
-time, until each has happened `--rounds` times, another fault happens instead: a worker gets SIGTERM, or SIGSTOP for a while or for longer than the scheduler waits
-for it, the governor or the Prefect server or the Dask scheduler is killed. Then everything is counted. Exits with 1 when a floor is missed.
+Each seed is an `orc up` of its own, in a folder of its own. Each `--every` seconds a random spot worker gets SIGKILL;
+each third time, until each has happened `--rounds` times, another fault happens instead: a worker gets SIGTERM, or
+SIGSTOP for a while or for longer than the scheduler waits for it, the governor or the Prefect server or the Dask
+scheduler is killed. Then everything is counted. Exits with 1 when a floor is missed.
 """
 
 from __future__ import annotations
@@ -229,7 +230,7 @@ class Faults:
 
 # ---------------------------------------------------------------------- what is counted
 def ends(ledger: Ledger, names: int) -> tuple[int, int, Counter[str]]:
-    """Placements without an outcome; task runs whose ends are not one final one after any others; outcomes by result."""
+    """Placements without an outcome; task runs that do not end in one final outcome; outcomes by result."""
     with ledger.reading() as db:
         p, o = t.placement, t.outcome
         joined = p.outerjoin(o, (o.c.chain == p.c.chain) & (o.c.placement == p.c.id))
@@ -238,11 +239,12 @@ def ends(ledger: Ledger, names: int) -> tuple[int, int, Counter[str]]:
     for key, result in rows:
         of.setdefault(key, []).append("open" if result is None else t.RESULTS[result])
     counted = Counter(result for results in of.values() for result in results)
-    # a result that was lost from memory is read from storage by another placement: `cached` after `done` is no second end;
-    # what a scheduler that was killed did not tell any more is `unknown`, and is not placed again where the flow has its result
+    # a result that was lost from memory is read from storage by another placement: `cached` after `done` is no second
+    # end; what a scheduler that was killed did not tell any more is `unknown`, and is not placed again where the flow
+    # has its result
     sent = {key: [x for x in results if x not in ("not sent", "withdrawn")] for key, results in of.items()}
-    # and when the flow has ended, nobody wants a lost result back any more: what reads it again may be cancelled, or taken away
-    # with its worker, for good
+    # and when the flow has ended, nobody wants a lost result back any more: what reads it again may be cancelled, or
+    # taken away with its worker, for good
     for key, results in sent.items():
         first = next((at for at, result in enumerate(results) if result in ENDED), len(results))
         sent[key] = [x for at, x in enumerate(results) if at <= first or x not in ("cancelled", "preempted")]
@@ -292,8 +294,8 @@ def run(
 ) -> list[dict[str, Any]]:
     """One seed: its rows, `what`, `floor`, `measured`, `good`.
 
-    A worker that dies while the governor is away ends its lease when the next one looks, a few seconds late; in a short run
-    that is more than one hundredth of all, and `lease_percent` says how much may be.
+    A worker that dies while the governor is away ends its lease when the next one looks, a few seconds late; in a
+    short run that is more than one hundredth of all, and `lease_percent` says how much may be.
     """
     home = Home(folder)
     tasks -= tasks % LAYERS
@@ -339,21 +341,36 @@ def run(
     return [
         row("tasks, and seconds to the result", "", f"{tasks:,} in {took:.0f} s"),
         row("faults made", "", ", ".join(f"{count} × {what}" for what, count in sorted(faults.made.items()))),
-        row("the result is the one without faults", "yes", "yes" if result == expected(tasks) else f"no: {result}", result == expected(tasks)),
+        row(
+            "the result is the one without faults",
+            "yes",
+            "yes" if result == expected(tasks) else f"no: {result}",
+            result == expected(tasks),
+        ),
         row("bodies that began; tasks begun more than once", "", f"{bodies:,}; {again:,}"),
         row("bodies begun though their result was stored", "0", stored, not stored),
         row("outcomes in the ledger", "", ", ".join(f"{count:,} {name}" for name, count in counted.most_common())),
         row("placements without an outcome", "0", unsettled, not unsettled),
         row("tasks without exactly one final outcome", "0", wrong, not wrong),
-        row("faults of the ledger, with replay", "0", len(faulty) if not faulty else f"{len(faulty)}: {faulty[0]}", not faulty),
+        row(
+            "faults of the ledger, with replay",
+            "0",
+            len(faulty) if not faulty else f"{len(faulty)}: {faulty[0]}",
+            not faulty,
+        ),
         row("task runs on the Prefect server", f"{tasks:,}", runs, runs == tasks),
         row("task runs in no terminal state there", "0", open_tasks, not open_tasks),
         row("flow runs in no terminal state there", "0", open_flows, not open_flows),
         row("leases by cause of their end", "", ", ".join(f"{count} {cause}" for cause, count in causes.most_common())),
         row("leases left open", "0", open_leases, not open_leases),
-        row(f"leases against workers' lives ({lived:.0f} s, {len(lives.seen)} workers)", f"≤ {lease_percent:g} %", f"{100 * off:.2f} %", 100 * off <= lease_percent),
+        row(
+            f"leases against workers' lives ({lived:.0f} s, {len(lives.seen)} workers)",
+            f"≤ {lease_percent:g} %",
+            f"{100 * off:.2f} %",
+            100 * off <= lease_percent,
+        ),
         row("processes left", "0", len(home.left()), not home.left()),
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:
@@ -378,7 +395,11 @@ def main() -> None:
             found = run(
                 (said.keep or Path(folder)) / f"seed-{seed}", said.tasks, said.every, said.seconds, seed, said.rounds
             )
-            table.show(f"seed {seed}", [{k: v if k != "good" else "✓" if v else "✗" for k, v in row.items()} for row in found], None)  # fmt: skip
+            table.show(
+                f"seed {seed}",
+                [{k: v if k != "good" else "✓" if v else "✗" for k, v in row.items()} for row in found],
+                None,
+            )
             rows += [{"seed": seed, **row} for row in found]
     if said.json is not None:
         said.json.write_text(json.dumps({"title": "chaos", "rows": rows}, indent=1))

@@ -1,4 +1,4 @@
-"""An ORC_HOME in which every reading command has something to read: a real ledger, and a server with a governor's answers."""
+"""An ORC_HOME in which every reading command has something to read: a real ledger, and a governor's answers."""
 
 from __future__ import annotations
 
@@ -80,52 +80,101 @@ def fill(folder: Path, names: Sequence[str], chain: str = "local", decisions: in
     """Write the ledger: a run with a decision, a placement and an outcome a record."""
     guess = Estimate(median_ms=10_000, mean_ms=11_000, high_ms=24_500, n=3, source="history")
     spot = Option(
-        pool="spot", kind="spot", estimate=guess, room=2, run_ms=11_300, work_usd_micros=440, delay_usd_micros=1_570, score_usd_micros=2_010
-    )  # fmt: skip
+        pool="spot",
+        kind="spot",
+        estimate=guess,
+        room=2,
+        run_ms=11_300,
+        work_usd_micros=440,
+        delay_usd_micros=1_570,
+        score_usd_micros=2_010,
+    )
     safe = Option(
-        pool="on-demand", kind="on-demand", estimate=guess, room=1, run_ms=11_400, work_usd_micros=1_080, delay_usd_micros=1_590, score_usd_micros=2_670
-    )  # fmt: skip
+        pool="on-demand",
+        kind="on-demand",
+        estimate=guess,
+        room=1,
+        run_ms=11_400,
+        work_usd_micros=1_080,
+        delay_usd_micros=1_590,
+        score_usd_micros=2_670,
+    )
     ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}", chain)
     ledger.acquire_lease("stage", 0, 0)
     for number in range(1, decisions + 1):
         name = names[number % len(names)]
         decision = Decision(
-            group=HOLD, task_class=name, name=name, root_run=RUN, flow_run=RUN, verb="bind", pool="spot",
-            reason=f"spot for {name}", options=(spot, safe), verdicts=(RuleWord(rule=name, verb="prefer", reason=name),),
-        )  # fmt: skip
+            group=HOLD,
+            task_class=name,
+            name=name,
+            root_run=RUN,
+            flow_run=RUN,
+            verb="bind",
+            pool="spot",
+            reason=f"spot for {name}",
+            options=(spot, safe),
+            verdicts=(RuleWord(rule=name, verb="prefer", reason=name),),
+        )
         lease = Lease(
             id=1, pool="spot", kind="spot", worker="spot-0", asked_ms=0, granted_ms=1, ready_ms=2, cause=name,
             price='{"steps": [[0, 360000]]}',
         )  # fmt: skip
         ledger.append(
             Entry(
-                kind="round", at_ms=number * 60_000, runs=[FlowRun(no=1, flow_run=RUN, root_run=RUN, flow=name)] if number == 1 else [],
+                kind="round",
+                at_ms=number * 60_000,
+                runs=[FlowRun(no=1, flow_run=RUN, root_run=RUN, flow=name)] if number == 1 else [],
                 decisions=[Decided(id=number, run=1, decision=decision)],
                 placements=[Placed(id=number, decision=number, key=f"{name}-{number:032x}")],
                 outcomes=[Ended(placement=number, result="done", lease=1, start_ms=number * 60_000, run_ms=10_000)],
                 leases=[lease],
             )
-        )  # fmt: skip
+        )
     ledger.close()
 
 
 def _status() -> dict[str, Any]:
     worker = {"name": "spot-0", "bound": 1, "slots": 2, "idle_ms": None, "draining": False}
     pool = {
-        "pool": "spot", "kind": "spot", "size": "1 cpu, 4 GiB", "usd_micros_per_hour": 360_000, "max": 4, "priced": True, "workers": [worker],
-        "starting": [], "losses_a_day": [1.2, 0, 4], "refused_ms": None,
-    }  # fmt: skip
+        "pool": "spot",
+        "kind": "spot",
+        "size": "1 cpu, 4 GiB",
+        "usd_micros_per_hour": 360_000,
+        "max": 4,
+        "priced": True,
+        "workers": [worker],
+        "starting": [],
+        "losses_a_day": [1.2, 0, 4],
+        "refused_ms": None,
+    }
     return {
-        "mode": "govern", "epoch": 3, "degraded": [], "warnings": [], "pools": [pool] * 4, "running": 2, "held": 5, "open_usd_micros": 1_000,
-        "scheduler": "tcp://127.0.0.1:8786", "spooled": 0, "rules": {"count": 4, "digest": "0" * 64, "wrong": ""},
-    }  # fmt: skip
+        "mode": "govern",
+        "epoch": 3,
+        "degraded": [],
+        "warnings": [],
+        "pools": [pool] * 4,
+        "running": 2,
+        "held": 5,
+        "open_usd_micros": 1_000,
+        "scheduler": "tcp://127.0.0.1:8786",
+        "spooled": 0,
+        "rules": {"count": 4, "digest": "0" * 64, "wrong": ""},
+    }
 
 
 def _why(names: Sequence[str]) -> dict[str, Any]:
     holds = [
-        {"task": name, "count": 3, "reason": "approval", "why": name, "since": "3 min 20 s", "release": "orc approve", "id": HOLD}
+        {
+            "task": name,
+            "count": 3,
+            "reason": "approval",
+            "why": name,
+            "since": "3 min 20 s",
+            "release": "orc approve",
+            "id": HOLD,
+        }
         for name in names
-    ]  # fmt: skip
+    ]
     return {
         "holds": holds,
         "running": [{"task": name, "pool": "spot", "worker": name, "for": "2.0 s"} for name in names],

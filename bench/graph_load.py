@@ -1,12 +1,13 @@
 """Nodes and relations a second, on the embedded graph and on a real Neo4j, by loaders and batch size.
 
-`python -m bench.graph_load [--rows N] [--rounds N] [--json FILE]`: real flights become nodes and relations by the demo's
-mapping and the code of `flows/steps/graph.py`; each loader is a process of its own with a connection of its own, as the
-workers of a run are. Rounds are interleaved over servers and ways; every run starts without what it loads and its count is
-checked. Neo4j runs as the tests start it (heap 512 MB, C1 compiler only): its figures are lower bounds.
+`python -m bench.graph_load [--rows N] [--rounds N] [--json FILE]`: real flights become nodes and relations by the
+demo's mapping and the code of `flows/steps/graph.py`; each loader is a process of its own with a connection of its
+own, as the workers of a run are. Rounds are interleaved over servers and ways; every run starts without what it loads
+and its count is checked. Neo4j runs as the tests start it (heap 512 MB, C1 compiler only): its figures are lower
+bounds.
 
-CPU seconds are of the server's process and of the loaders; `idle` is the share of the machine's CPU that nobody used meanwhile:
-at 0 the CPU is the limit, and rows for each CPU second of the server say what a core would do.
+CPU seconds are of the server's process and of the loaders; `idle` is the share of the machine's CPU that nobody used
+meanwhile: at 0 the CPU is the limit, and rows for each CPU second of the server say what a core would do.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def counted(at: Address, name: str) -> int:
 def measured(
     at: Address, server: psutil.Process, text: str, name: str, parts: Sequence[Path], way: tuple[int, int]
 ) -> dict[str, float]:
-    """One run. Rows a second; rows a CPU second of the server; cores that server and loaders used; idle share; retries."""
+    """One run: rows a second and a CPU second of the server, cores of server and loaders, idle share, retries."""
     loaders, batch = way
     emptied(at, name)
     with ProcessPoolExecutor(loaders, multiprocessing.get_context("spawn")) as pool:
@@ -167,7 +168,8 @@ def main() -> None:
         for (title, what, way), found in sorted(runs.items(), key=lambda item: (item[0][1], item[0][0]))
     ]
     table.show(
-        f"{said.rows:,} rows, {said.rounds} interleaved rounds, medians; floor: {FLOOR:,} relations a second on Neo4j, or no idle CPU",
+        f"{said.rows:,} rows, {said.rounds} interleaved rounds, medians; floor: {FLOOR:,} relations a second on "
+        f"Neo4j, or no idle CPU",
         rows,
         said.json,
     )

@@ -2,8 +2,8 @@
 
 `python -m bench.idle [--seconds 120] [--held 10000] [--json FILE]`
 
-An `orc up` of its own in a folder of its own, first with nothing to do, then with tasks that wait for a person. A wake-up is a
-voluntary context switch: a thread that was waiting and went on. Exits with 1 when a floor is missed.
+An `orc up` of its own in a folder of its own, first with nothing to do, then with tasks that wait for a person. A
+wake-up is a voluntary context switch: a thread that was waiting and went on. Exits with 1 when a floor is missed.
 """
 
 from __future__ import annotations

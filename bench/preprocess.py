@@ -26,6 +26,14 @@ from flows.steps.tables import build
 from harness.cluster import environment, up
 from harness.processes import ROOT
 
+POOLS = """pools:
+  two:
+    market: on-demand
+    worker: {cpus: 1, memory: LIMIT MiB}
+    price: 0.1
+    workers: {max: 2}
+    selector: {name: 'two-*'}
+"""
 SPEC = {
     "from": "facts",
     "joins": [{"with": "names", "by": ["key"], "keep": ["weight"]}],
@@ -41,7 +49,7 @@ SPEC = {
 
 
 def write(folder: Path, total_mib: int, partition_mib: int) -> tuple[dict[str, str], int]:
-    """Parquet files of so many MiB once read, of few distinct values so that they are small on disk; sources and rows."""
+    """Parquet files of so many MiB once read, small on disk by few distinct values; sources and rows."""
     rows = partition_mib * 2**20 // 24
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
@@ -71,7 +79,7 @@ def run(spec: dict[str, Any], sources: dict[str, str], folder: str) -> str:
 @contextmanager
 def workers(folder: Path, limit_mib: int) -> Iterator[tuple[Client, list[subprocess.Popen[bytes]]]]:
     """A governed scheduler and two one-thread workers under nannies, which kill at 95 % of the limit."""
-    text = f"pools:\n  two: {{market: on-demand, worker: {{cpus: 1, memory: {limit_mib} MiB}}, price: 0.1, workers: {{max: 2}}, selector: {{name: 'two-*'}}}}\n"
+    text = POOLS.replace("LIMIT", str(limit_mib))
     env = {**environment(folder, text, ROOT / "rules"), "MALLOC_TRIM_THRESHOLD_": "65536"}
     each = ("--memory-limit", f"{limit_mib}MiB", "--local-directory", str(folder))
     with up(folder, env, {"two-0": each, "two-1": each}) as (client, processes):

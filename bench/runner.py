@@ -1,11 +1,13 @@
 """The task runner against prefect-dask's own, Prefect's thread pool and bare Dask, in one run.
 
-`python -m bench.runner [--tasks N] [--stock N] [--pairs N] [--tiny N] [--rounds N] [--ways LIST] [--database URL] [--recording] [--json FILE]`
+`python -m bench.runner [--tasks N] [--stock N] [--pairs N] [--tiny N] [--rounds N] [--ways LIST] [--database URL]
+[--recording] [--json FILE]`
 
-One Prefect server (SQLite, or the database named), a plain Dask scheduler for prefect-dask and bare Dask, a governed one with
-the real governor process, and two one-thread workers on each, all idle but the one that is measured. Every measurement is a
-flow in a process of its own. Two clocks: to the last *result* in the flow, and to all *records* terminal in the server, which
-are asked for only when the flow has ended. prefect-dask's own runner is measured on fewer tasks and extrapolated.
+One Prefect server (SQLite, or the database named), a plain Dask scheduler for prefect-dask and bare Dask, a governed
+one with the real governor process, and two one-thread workers on each, all idle but the one that is measured. Every
+measurement is a flow in a process of its own. Two clocks: to the last *result* in the flow, and to all *records*
+terminal in the server, which are asked for only when the flow has ended. prefect-dask's own runner is measured on
+fewer tasks and extrapolated.
 """
 
 from __future__ import annotations
@@ -31,7 +33,12 @@ from harness.processes import ROOT, Processes, free_port
 from harness.wait import until
 
 POOLS = """pools:
-  small: {market: on-demand, worker: {cpus: 1, memory: 1 GiB}, price: 0.10, workers: {max: 2}, selector: {name: 'small-*'}}
+  small:
+    market: on-demand
+    worker: {cpus: 1, memory: 1 GiB}
+    price: 0.10
+    workers: {max: 2}
+    selector: {name: 'small-*'}
 """
 #: way → what it is called in the table
 WAYS = {
@@ -162,7 +169,11 @@ def _terminal(env: dict[str, str], flow_run: str) -> int:
 def measure(
     env: dict[str, str], way: str, kind: str, tasks: int, seconds: float = 0.0, runs: int | None = None
 ) -> dict[str, float]:
-    """Seconds to results and to records of a flow in a process of its own. `runs`: task runs to wait for, when not `tasks`."""
+    """Seconds to results and to records of a flow in a process of its own.
+
+    Args:
+        runs: task runs to wait for, when not `tasks`.
+    """
     code = f"from bench.runner import one; one({way!r}, {kind!r}, {tasks}, {seconds})"
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
@@ -214,9 +225,13 @@ def small(env: dict[str, str], said: argparse.Namespace) -> list[dict[str, Any]]
     )
     ours = [measure(env, "ours", "tiny", said.tiny, runs=0)["results"] / said.tiny for _ in range(said.rounds)]
     return [
-        {"what": f"{said.tiny:,} tiny items, batch_size=auto: items a second", "floor": "", "measured": 1 / statistics.median(ours)},
+        {
+            "what": f"{said.tiny:,} tiny items, batch_size=auto: items a second",
+            "floor": "",
+            "measured": 1 / statistics.median(ours),
+        },
         {"what": "× prefect-dask", "floor": "≥ 100", "measured": stock / statistics.median(ours)},
-    ]  # fmt: skip
+    ]
 
 
 def pairs(env: dict[str, str], said: argparse.Namespace) -> list[dict[str, Any]]:
@@ -228,9 +243,13 @@ def pairs(env: dict[str, str], said: argparse.Namespace) -> list[dict[str, Any]]
         ratios.append(wall["ours"] / wall["stock"])
     ratios.sort()
     return [
-        {"what": f"{said.each} tasks of {said.seconds} s, ours / prefect-dask: median", "floor": "≤ 1.00", "measured": statistics.median(ratios)},
+        {
+            "what": f"{said.each} tasks of {said.seconds} s, ours / prefect-dask: median",
+            "floor": "≤ 1.00",
+            "measured": statistics.median(ratios),
+        },
         {"what": "p95", "floor": "≤ 1.05", "measured": ratios[min(len(ratios) - 1, round(0.95 * len(ratios)))]},
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:
@@ -252,7 +271,8 @@ def main() -> None:
         if said.tasks:
             rows = speeds(env, said)
             table.show(
-                f"{said.tasks:,} no-op tasks (prefect-dask: {said.stock:,}, extrapolated), {'SQLite' if not said.database else said.database.split(':')[0]}",
+                f"{said.tasks:,} no-op tasks (prefect-dask: {said.stock:,}, extrapolated), "
+                f"{'SQLite' if not said.database else said.database.split(':')[0]}",
                 rows,
                 said.json,
             )

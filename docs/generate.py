@@ -37,7 +37,9 @@ def settings() -> str:
     ]
     return _page(
         "Settings",
-        "Each is a variable of the environment or a line of `.env`; the environment wins. All are checked before anything starts. A `.env`, a `.orc` or a folder `rules` that stands where you stand and that somebody else wrote or could change is refused; name it (`ORC_ENV_FILE`, `ORC_HOME`, `ORC_RULES`) if it is what you want.",
+        "Each is a variable of the environment or a line of `.env`; the environment wins. All are checked before "
+        "anything starts. A `.env`, a `.orc` or a folder `rules` that stands where you stand and that somebody else "
+        "wrote or could change is refused; name it (`ORC_ENV_FILE`, `ORC_HOME`, `ORC_RULES`) if it is what you want.",
         ["setting | default | meaning", *rows],
     )
 
@@ -45,7 +47,8 @@ def settings() -> str:
 def env_example() -> str:
     """`.env.example`: every setting with its default, to be uncommented. A line that is not set is not said."""
     lines = [
-        "# Every setting of ORC, with its default. Copy to .env, uncomment and change what you need; the environment wins over .env."
+        "# Every setting of ORC, with its default. Copy to .env, uncomment and change what you need; the "
+        "environment wins over .env."
     ]
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else field.default
@@ -65,21 +68,28 @@ def rules() -> str:
         f"| `{LABEL}NAME` | a label of the pool |"
     ]
     text = (
-        "`ORC_RULES` is a rule file or a folder. Of a folder, the `*.yaml` files right in it are read, in order of their names; tables of cases and hidden files are not. What is in force is watched: see [write a rule](../how-to/write-a-rule.md#when-it-takes-effect).\n\n"
-        "A rule file has a list `rules`; each has a `name`, a `reason`, `when` (every test must hold; `any:` is a list of alternatives) and `then`: one verb and the pools it is about.\n\n"
-        f"Verbs: {', '.join(f'`{v}`' for v in VERBS)}. `escalate` may say `above_usd`. Comparisons: {', '.join(f'`{o}`' for o in OPS)}; a bare value means `is`. `any` in place of a selector means every pool. A number may be at most 2^53 either side of zero: the engine holds numbers as doubles, in which larger integers run into each other, so a rule with one is refused rather than matched against its neighbour. Sizes and sums stay far below (2^53 bytes are 8 PiB).\n\n"
-        "```yaml\nrules:\n  - name: eu-data-stays\n    reason: the contract with our customer says so\n    when: {region: eu, priority: {not: batch}}\n    then: {require: {label.region: eu}}\n```\n"
+        "`ORC_RULES` is a rule file or a folder. Of a folder, the `*.yaml` files right in it are read, in order of "
+        "their names; tables of cases and hidden files are not. What is in force is watched: see [write a "
+        "rule](../how-to/write-a-rule.md#when-it-takes-effect).\n\n"
+        "A rule file has a list `rules`; each has a `name`, a `reason`, `when` (every test must hold; `any:` is a "
+        "list of alternatives) and `then`: one verb and the pools it is about.\n\n"
+        f"Verbs: {', '.join(f'`{v}`' for v in VERBS)}. `escalate` may say `above_usd`. Comparisons: "
+        f"{', '.join(f'`{o}`' for o in OPS)}; a bare value means `is`. `any` in place of a selector means every "
+        f"pool. A number may be at most 2^53 either side of zero: the engine holds numbers as doubles, in which "
+        f"larger integers run into each other, so a rule with one is refused rather than matched against its "
+        f"neighbour. Sizes and sums stay far below (2^53 bytes are 8 PiB).\n\n"
+        "```yaml\nrules:\n  - name: eu-data-stays\n    reason: the contract with our customer says so\n"
+        "    when: {region: eu, priority: {not: batch}}\n    then: {require: {label.region: eu}}\n```\n"
     )
     return (
         _page("Rules", text + "\n## Facts", ["fact | type | meaning", *facts])
-        + "\n## Pool selectors\n\nA selector names fields; a pool is selected when every field is among the values given (one value, or a list).\n\n"
-        + _table(["pool selector | values", *selects])
-        + "\n## Cases\n\n"
-        + _CASES
+        + "\n## Pool selectors\n\nA selector names fields; a pool is selected when every field is among the values "
+        "given (one value, or a list).\n\n" + _table(["pool selector | values", *selects]) + "\n## Cases\n\n" + _CASES
     )
 
 
-_CASES = f"""A rule file may have a list `cases`, or a file `NAME.cases.yaml` beside `NAME.yaml` has it. Each case has a `name`, `facts`, and `says`: every rule that must speak, and no other, as a list or with its verb.
+_CASES = f"""A rule file may have a list `cases`, or a file `NAME.cases.yaml` beside `NAME.yaml` has it. Each case \
+has a `name`, `facts`, and `says`: every rule that must speak, and no other, as a list or with its verb.
 
 ```yaml
 cases:
@@ -91,30 +101,61 @@ cases:
     says: []
 ```
 
-Facts that a case does not name are those of a task that says nothing: {", ".join(f"`{name}` is `{value}`" for name, value in UNSAID.items())}; the others are empty, zero or false. `NAME.cases.yaml` tests the rules of `NAME.yaml` alone, so that another file's rules do not disturb it; a table without such a file beside it tests every rule of its folder. `orc rules test` exits with 1 when a case fails, and with 2 when a file is wrong.
+Facts that a case does not name are those of a task that says nothing: \
+{", ".join(f"`{name}` is `{value}`" for name, value in UNSAID.items())}; the others are empty, zero or false. \
+`NAME.cases.yaml` tests the rules of `NAME.yaml` alone, so that another file's rules do not disturb it; a table \
+without such a file beside it tests every rule of its folder. `orc rules test` exits with 1 when a case fails, and \
+with 2 when a file is wrong.
 """
 
 
 def needs() -> str:
     """What an author may say."""
     meaning = {
-        "cpus": "cores kept busy, at least 1", "memory": '`"16 GiB"` or MiB', "gpu": "`required`, `helps` or `no`", "gpus": "how many, where there are some",
-        "runtime": "usual runtime; history replaces it", "max_runtime": "longest runtime; what a budget reserves for", "checkpoint_interval": "work lost at most by an interruption",
-        "deadline": "on a flow: of the root run, from its expected start; a tag `deadline:2 h` of the run or its deployment says it in its place", "budget": "a budget of pools.yaml", "interruptible": "may be stopped and run again; not said means no",
-        "priority": "`critical`, `normal` or `batch`", "task_class": "the class whose history it shares", "region": "for rules: where its data must stay", "team": "for rules", "labels": "for rules, as `label.NAME`",
-    }  # fmt: skip
-    text = "`@needs(…)` above `@task` or `@flow`, `with needs(…):` around a submit, `dask.annotate(orc={…})` for plain Dask. The call wins over the task, the task over the flow. `dask.annotate(resources=…)` is honoured beside them."
+        "cpus": "cores kept busy, at least 1",
+        "memory": '`"16 GiB"` or MiB',
+        "gpu": "`required`, `helps` or `no`",
+        "gpus": "how many, where there are some",
+        "runtime": "usual runtime; history replaces it",
+        "max_runtime": "longest runtime; what a budget reserves for",
+        "checkpoint_interval": "work lost at most by an interruption",
+        "deadline": "on a flow: of the root run, from its expected start; a tag `deadline:2 h` of the run or its "
+        "deployment says it in its place",
+        "budget": "a budget of pools.yaml",
+        "interruptible": "may be stopped and run again; not said means no",
+        "priority": "`critical`, `normal` or `batch`",
+        "task_class": "the class whose history it shares",
+        "region": "for rules: where its data must stay",
+        "team": "for rules",
+        "labels": "for rules, as `label.NAME`",
+    }
+    text = (
+        "`@needs(…)` above `@task` or `@flow`, `with needs(…):` around a submit, `dask.annotate(orc={…})` for plain "
+        "Dask. The call wins over the task, the task over the flow. `dask.annotate(resources=…)` is honoured beside "
+        "them."
+    )
     return _page("Needs", text, ["need | meaning", *(f"| `{name}` | {meaning[name]} |" for name in SAID)])
 
 
 def pools() -> str:
     """Fields of pools.yaml."""
     meaning = {
-        "market": "`spot` (may be taken away) or `on-demand`", "worker": "size of one worker, below", "price": "dollars an hour of one worker, steps `[{since, usd_per_hour}]`, or [a name](../how-to/price-a-pool.md#by-name)",
-        "workers": "`{min, max}`; from none, workers are launched for tasks, and for whoever waits for workers (`client.wait_for_workers`, `scatter`)", "startup": "from asking to the first task; billed; learned later", "min_billing": "the shortest time that is billed", "idle": "an idle worker is kept so long; one is idle when nothing runs there, whoever sent it",
-        "interruptions_per_hour": "declared hazard of spot; learned later", "labels": "zone, region, instance type, …; rules select by them", "resources": "Dask resources its workers offer",
-        "selector": "which live workers belong to it, below; by default the name `POOL-*`", "provider": "`local` launches `dask worker` processes; without one its workers are only observed", "spot_trace": "the file of a local spot pool's trace of capacity and price",
-    }  # fmt: skip
+        "market": "`spot` (may be taken away) or `on-demand`",
+        "worker": "size of one worker, below",
+        "price": "dollars an hour of one worker, steps `[{since, usd_per_hour}]`, or [a "
+        "name](../how-to/price-a-pool.md#by-name)",
+        "workers": "`{min, max}`; from none, workers are launched for tasks, and for whoever waits for workers "
+        "(`client.wait_for_workers`, `scatter`)",
+        "startup": "from asking to the first task; billed; learned later",
+        "min_billing": "the shortest time that is billed",
+        "idle": "an idle worker is kept so long; one is idle when nothing runs there, whoever sent it",
+        "interruptions_per_hour": "declared hazard of spot; learned later",
+        "labels": "zone, region, instance type, …; rules select by them",
+        "resources": "Dask resources its workers offer",
+        "selector": "which live workers belong to it, below; by default the name `POOL-*`",
+        "provider": "`local` launches `dask worker` processes; without one its workers are only observed",
+        "spot_trace": "the file of a local spot pool's trace of capacity and price",
+    }
     rows = [f"| `{name}` | {meaning[name]} |" for name in _Pool.model_fields]
     rows += [
         f"| `worker.{name}` | {m} |"
@@ -146,7 +187,11 @@ def pools() -> str:
     rows.append("| `shares.TEAM` | weight of the team's share of the workers; 1 for teams that are not named |")
     assert set(_Gpus.model_fields) == {"count", "model", "emulate"}
     assert set(_Limits.model_fields) == {"min", "max"}
-    text = "`pools.yaml` declares worker pools and budgets; the kind people see (gpu, spot, on-demand) follows from market and size. Workers that no pool selects are the pool `default`: observed, unrestricted, counted as the dearest. `orc pools` checks the file."
+    text = (
+        "`pools.yaml` declares worker pools and budgets; the kind people see (gpu, spot, on-demand) follows from "
+        "market and size. Workers that no pool selects are the pool `default`: observed, unrestricted, counted as the "
+        "dearest. `orc pools` checks the file."
+    )
     return _page("Pools and budgets", text, ["field | meaning", *rows])
 
 
@@ -156,7 +201,9 @@ def commands() -> str:
     lines = [
         "# Commands",
         "<!-- made by docs/generate.py -->",
-        "An error is one message on standard error and exit code 2. Names of tasks and whatever else comes from others is shown as plain text: a character that would do something to the terminal is shown as `\\x1b` or `\\n`. `orc COMMAND --help` says the same as this page. A run is named by its id or the beginning of it.",
+        "An error is one message on standard error and exit code 2. Names of tasks and whatever else comes from "
+        "others is shown as plain text: a character that would do something to the terminal is shown as `\\x1b` or "
+        "`\\n`. `orc COMMAND --help` says the same as this page. A run is named by its id or the beginning of it.",
     ]
     for name, command in _commands("orc", made):
         arguments = [x for x in command.params if x.param_type_name == "argument"]
@@ -193,16 +240,21 @@ def _parameter(found: Any) -> str:
 def ledger() -> str:
     """Tables of the ledger, from its schema."""
     meaning = {
-        "orc_record": "the chain: one record for each commit, with the SHA-256 over the record before, these columns and the body",
-        "orc_decision": "a decision: its run, team, task class, pool and verb; its body (every option with its arithmetic, every verdict) is a part",
+        "orc_record": "the chain: one record for each commit, with the SHA-256 over the record before, these "
+        "columns and the body",
+        "orc_decision": "a decision: its run, team, task class, pool and verb; its body (every option with its "
+        "arithmetic, every verdict) is a part",
         "orc_placement": "one task sent to a pool, by its Dask key, with the placements whose results it takes in",
-        "orc_outcome": "what became of a placement: result, lease, start, runtime, its part of the worker's price; where it ran when not in the decision's pool, what a checkpoint spared it, items of a chunk",
-        "orc_lease": "a worker's life: asked, granted (billing starts), ready, ended, why in words and what ended it, price steps, cost",
+        "orc_outcome": "what became of a placement: result, lease, start, runtime, its part of the worker's price; "
+        "where it ran when not in the decision's pool, what a checkpoint spared it, items of a chunk",
+        "orc_lease": "a worker's life: asked, granted (billing starts), ready, ended, why in words and what ended "
+        "it, price steps, cost",
         "orc_budget": "limits, what is reserved, spent and overrun",
         "orc_reservation": "what a placement reserves of a budget, and what was spent of it",
         "orc_part": "content by its digest: parts of snapshots, bodies of decisions",
         "orc_run": "flow runs that had tasks here, with their root, team and trace; the empty one is plain Dask",
-        "orc_chain": "one row for each scheduler: who may write, its epoch, when it was last seen, the number of the last record",
+        "orc_chain": "one row for each scheduler: who may write, its epoch, when it was last seen, the number of "
+        "the last record",
         "orc_cursor": "how far a follower has read",
         "orc_version": f"version of the tables; this one is {t.VERSION}",
     }
@@ -211,20 +263,30 @@ def ledger() -> str:
         f"| `{name}` | {', '.join(f'`{c}`' for c in [x.name for x in t.metadata.tables[name].columns])} | {text} |"
         for name, text in meaning.items()
     ]
-    text = f"""One chain for each scheduler, one writer (the governor whose epoch it holds), one durable commit for each plan *before* its instructions are sent. SQLite (write-ahead log, `synchronous=FULL`) in `ORC_HOME/ledger.db`, or [PostgreSQL](../how-to/use-postgresql.md) by `ORC_LEDGER_URL`. Times are Unix milliseconds, money is micro-dollars.
+    text = f"""One chain for each scheduler, one writer (the governor whose epoch it holds), one durable commit for \
+each plan *before* its instructions are sent. SQLite (write-ahead log, `synchronous=FULL`) in `ORC_HOME/ledger.db`, \
+or [PostgreSQL](../how-to/use-postgresql.md) by `ORC_LEDGER_URL`. Times are Unix milliseconds, money is micro-dollars.
 
-A record's body holds a digest over its decisions, placements, outcomes and runs, the head of the snapshot with the parts that changed, and the digest of the plan. `orc ledger verify` checks the chain and the rows; `--replay` puts each snapshot together again, plans it and compares. Records of another planner's version are counted, not compared. A record that cannot be read is named, and so are the plans behind it that cannot be made again; whoever reads the ledger (commands, reports, the mind) names it and goes on. Leases and budgets are projections that later records change; they are not covered by the digest.
+A record's body holds a digest over its decisions, placements, outcomes and runs, the head of the snapshot with the \
+parts that changed, and the digest of the plan. `orc ledger verify` checks the chain and the rows; `--replay` puts \
+each snapshot together again, plans it and compares. Records of another planner's version are counted, not compared. \
+A record that cannot be read is named, and so are the plans behind it that cannot be made again; whoever reads the \
+ledger (commands, reports, the mind) names it and goes on. Leases and budgets are projections that later records \
+change; they are not covered by the digest.
 
-Whose work something is stands where it is true: team on the decision and the run, root run and trace on the run. A record holds the work of many runs; its own columns of those names are empty, and kept because older records hash them.
+Whose work something is stands where it is true: team on the decision and the run, root run and trace on the run. A \
+record holds the work of many runs; its own columns of those names are empty, and kept because older records hash them.
 
-Whoever opens a ledger of an older version brings its tables up to date first (Alembic, in one transaction, under a lock); a ledger of a newer version is refused, and nothing is changed. `orc_revision` is Alembic's own table.
+Whoever opens a ledger of an older version brings its tables up to date first (Alembic, in one transaction, under a \
+lock); a ledger of a newer version is refused, and nothing is changed. `orc_revision` is Alembic's own table.
 
 No task parameter and no result is ever written: the ledger knows names, sizes and times.
 
 ## Kinds of records
 
 {_table(["kind | what it says", *(f"| `{kind}` | {what} |" for kind, what in kinds.KINDS.items())])}
-Those from `{kinds.ANSWER}` to `{kinds.RESTART}` hold notes; each stands alone or with others of its kind and author. In older ledgers all notes stand under one kind, `{kinds.SAID}`; whoever reads them gets them apart.
+Those from `{kinds.ANSWER}` to `{kinds.RESTART}` hold notes; each stands alone or with others of its kind and author. \
+In older ledgers all notes stand under one kind, `{kinds.SAID}`; whoever reads them gets them apart.
 
 ## Results of a placement
 
@@ -274,7 +336,14 @@ def graph() -> str:
     for (start, type, end), pairs in sorted(drawn.relations.items(), key=lambda x: list(_RELATIONS).index(x[0][1])):
         names = ", ".join(f"`{name}`" for name in sorted({name for p in pairs.values() for name in p}))
         relations.append(f"| `(:{start})-[:{type}]->(:{end})` | {names} | {_RELATIONS[type]} |")
-    text = "The mind projects the ledger onto a graph: what ran where and why, with lineage. It is at `ORC_GRAPH_URL`, else in the embedded server of `orc up`. Queries: [ask the graph of the run](../how-to/ask-the-graph-of-the-run.md).\n\nEvery node has a unique `id`. An id that is only unique for one scheduler begins with the scheduler's name in the ledger. `OrcCursor` (one node a scheduler, `seq`) says how far the projection has read. Times are Unix milliseconds, money is micro-dollars.\n\n## Nodes"
+    text = (
+        "The mind projects the ledger onto a graph: what ran where and why, with lineage. It is at `ORC_GRAPH_URL`, "
+        "else in the embedded server of `orc up`. Queries: [ask the graph of the "
+        "run](../how-to/ask-the-graph-of-the-run.md).\n\n"
+        "Every node has a unique `id`. An id that is only unique for one scheduler begins with the scheduler's name "
+        "in the ledger. `OrcCursor` (one node a scheduler, `seq`) says how far the projection has read. Times are "
+        "Unix milliseconds, money is micro-dollars.\n\n## Nodes"
+    )
     return (
         _page("The graph of the run", text, ["label | properties | what it is", *nodes])
         + "\n## Relations\n\n"
@@ -286,8 +355,16 @@ def _drawn() -> Projection:
     """A projection in which every label, relation and property occurs."""
     option = Option(pool="spot", kind="spot")
     decision = Decision(
-        group="g", task_class="c", name="n", root_run="root", flow_run="run", verb="bind", pool="spot", reason="", options=(option,)
-    )  # fmt: skip
+        group="g",
+        task_class="c",
+        name="n",
+        root_run="root",
+        flow_run="run",
+        verb="bind",
+        pool="spot",
+        reason="",
+        options=(option,),
+    )
     lineage = (("reads", "dataset", "a"), ("writes", "model", "b"))
     with tempfile.TemporaryDirectory() as folder:
         made = Ledger(f"sqlite:///{folder}/ledger.db", "s")

@@ -13,7 +13,8 @@ from agent import GovernedTaskRunner, needs
 from flows.steps import graph
 from flows.steps import mapping as mappings
 
-#: parts that are loaded at once: with more, both servers lose in races for the same nodes what they gain (bench/graph_load.py)
+#: parts that are loaded at once: with more, both servers lose in races for the same nodes what they gain
+#: (bench/graph_load.py)
 LOADERS = 2
 
 
@@ -70,7 +71,8 @@ def told(counts: list[dict[str, Any]], opened: dict[str, str]) -> str:
     for row in counts:
         name = f":{row['name']}" if row["kind"] == "node" else f"→ {row['name']}"
         lines.append(
-            f"| {name} | {row['read']:,} | {row['without_key']:,} | {row['duplicates']:,} | {row['orphans']:,} | {row['in_graph']:,} | {row['of_earlier_loads']:,} | {row['alone'] if row['kind'] == 'node' else ''} |"
+            f"| {name} | {row['read']:,} | {row['without_key']:,} | {row['duplicates']:,} | {row['orphans']:,} | "
+            f"{row['in_graph']:,} | {row['of_earlier_loads']:,} | {row['alone'] if row['kind'] == 'node' else ''} |"
         )
     lines += [f"\n{row['name']}: {', '.join(row['examples'])}" for row in counts if row["examples"]]
     return "\n".join(lines) + "\n"

@@ -28,7 +28,8 @@ def pipeline(spec: str = "deployments/nycflights.yaml", folder: str | None = Non
 
     Args:
         spec: path of the file.
-        folder: where data and model go. By default one under ORC_HOME for this content of the file: that of the last run
+        folder: where data and model go. By default one under ORC_HOME for this content of the file: that of the last
+            run
             when it did not finish, so that its stored results are taken up, else a new one.
     """
     text = Path(spec).read_text(encoding="utf-8")
@@ -67,7 +68,9 @@ def _told(table: dict[str, Any], model: dict[str, Any], spec: dict[str, Any]) ->
         f"| {name} | {model[name]['mae']} | {model[name]['rmse']} | {model[name]['r2']} |" for name in names
     )
     return (
-        f"# {spec['target']}\n\n{table['rows']:,} rows; {model['rows']['trained']:,} learned from, {model['rows']['held out']:,} held out.\n\n"
-        f"| on the held-out rows, {spec.get('unit', '')} | mean absolute error | RMSE | R² |\n|---|--:|--:|--:|\n{rows}\n\n"
+        f"# {spec['target']}\n\n{table['rows']:,} rows; {model['rows']['trained']:,} learned from, "
+        f"{model['rows']['held out']:,} held out.\n\n"
+        f"| on the held-out rows, {spec.get('unit', '')} | mean absolute error | RMSE | R² |\n|---|--:|--:|--:|\n"
+        f"{rows}\n\n"
         f"Parameters {model['parameters']}, {model['rounds']} rounds, on {model['device']}. Model: `{model['path']}`\n"
     )

@@ -14,11 +14,12 @@ from flows.steps import models
 @needs(team="ml")
 @flow(task_runner=GovernedTaskRunner)
 def train(table: str, model: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Try parameters on the validation days, train with the best on all days before the hold-out, score on the hold-out.
+    """Try parameters on the validation days, train with the best on all before the hold-out, score on the hold-out.
 
     Args:
         table: parquet folder.
-        model: `target`, `holdout`, `baseline`, `rounds`, `trials`, `validation_from`; `trial_rounds` where fewer are enough to compare trials by.
+        model: `target`, `holdout`, `baseline`, `rounds`, `trials`, `validation_from`; `trial_rounds` where fewer are
+            enough to compare trials by.
         folder: where the model and its metrics go.
     """
     trials = models.attempt.map(table, unmapped(model), model["trials"]).result()

@@ -1,1 +1,1 @@
-"""What tests and benches share: processes that are ended, clusters, real servers, an `orc up` of its own, and waiting."""
+"""What tests and benches share: processes that are ended, clusters, servers, an `orc up` of its own, waiting."""

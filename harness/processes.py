@@ -14,7 +14,8 @@ import psutil
 from agent.processes import ports
 
 ROOT = Path(__file__).parent.parent
-#: in the environment of everything that a test session starts, however far below; what ORC itself reads begins otherwise
+#: in the environment of everything that a test session starts, however far below; what ORC itself reads begins
+#: otherwise
 MARK = "HARNESS_SESSION"
 
 

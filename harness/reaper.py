@@ -1,8 +1,9 @@
 """Ends what a test session has started when the session itself is gone, however that ended.
 
-`python -m harness.reaper PID MARK`: waits for the process to end, then kills all that carry the mark. Servers start sessions of
-their own, so that neither a Ctrl-C at the terminal nor the end of a test process reaches them; fixtures end them, and this
-does it where no fixture could: after SIGKILL, after a second Ctrl-C, after the crash of a worker of pytest-xdist.
+`python -m harness.reaper PID MARK`: waits for the process to end, then kills all that carry the mark. Servers start
+sessions of their own, so that neither a Ctrl-C at the terminal nor the end of a test process reaches them; fixtures
+end them, and this does it where no fixture could: after SIGKILL, after a second Ctrl-C, after the crash of a worker
+of pytest-xdist.
 """
 
 from __future__ import annotations

@@ -60,7 +60,11 @@ def postgres(folder: Path) -> Postgres | None:
             cwd="/",
             capture_output=True,
             text=True,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder), **({MARK: os.environ[MARK]} if MARK in os.environ else {})},
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(folder),
+                **({MARK: os.environ[MARK]} if MARK in os.environ else {}),
+            },
             check=False,
             **user,
         )  # type: ignore[call-overload]
@@ -110,9 +114,21 @@ def neo4j(processes: Processes, folder: Path, more: Mapping[str, str] | None = N
         for package in ("java.base/java.nio", "java.base/java.io", "java.base/sun.nio.ch")
     ]
     process = processes.run(
-        java, "-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *opened, "-Dlog4j2.disable.jmx=true", "-cp", f"{jars}/*",
-        "org.neo4j.server.CommunityEntryPoint", f"--home-dir={folder}", f"--config-dir={folder}/conf", "--console-mode", name="neo4j",
-    )  # fmt: skip
+        java,
+        "-Xms64m",
+        "-Xmx512m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        *opened,
+        "-Dlog4j2.disable.jmx=true",
+        "-cp",
+        f"{jars}/*",
+        "org.neo4j.server.CommunityEntryPoint",
+        f"--home-dir={folder}",
+        f"--config-dir={folder}/conf",
+        "--console-mode",
+        name="neo4j",
+    )
     first = Address(url=f"bolt://127.0.0.1:{port}", user="neo4j", password="neo4j", database="system")
 
     def ready() -> bool:

@@ -1,7 +1,8 @@
 """A test session: what it starts carries its mark and is ended with it, and workers of pytest-xdist share no server.
 
-With `-n 2` each server that is started once for a session must live in one worker only. So tests are put into groups by the
-servers they use, and each group goes to one worker; the longest groups go first, so that the many short ones fill what is left.
+With `-n 2` each server that is started once for a session must live in one worker only. So tests are put into groups
+by the servers they use, and each group goes to one worker; the longest groups go first, so that the many short ones
+fill what is left.
 """
 
 from __future__ import annotations

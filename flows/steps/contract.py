@@ -59,6 +59,7 @@ def check(table: str, frame: pd.DataFrame, contract: pa.DataFrameSchema) -> pd.D
         cases = errors.failure_cases
         first = cases.iloc[0]
         raise ContractError(
-            f"table {table}: column {first['column']!r} breaks {first['check']} with {first['failure_case']!r}; {len(cases)} failures in all"
+            f"table {table}: column {first['column']!r} breaks {first['check']} with {first['failure_case']!r}; "
+            f"{len(cases)} failures in all"
         ) from errors
     return checked

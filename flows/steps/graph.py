@@ -57,7 +57,8 @@ def shape(name: str, text: str, tables: dict[str, str], folder: str) -> dict[str
 
     Returns:
         `parts`, `rows`, `read` (rows of the table), `without_key`, `duplicates` (rows that repeat another's key where
-        the mapping does not expect it), `orphans` (relations one of whose ends is in no table) with `examples`, `digest`.
+        the mapping does not expect it), `orphans` (relations one of whose ends is in no table) with `examples`,
+        `digest`.
 
     Raises:
         MappingError: two rows of one key differ; or orphans, where the mapping refuses them.
@@ -78,7 +79,8 @@ def shape(name: str, text: str, tables: dict[str, str], folder: str) -> dict[str
     if twice.any():
         first = tuple(out[twice].iloc[0])
         raise m.MappingError(
-            f"{name}: key {' → '.join(first)} is not unique in table {kind.table}: its rows differ in {_differing(found[twice.to_numpy()], kind, out[twice])}; "
+            f"{name}: key {' → '.join(first)} is not unique in table {kind.table}: its rows differ in "
+            f"{_differing(found[twice.to_numpy()], kind, out[twice])}; "
             "take other columns as key, or say how rows become one ({first: …}, {mean: …})"
         )
     duplicates = 0 if kind.distinct else int((found[_SIZE] - 1).sum())
@@ -95,9 +97,17 @@ def shape(name: str, text: str, tables: dict[str, str], folder: str) -> dict[str
     into = Path(folder) / name
     parts, digest = _written(out, into)
     return {
-        "name": name, "folder": str(into), "parts": parts, "rows": len(out), "read": read, "without_key": without_key, "duplicates": duplicates,
-        "orphans": int(orphans.sum()), "examples": examples, "digest": digest,
-    }  # fmt: skip
+        "name": name,
+        "folder": str(into),
+        "parts": parts,
+        "rows": len(out),
+        "read": read,
+        "without_key": without_key,
+        "duplicates": duplicates,
+        "orphans": int(orphans.sum()),
+        "examples": examples,
+        "digest": digest,
+    }
 
 
 def _parsed(text: str) -> m.GraphMapping:
@@ -107,9 +117,18 @@ def _parsed(text: str) -> m.GraphMapping:
 
 
 def _grouped(kind: m.Kind, table: str) -> tuple[pd.DataFrame, int]:
-    """One row for each combination of the key and the plain columns, with its aggregates; and how many rows were read."""
+    """One row for each combination of key and plain columns, with its aggregates; and how many rows were read."""
     how = {"first": "first", "sum": "sum", "mean": "mean", "min": "min", "max": "max"}
-    plain = list(dict.fromkeys([*kind.columns, *(kind.start.columns if kind.start else ()), *(kind.end.columns if kind.end else ()), *(c for _, c in kind.plain)]))  # fmt: skip
+    plain = list(
+        dict.fromkeys(
+            [
+                *kind.columns,
+                *(kind.start.columns if kind.start else ()),
+                *(kind.end.columns if kind.end else ()),
+                *(c for _, c in kind.plain),
+            ]
+        )
+    )
     spec = {f"__{prop}": (column, how[a]) for prop, a, column in kind.aggregates if a != "count"}
     frame = dd.read_parquet(glob_of(table), columns=list(kind.wanted))
     frame = frame.assign(**{_SIZE: 1})
@@ -204,9 +223,13 @@ def open_graph(text: str, shapes: list[dict[str, Any]]) -> dict[str, str]:
             "MERGE (s:GraphStore {name: 'store'}) ON CREATE SET s.id = $id RETURN s.id AS id", id=uuid.uuid4().hex
         )[0]["id"]
         graph.run(
-            "MERGE (l:GraphLoad {id: $id}) ON CREATE SET l.began = datetime($now), l.rows = $rows, l.tables = $tables RETURN l.id AS id",
-            id=load, now=_now(), rows=sum(s["rows"] for s in shapes), tables=sorted(mapping.tables()),
-        )  # fmt: skip
+            "MERGE (l:GraphLoad {id: $id}) ON CREATE SET l.began = datetime($now), l.rows = $rows, l.tables = "
+            "$tables RETURN l.id AS id",
+            id=load,
+            now=_now(),
+            rows=sum(s["rows"] for s in shapes),
+            tables=sorted(mapping.tables()),
+        )
     return {"load": load, "store": str(store), "server": server}
 
 
@@ -244,7 +267,8 @@ def statement(kind: m.Kind) -> str:
         return f"UNWIND $rows AS row MERGE (n:{quoted(kind.name)} {{{quoted(kind.key)}: row._key}}) SET n += row.p"
     a, b = kind.start, kind.end
     return (
-        f"UNWIND $rows AS row MATCH (a:{quoted(a.label)} {{{quoted(a.key)}: row._a}}) MATCH (b:{quoted(b.label)} {{{quoted(b.key)}: row._b}}) "
+        f"UNWIND $rows AS row MATCH (a:{quoted(a.label)} {{{quoted(a.key)}: row._a}}) MATCH (b:{quoted(b.label)} "
+        f"{{{quoted(b.key)}: row._b}}) "
         f"MERGE (a)-[r:{quoted(kind.name)}]->(b) SET r += row.p"
     )
 
@@ -269,13 +293,23 @@ def compare(text: str, shapes: list[dict[str, Any]], opened: dict[str, str]) -> 
             alone = graph.read(f"MATCH {what} WHERE NOT (x)--() RETURN count(x) AS n")[0]["n"] if node else 0
             shaped = said[kind.name]
             keep = ("rows", "read", "without_key", "duplicates", "orphans", "examples")
-            out.append({"name": kind.name, "kind": "node" if node else "relation", "in_graph": found, "of_earlier_loads": older, "alone": alone, **{k: shaped[k] for k in keep}})  # fmt: skip
+            out.append(
+                {
+                    "name": kind.name,
+                    "kind": "node" if node else "relation",
+                    "in_graph": found,
+                    "of_earlier_loads": older,
+                    "alone": alone,
+                    **{k: shaped[k] for k in keep},
+                }
+            )
         if wrong := [row for row in out if row["in_graph"] != row["rows"]]:
             raise CountError(
                 "; ".join(
                     f"{row['name']}: the tables say {row['rows']}, the graph holds {row['in_graph']}" for row in wrong
                 )
-                + "; somebody else changes this graph, or part of it was lost: run again with the same mapping to repair it"
+                + "; somebody else changes this graph, or part of it was lost: run again with the same mapping to "
+                "repair it"
             )
         graph.run(
             "MATCH (l:GraphLoad {id: $id}) SET l.ended = datetime($now) RETURN l.id AS id",
@@ -325,7 +359,8 @@ def features(table: str, names: list[str], text: str, opened: dict[str, str], fo
 def _checked(feature: m.Feature, frame: pd.DataFrame, there: Sequence[str]) -> pd.DataFrame:
     if missing := [c for c in feature.by if c not in frame.columns]:
         raise m.MappingError(
-            f"feature {feature.name}: its query returns {', '.join(map(str, frame.columns)) or 'nothing'}, and not {missing[0]!r} to join by"
+            f"feature {feature.name}: its query returns {', '.join(map(str, frame.columns)) or 'nothing'}, and not "
+            f"{missing[0]!r} to join by"
         )
     if missing := [c for c in feature.by if c not in there]:
         raise m.MappingError(
@@ -338,6 +373,7 @@ def _checked(feature: m.Feature, frame: pd.DataFrame, there: Sequence[str]) -> p
     if frame.duplicated(list(feature.by)).any():
         first = frame[frame.duplicated(list(feature.by))].iloc[0]
         raise m.MappingError(
-            f"feature {feature.name}: two rows for {', '.join(f'{c}={first[c]}' for c in feature.by)}; a feature needs one for each key"
+            f"feature {feature.name}: two rows for {', '.join(f'{c}={first[c]}' for c in feature.by)}; a feature "
+            f"needs one for each key"
         )
     return frame

@@ -175,8 +175,14 @@ def _node(where: str, name: str, node: _Node) -> Kind:
         raise MappingError(f"mapping {where}: {name}.key: {key!r} has no columns")
     plain, aggregates = _properties(where, name, node.properties)
     return Kind(
-        name=name, table=node.table, key=key, columns=tuple(columns), plain=plain, aggregates=aggregates, distinct=node.distinct or bool(aggregates)
-    )  # fmt: skip
+        name=name,
+        table=node.table,
+        key=key,
+        columns=tuple(columns),
+        plain=plain,
+        aggregates=aggregates,
+        distinct=node.distinct or bool(aggregates),
+    )
 
 
 def _relation(where: str, name: str, relation: _Relation, nodes: Mapping[str, Kind]) -> Kind:
@@ -191,7 +197,8 @@ def _relation(where: str, name: str, relation: _Relation, nodes: Mapping[str, Ki
         listed = [columns] if isinstance(columns, str) else list(columns)
         if len(listed) != len(nodes[label].columns):
             raise MappingError(
-                f"mapping {where}: {name}.{which}: {label} is found by {len(nodes[label].columns)} columns ({', '.join(nodes[label].columns)}), here are {len(listed)}"
+                f"mapping {where}: {name}.{which}: {label} is found by {len(nodes[label].columns)} columns "
+                f"({', '.join(nodes[label].columns)}), here are {len(listed)}"
             )
         ends.append(End(label=label, key=nodes[label].key, columns=tuple(listed)))
     return Kind(
@@ -212,14 +219,15 @@ def _properties(
         how, column = ("count", "") if isinstance(what, str) else next(iter(what.items()), ("", ""))
         if how not in AGGREGATES or (isinstance(what, dict) and len(what) != 1):
             raise MappingError(
-                f"mapping {where}: {name}.properties.{prop}: {what!r}; write a column, `count`, or one of {', '.join(AGGREGATES[1:])} with its column, as {{mean: COLUMN}}"
+                f"mapping {where}: {name}.properties.{prop}: {what!r}; write a column, `count`, or one of "
+                f"{', '.join(AGGREGATES[1:])} with its column, as {{mean: COLUMN}}"
             )
         aggregates.append((prop, how, column))
     return tuple(plain), tuple(aggregates)
 
 
 def require(mapping: GraphMapping, columns: Mapping[str, Iterable[str]]) -> None:
-    """Raises MappingError when a table or a column that the mapping reads is not there. Nothing has been written then."""
+    """Raises MappingError, before anything is written, when a table or column that the mapping reads is not there."""
     for kind in (*mapping.nodes, *mapping.relations):
         if kind.table not in columns:
             raise MappingError(

@@ -100,7 +100,8 @@ def test_values_come_back_as_they_went(graph):
     said = {"text": "Zürich 🛤", "whole": 2**40, "real": 0.5, "yes": True, "list": ["a", "b"], "nothing": None}
     graph.write(statement(MAPPING.nodes[0]), [{"_key": "v", "p": said}])
     found = graph.read(
-        "MATCH (n:Town {code: 'v'}) RETURN n.text AS text, n.whole AS whole, n.real AS real, n.yes AS yes, n.list AS list, n.nothing AS nothing"
+        "MATCH (n:Town {code: 'v'}) RETURN n.text AS text, n.whole AS whole, n.real AS real, n.yes AS yes, n.list "
+        "AS list, n.nothing AS nothing"
     )
     assert found == [said]
 

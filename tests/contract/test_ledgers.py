@@ -38,10 +38,14 @@ def entry(number=1, at=2000, budget=None, reserve=0, **says):
     made = plan(shot)
     head, parts = split(shot)
     return Entry(
-        kind="round", at_ms=at, says={"head": head, "plan": digest(encode(made)), **says}, parts=parts, runs=[FlowRun(no=number, flow_run=f"f{number}", team="red", trace="1f")],
+        kind="round",
+        at_ms=at,
+        says={"head": head, "plan": digest(encode(made)), **says},
+        parts=parts,
+        runs=[FlowRun(no=number, flow_run=f"f{number}", team="red", trace="1f")],
         decisions=[Decided(id=number, run=number, team="blue", decision=made.decisions[0])],
         placements=[Placed(id=number, decision=number, key=f"k{number}", budget=budget, reserve_usd_micros=reserve)],
-    )  # fmt: skip
+    )
 
 
 def faults(ledger, replay=True):
@@ -234,10 +238,14 @@ def test_two_governors_race_for_a_budget_and_never_overdraw_it(url):
 ANSWER = {"answer": "approve", "groups": ["g"], "rules": ["r"], "pool": "spot", "by": "ada"}
 #: what a ledger of before has in one bag, and the kind of each
 BAG = {
-    "notice": {"notice": "spot-0", "left_ms": 5}, "departure": {"left": "spot-0", "why": "cut off"}, "answer": ANSWER,
-    "rules": {"rules_in_force": "1f"}, "refusal": {"refused": ["k"], "count": 1, "why": "no"}, "out_of_memory": {"starved": "work", "mib": 512},
+    "notice": {"notice": "spot-0", "left_ms": 5},
+    "departure": {"left": "spot-0", "why": "cut off"},
+    "answer": ANSWER,
+    "rules": {"rules_in_force": "1f"},
+    "refusal": {"refused": ["k"], "count": 1, "why": "no"},
+    "out_of_memory": {"starved": "work", "mib": 512},
     "restart": {"cancelled by restart": {"held": 3}},
-}  # fmt: skip
+}
 
 
 def test_notes_are_read_by_their_kind_in_their_order_also_out_of_the_bag_of_before(ledger):

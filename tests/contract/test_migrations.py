@@ -63,16 +63,24 @@ def test_tables_that_were_brought_up_to_date_are_those_that_are_made_anew(url, v
 
 def test_what_ended_a_lease_is_read_out_of_its_words(url):
     causes = {
-        "taken away by the spot market": "interrupted", "died": "died", "died: it left the scheduler": "cut off", "drained": "drained",
-        "died: it did not find the scheduler": "never joined", "refused: no capacity": "refused", "refused: failed: X()": "fault",
-        "gone while no governor watched": "unwatched", "left": "left", "1 tasks of load wait": "",
-    }  # fmt: skip
+        "taken away by the spot market": "interrupted",
+        "died": "died",
+        "died: it left the scheduler": "cut off",
+        "drained": "drained",
+        "died: it did not find the scheduler": "never joined",
+        "refused: no capacity": "refused",
+        "refused: failed: X()": "fault",
+        "gone while no governor watched": "unwatched",
+        "left": "left",
+        "1 tasks of load wait": "",
+    }
     with before(url, 2).begin() as db:
         for id, cause in enumerate(causes, 1):
             ended = "NULL" if "wait" in cause else "9"
             db.execute(
                 text(
-                    "INSERT INTO orc_lease (chain, id, pool, kind, worker, asked_ms, ended_ms, cause, price, usd_micros)"
+                    "INSERT INTO orc_lease (chain, id, pool, kind, worker, asked_ms, ended_ms, cause, price, "
+                    "usd_micros)"
                     f" VALUES (1, {id}, 'spot', 'spot', 'spot-0', 1, {ended}, :cause, '', 0)"
                 ),
                 {"cause": cause},

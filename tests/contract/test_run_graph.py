@@ -72,23 +72,32 @@ def fill(ledger):
     decided = [Decided(id=1, run=1, decision=plan(shot).decisions[0])]
     ledger.append(
         Entry(
-            kind="round", at_ms=1000, runs=[FlowRun(no=1, flow_run="child", root_run="root", flow="train", team="ml")], decisions=decided,
-            placements=[Placed(id=1, decision=1, key="first-" + "a" * 32)], leases=[lease()],
+            kind="round",
+            at_ms=1000,
+            runs=[FlowRun(no=1, flow_run="child", root_run="root", flow="train", team="ml")],
+            decisions=decided,
+            placements=[Placed(id=1, decision=1, key="first-" + "a" * 32)],
+            leases=[lease()],
         )
-    )  # fmt: skip
+    )
     ledger.append(
         Entry(
-            kind="round", at_ms=2000, outcomes=[Ended(placement=1, result="preempted", lease=1, start_ms=1001, run_ms=500)],
+            kind="round",
+            at_ms=2000,
+            outcomes=[Ended(placement=1, result="preempted", lease=1, start_ms=1001, run_ms=500)],
             placements=[Placed(id=2, decision=1, key="first-" + "a" * 32)],
         )
-    )  # fmt: skip
+    )
     made = (("reads", "dataset", "s3://in"), ("writes", "model", "s3://model"))
     ledger.append(
         Entry(
-            kind="round", at_ms=3000, outcomes=[Ended(placement=2, result="done", lease=1, start_ms=2001, run_ms=700, lineage=made)],
-            placements=[Placed(id=3, decision=1, key="second-" + "b" * 32, upstream="2,+7")], leases=[lease(ended_ms=3000, cause="drained", usd_micros=77)],
+            kind="round",
+            at_ms=3000,
+            outcomes=[Ended(placement=2, result="done", lease=1, start_ms=2001, run_ms=700, lineage=made)],
+            placements=[Placed(id=3, decision=1, key="second-" + "b" * 32, upstream="2,+7")],
+            leases=[lease(ended_ms=3000, cause="drained", usd_micros=77)],
         )
-    )  # fmt: skip
+    )
     ledger.append(
         Entry(kind="round", at_ms=4000, outcomes=[Ended(placement=3, result="done", start_ms=3001, run_ms=10)])
     )
@@ -102,7 +111,10 @@ def dump(run_graph):
         for label in LABELS
         for row in graph.read(f"MATCH (n:{label}) RETURN n.id AS id, properties(n) AS p")
     ]
-    asked = "MATCH (a)-[r]->(b) WHERE a.id IS NOT NULL AND b.id IS NOT NULL RETURN a.id AS a, type(r) AS t, b.id AS b, properties(r) AS p"
+    asked = (
+        "MATCH (a)-[r]->(b) WHERE a.id IS NOT NULL AND b.id IS NOT NULL RETURN a.id AS a, type(r) AS t, b.id AS b, "
+        "properties(r) AS p"
+    )
     relations = [
         (row["a"], row["t"], row["b"], sorted((k, v) for k, v in row["p"].items() if v is not None))
         for row in graph.read(asked)
@@ -116,9 +128,11 @@ def test_it_says_what_ran_where_and_why_with_lineage(run_graph, ledger):
     run_graph.take_in()
     graph = run_graph._opened()
     rows = graph.read(
-        """MATCH (m:OrcAsset {kind: 'model'})<-[:ORC_WROTE]-(a:OrcAttempt)-[:ORC_OF_TASK]->(t:OrcTask)-[:ORC_IN_RUN]->(:OrcFlowRun)-[:ORC_OF_FLOW]->(f:OrcFlow)
+        """MATCH (m:OrcAsset {kind: 'model'})<-[:ORC_WROTE]-(a:OrcAttempt)-[:ORC_OF_TASK]->(t:OrcTask)
+        MATCH (t)-[:ORC_IN_RUN]->(:OrcFlowRun)-[:ORC_OF_FLOW]->(f:OrcFlow)
         MATCH (a)-[:ORC_RAN_ON]->(l:OrcLease)-[:ORC_OF_POOL]->(p:OrcPool) MATCH (a)-[:ORC_DECIDED_BY]->(d:OrcDecision)
-        RETURN m.id AS model, t.key AS task, f.id AS flow, l.worker AS worker, p.name AS pool, d.reason AS why, a.result AS result"""
+        RETURN m.id AS model, t.key AS task, f.id AS flow, l.worker AS worker, p.name AS pool,
+               d.reason AS why, a.result AS result"""
     )
     assert [(r["model"], r["flow"], r["worker"], r["pool"], r["result"]) for r in rows] == [
         ("s3://model", "train", "spot-0", "spot", "done")

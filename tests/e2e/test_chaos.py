@@ -1,6 +1,6 @@
-"""The short form of `bench/chaos.py`: a spot worker is killed every four seconds, and nothing is lost, done twice or left over.
+"""`bench/chaos.py`, short: a spot worker is killed every four seconds, nothing is lost, done twice or left over.
 
-With `ORC_CHAOS=1` every other fault happens once as well: SIGTERM, SIGSTOP, the governor, the Prefect server, the scheduler.
+With `ORC_CHAOS=1` every other fault happens once as well: SIGTERM, SIGSTOP, the governor, the server, the scheduler.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ORC's ledger and Prefect's server on a real PostgreSQL; and the plug of the ledger's database pulled under a running flow."""
+"""ORC's ledger and Prefect's server on a real PostgreSQL; the ledger's database is away under a running flow."""
 
 from __future__ import annotations
 

@@ -59,9 +59,24 @@ def test_the_deployment_finds_the_right_result_while_spot_comes_and_goes(tmp_pat
     try:
         orc.up()
         out = subprocess.run(
-            [sys.executable, "-m", "prefect", "deployment", "run", "pipeline/nycflights", "--param", f"spec={home / 'spec.yaml'}", "--tag", "deadline:3 min"],
-            env=orc.env, cwd=ROOT, capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "prefect",
+                "deployment",
+                "run",
+                "pipeline/nycflights",
+                "--param",
+                f"spec={home / 'spec.yaml'}",
+                "--tag",
+                "deadline:3 min",
+            ],
+            env=orc.env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         run = next(line.split("UUID:")[1].strip() for line in out.splitlines() if "UUID:" in line)
         state = until(
             lambda: (

@@ -61,7 +61,12 @@ def test_nothing_listens_outside_of_the_interface_that_is_set(orc, tmp_path):
 def test_the_prefect_server_asks_for_the_instances_credentials(orc):
     url = orc.env["PREFECT_API_URL"]
     assert httpx.get(f"{url}/health").json() is True
-    paths = ("/admin/settings", "/csrf-token?client=me", "/work_pools/orc", "/flows/00000000-0000-0000-0000-000000000000")
+    paths = (
+        "/admin/settings",
+        "/csrf-token?client=me",
+        "/work_pools/orc",
+        "/flows/00000000-0000-0000-0000-000000000000",
+    )
     for auth in (None, ("orc", "orc"), ("", "")):
         assert [httpx.get(url + path, auth=auth).status_code for path in paths] == [401] * 4
     # who has no token is told so before who has no password, and none comes without one
@@ -158,7 +163,9 @@ def test_of_two_at_once_one_starts_and_the_other_says_who_does(tmp_path):
         said = [process.communicate(timeout=200)[0] for process in both]
         assert sorted(process.returncode for process in both) == [0, 2], said
         refused = said[[process.returncode for process in both].index(2)]
-        assert re.search(r"ORC is (already up|just starting|already up or just starting) in .*two.* \(process \d+", refused)
+        assert re.search(
+            r"ORC is (already up|just starting|already up or just starting) in .*two.* \(process \d+", refused
+        )
         supervisors = [line for line in orc.left() if "agent.services.supervisor" in line]
         assert len(supervisors) == 1
         assert orc.governor("/status")["epoch"] == 1

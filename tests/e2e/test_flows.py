@@ -112,7 +112,9 @@ def test_a_wrong_need_is_refused_in_the_flow(orc, tmp_path):
 def hold_of(orc, name):
     """The hold of a task by that name."""
     return until(
-        lambda: next((h for h in orc.governor("/why")["holds"] if h["task"] == name and h["reason"] == "approval"), None),
+        lambda: next(
+            (h for h in orc.governor("/why")["holds"] if h["task"] == name and h["reason"] == "approval"), None
+        ),
         60,
         0.3,
     )
@@ -234,15 +236,25 @@ def test_a_second_orc_up_is_refused(orc):
 def test_a_second_governor_waits_for_the_first(orc):
     before = orc.governor("/status")["epoch"]
     second = subprocess.Popen(
-        [sys.executable, "-m", "agent.governor.process", orc.env["ORC_SCHEDULER"]], env={**orc.env, "ORC_HOME": str(orc.folder / "second"), "ORC_LEDGER_URL": f"sqlite:///{orc.home}/ledger.db", "ORC_CHAIN": "local"},
-        cwd=ROOT, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "agent.governor.process", orc.env["ORC_SCHEDULER"]],
+        env={
+            **orc.env,
+            "ORC_HOME": str(orc.folder / "second"),
+            "ORC_LEDGER_URL": f"sqlite:///{orc.home}/ledger.db",
+            "ORC_CHAIN": "local",
+        },
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     (orc.folder / "second").mkdir(exist_ok=True)
     lines = iter(second.stderr.readline, "")
     try:
         assert any("another governor holds" in line for line in lines)
         until(lambda: (orc.folder / "second/governor.json").exists())
-        ports = [at.laddr.port for at in psutil.Process(second.pid).net_connections() if at.status == psutil.CONN_LISTEN]
+        ports = [
+            at.laddr.port for at in psutil.Process(second.pid).net_connections() if at.status == psutil.CONN_LISTEN
+        ]
         assert ports == []
         said = orc.cli("status", rc=2, ORC_HOME=str(orc.folder / "second"), ORC_CHAIN="local")
         assert "stands by: another one governs local" in said
@@ -256,8 +268,12 @@ def test_a_second_governor_waits_for_the_first(orc):
 
 @pytest.mark.parametrize(
     ("name", "value", "says"),
-    [("ORC_POOLS", "none.yaml", "none.yaml cannot be read"), ("ORC_RULES", "none.yaml", "none.yaml: cannot be read"), ("ORC_MODE", "maybe", "ORC_MODE='maybe'")],
-)  # fmt: skip
+    [
+        ("ORC_POOLS", "none.yaml", "none.yaml cannot be read"),
+        ("ORC_RULES", "none.yaml", "none.yaml: cannot be read"),
+        ("ORC_MODE", "maybe", "ORC_MODE='maybe'"),
+    ],
+)
 def test_up_refuses_a_wrong_setting_before_anything_starts(orc, tmp_path, name, value, says):
     assert says in orc.cli("up", rc=2, ORC_HOME=str(tmp_path / "other"), **{name: value})
     assert not (tmp_path / "other").exists()

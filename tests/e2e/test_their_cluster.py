@@ -39,9 +39,11 @@ def nightly(days: list[int]) -> int:
 if __name__ == "__main__":
     print("sum", nightly(list(range(6))))
 """
-STOCK = FLOW.replace("from agent import GovernedTaskRunner, needs", "import os\nfrom prefect_dask import DaskTaskRunner").replace(
-    "@flow(task_runner=GovernedTaskRunner)", "@flow(task_runner=DaskTaskRunner(address=os.environ['THEIRS']))"
-).replace('@needs(interruptible=True, runtime="1s")\n', "")  # fmt: skip
+STOCK = (
+    FLOW.replace("from agent import GovernedTaskRunner, needs", "import os\nfrom prefect_dask import DaskTaskRunner")
+    .replace("@flow(task_runner=GovernedTaskRunner)", "@flow(task_runner=DaskTaskRunner(address=os.environ['THEIRS']))")
+    .replace('@needs(interruptible=True, runtime="1s")\n', "")
+)
 
 
 def environment(folder: Path) -> Path:
@@ -101,8 +103,14 @@ class Theirs:
 
     def run(self, *command: str, rc: int | None = 0, seconds: float = 180, **env: str) -> str:
         done = subprocess.run(
-            [str(self.user), *command], cwd=self.home, env={**self.env, **env}, capture_output=True, text=True, timeout=seconds, check=False
-        )  # fmt: skip
+            [str(self.user), *command],
+            cwd=self.home,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
         assert rc is None or done.returncode == rc, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
@@ -136,8 +144,21 @@ def wheel(tmp_path_factory):
 def theirs(tmp_path_factory, module_processes, wheel):
     made = Theirs(tmp_path_factory.mktemp("theirs"), module_processes)
     subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(made.user), "install", "-q", "--no-deps", "--no-index", "--disable-pip-version-check", str(wheel)], check=True
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            str(made.user),
+            "install",
+            "-q",
+            "--no-deps",
+            "--no-index",
+            "--disable-pip-version-check",
+            str(wheel),
+        ],
+        check=True,
+    )
     yield made
     made.orc("down", rc=None)
 
@@ -152,7 +173,8 @@ def reached(theirs):
 def test_the_wheel_brings_agent_and_rules_and_no_flows(theirs):
     said = theirs.run(
         "-c",
-        "import agent, rules, importlib.util as u, pathlib; print(agent.__file__, u.find_spec('flows'), len(list(pathlib.Path(rules.__file__).parent.glob('*.yaml'))))",
+        "import agent, rules, importlib.util as u, pathlib; print(agent.__file__, u.find_spec('flows'), "
+        "len(list(pathlib.Path(rules.__file__).parent.glob('*.yaml'))))",
     )
     where, flows, files = said.split()
     assert (str(theirs.folder) in where, flows, int(files) >= 1) == (True, "None", True)
@@ -242,7 +264,8 @@ def test_a_temporary_cluster_is_governed_from_the_flows_own_process(theirs):
     (theirs.home / "temporary.py").write_text(
         FLOW.replace("from agent", "from distributed import LocalCluster\nfrom agent").replace(
             "task_runner=GovernedTaskRunner",
-            "task_runner=GovernedTaskRunner(cluster_class=LocalCluster, cluster_kwargs={'n_workers': 2, 'threads_per_worker': 1, 'dashboard_address': None})",
+            "task_runner=GovernedTaskRunner(cluster_class=LocalCluster, "
+            "cluster_kwargs={'n_workers': 2, 'threads_per_worker': 1, 'dashboard_address': None})",
         )
     )
     theirs.orc("up", **theirs.prefect())  # for its Prefect server

@@ -1,4 +1,4 @@
-"""A worker that is cut off from the scheduler, or stands still: its task comes back with the cause, is bound anew and ends once."""
+"""A worker is cut off from the scheduler, or stands still: its task comes back with the cause and ends once."""
 
 from __future__ import annotations
 

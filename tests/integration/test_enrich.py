@@ -1,4 +1,4 @@
-"""The flow `enrich` on real graph servers: once is as twice, a repeat goes on where it stopped, each fault has a name."""
+"""`enrich` on real graph servers: once is as twice, a repeat goes on where it stopped, each fault has a name."""
 
 from __future__ import annotations
 
@@ -35,15 +35,25 @@ MAPPING = {
         "Day": {"from": "trips", "key": {"id": ["month", "day"]}, "distinct": True},
     },
     "relations": {
-        "ON": {"from": "trips", "start": {"Town": "town"}, "end": {"Day": ["month", "day"]}, "properties": {"trips": "count", "late": {"mean": "late"}}}
+        "ON": {
+            "from": "trips",
+            "start": {"Town": "town"},
+            "end": {"Day": ["month", "day"]},
+            "properties": {"trips": "count", "late": {"mean": "late"}},
+        }
     },
-}  # fmt: skip
+}
 TOWNS = pd.DataFrame(
     {"code": [f"t{n}" for n in range(8)] + ["t0"], "name": [f"Town {n}" for n in range(8)] + ["Town 0"]}
 )
 TRIPS = pd.DataFrame(
-    {"town": [f"t{n % 9}" for n in range(360)], "month": 1, "day": [n % 20 + 1 for n in range(360)], "late": [float(n) for n in range(360)]}
-)  # fmt: skip
+    {
+        "town": [f"t{n % 9}" for n in range(360)],
+        "month": 1,
+        "day": [n % 20 + 1 for n in range(360)],
+        "late": [float(n) for n in range(360)],
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +117,8 @@ class Bench:
         """What the flow returned; `bodies` are of this run."""
         self.marks.unlink(missing_ok=True)
         (self.folder / "mapping.yaml").write_text(yaml.safe_dump(self.said))
-        # a worker for each shape: Prefect's stock engine does not store the result of a task that Dask starts while another
-        # one on its worker secedes, since its transaction takes that one's for its parent
+        # a worker for each shape: Prefect's stock engine does not store the result of a task that Dask starts while
+        # another one on its worker secedes, since its transaction takes that one's for its parent
         runner = GovernedTaskRunner(
             cluster_class=LocalCluster,
             cluster_kwargs={"n_workers": 4, "threads_per_worker": 1, "processes": False, "dashboard_address": None},
@@ -143,7 +153,8 @@ def content(at):
             "towns": graph.read("MATCH (t:Town) RETURN t.code AS code, t.name AS name ORDER BY code"),
             "days": graph.read("MATCH (d:Day) RETURN d.id AS id ORDER BY id"),
             "on": graph.read(
-                "MATCH (t:Town)-[r:ON]->(d:Day) RETURN t.code AS town, d.id AS day, r.trips AS trips, r.late AS late ORDER BY town, day"
+                "MATCH (t:Town)-[r:ON]->(d:Day) RETURN t.code AS town, d.id AS day, r.trips AS trips, r.late AS "
+                "late ORDER BY town, day"
             ),
         }
 
@@ -316,7 +327,11 @@ def test_a_feature_of_the_demo_knows_only_what_was_before_its_flight(bench, embe
     for n in some:
         row, today = rows.iloc[n], date[n]
         before = flights[date < today]  # all that a feature of this flight may know
-        yesterday = before[(date[before.index] == today - pd.Timedelta(days=1)) & (before["origin"] == row["origin"]) & (before["dest"] == row["dest"])]  # fmt: skip
+        yesterday = before[
+            (date[before.index] == today - pd.Timedelta(days=1))
+            & (before["origin"] == row["origin"])
+            & (before["dest"] == row["dest"])
+        ]
         same(row["route_late_yesterday"], yesterday["dep_delay"].mean())
         same(row["route_lost_yesterday"], yesterday["arr_delay"].mean() - yesterday["dep_delay"].mean())
         month = before[before["month"] < row["month"]]

@@ -13,8 +13,15 @@ pytestmark = pytest.mark.real
 
 POOLS = """
 pools:
-  dear: {market: on-demand, worker: {cpus: 1, memory: 1 GiB}, price: 0.9, workers: {max: 3}, startup: 4s, idle: 2s, provider: local}
-  cheap: {market: on-demand, worker: {cpus: 1, memory: 1 GiB}, price: 0.3, workers: {max: 3}, startup: 4s, idle: 2s, provider: local}
+  dear: &pool
+    market: on-demand
+    worker: {cpus: 1, memory: 1 GiB}
+    price: 0.9
+    workers: {max: 3}
+    startup: 4s
+    idle: 2s
+    provider: local
+  cheap: {<<: *pool, price: 0.3}
 """
 
 
@@ -24,9 +31,12 @@ def empty(module_processes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("zero")
     (folder / "pools.yaml").write_text(POOLS)
     env = {
-        "ORC_HOME": str(folder), "ORC_POOLS": str(folder / "pools.yaml"), "ORC_RULES": str(ROOT / "rules"), "ORC_MODE": "govern",
+        "ORC_HOME": str(folder),
+        "ORC_POOLS": str(folder / "pools.yaml"),
+        "ORC_RULES": str(ROOT / "rules"),
+        "ORC_MODE": "govern",
         "ORC_CHAIN": "zero",
-    }  # fmt: skip
+    }
     address = scheduler(module_processes, "zero-scheduler", *GOVERNED, env=env)
     client = Client(address, timeout=60, set_as_default=False)
     governor = module_processes.start("agent.governor.process", address, name="zero-governor", env=env)

@@ -34,9 +34,12 @@ class Plain:
         self.folder = folder
         (folder / "pools.yaml").write_text(POOLS)
         env = {
-            "ORC_HOME": str(folder), "ORC_POOLS": str(folder / "pools.yaml"), "ORC_RULES": str(ROOT / "rules"), "ORC_MODE": "govern",
+            "ORC_HOME": str(folder),
+            "ORC_POOLS": str(folder / "pools.yaml"),
+            "ORC_RULES": str(ROOT / "rules"),
+            "ORC_MODE": "govern",
             "ORC_CHAIN": "plain",
-        }  # fmt: skip
+        }
         self.address = scheduler(processes, "plain-scheduler", *GOVERNED, env=env)
         self.client = Client(self.address, timeout=60, set_as_default=False)
         for name in ("spot-0", "spot-1", "safe-0", "safe-1"):

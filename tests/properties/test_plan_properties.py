@@ -40,68 +40,123 @@ def _needs(r: Random) -> Needs:
 def _verdict(r: Random) -> Verdict:
     verb = r.choice(["forbid", "require", "prefer", "escalate"])
     return Verdict(
-        rule=f"r{r.randint(1, 3)}", verb=verb, reason="because", select=r.choice(SELECTS), above_usd_micros=r.choice([None, r.randint(0, 100_000)])
-    )  # fmt: skip
+        rule=f"r{r.randint(1, 3)}",
+        verb=verb,
+        reason="because",
+        select=r.choice(SELECTS),
+        above_usd_micros=r.choice([None, r.randint(0, 100_000)]),
+    )
 
 
 def _worker(r: Random, name: str, of: Pool) -> Worker:
     bound = r.choice([0, 0, r.randint(0, of.slots + 1)])
     return worker(
-        name, slots=of.slots, bound=bound, cpus_free=max(0, of.cpus - bound), memory_free_mib=of.memory_mib * max(0, of.slots - bound) // of.slots,
-        idle_since_ms=None if bound else r.randint(0, NOW), frees_ms=NOW + 5000 if bound else None, draining=r.random() < 0.2, only_copy=r.random() < 0.3,
-    )  # fmt: skip
+        name,
+        slots=of.slots,
+        bound=bound,
+        cpus_free=max(0, of.cpus - bound),
+        memory_free_mib=of.memory_mib * max(0, of.slots - bound) // of.slots,
+        idle_since_ms=None if bound else r.randint(0, NOW),
+        frees_ms=NOW + 5000 if bound else None,
+        draining=r.random() < 0.2,
+        only_copy=r.random() < 0.3,
+    )
 
 
 def _state(r: Random, name: str) -> PoolState:
     market = r.choice(["spot", "on-demand"])
     of = pool(
-        name, market, r.randint(0, 400) / 100, cpus=r.randint(1, 8), slots=r.randint(1, 4), memory_mib=r.randint(512, 8192),
-        max_workers=r.randint(0, 5), startup_ms=r.randint(0, MINUTE), min_billing_ms=r.choice([0, HOUR]), provider=r.choice(["local", "local", None]),
-    )  # fmt: skip
+        name,
+        market,
+        r.randint(0, 400) / 100,
+        cpus=r.randint(1, 8),
+        slots=r.randint(1, 4),
+        memory_mib=r.randint(512, 8192),
+        max_workers=r.randint(0, 5),
+        startup_ms=r.randint(0, MINUTE),
+        min_billing_ms=r.choice([0, HOUR]),
+        provider=r.choice(["local", "local", None]),
+    )
     refused = r.choice([None, None, r.randint(0, NOW)])
     return state(
-        of, workers=tuple(_worker(r, f"{name}-{n}", of) for n in range(r.randint(0, 3))), hazard_per_hour=r.random() * 2 if market == "spot" else 0.0,
-        returns_per_hour=r.choice([0.0, r.random() * 3]), lasts_until_ms=r.choice([None, None, NOW + r.randint(0, HOUR)]),
-        back_ms=r.choice([None, None, NOW + r.randint(0, HOUR)]), refused_since_ms=refused, retry_ms=NOW + 3000 if refused is not None and r.random() < 0.5 else 0,
+        of,
+        workers=tuple(_worker(r, f"{name}-{n}", of) for n in range(r.randint(0, 3))),
+        hazard_per_hour=r.random() * 2 if market == "spot" else 0.0,
+        returns_per_hour=r.choice([0.0, r.random() * 3]),
+        lasts_until_ms=r.choice([None, None, NOW + r.randint(0, HOUR)]),
+        back_ms=r.choice([None, None, NOW + r.randint(0, HOUR)]),
+        refused_since_ms=refused,
+        retry_ms=NOW + 3000 if refused is not None and r.random() < 0.5 else 0,
         starting=tuple(Starting(name=f"{name}-s{n}", asked_ms=NOW - 1000) for n in range(r.randint(0, 1))),
-    )  # fmt: skip
+    )
 
 
 def _group(r: Random, n: int) -> Group:
     return group(
-        f"g{n}", r.choice([1, 3, r.randint(1, 200)]), _needs(r), task_class=f"c{n % 2}", since_ms=NOW - r.randint(0, HOUR),
-        verdicts=tuple(_verdict(r) for _ in range(r.choice([0, 0, 1, 2]))), deadline_ms=r.choice([None, r.randint(NOW - HOUR, NOW + 3 * HOUR)]),
-        approved=tuple(r.sample(["r1", "r2"], r.randint(0, 2))), approved_pools=tuple(r.sample(POOLS, r.randint(0, 3))),
-        override=r.choice([None] * 5 + list(POOLS)), rejected_by=r.choice([None] * 9 + ["ada"]),
-        preemptions=r.randint(0, 2), losses=r.randint(0, 2), tail_ms=r.choice([0, r.randint(0, HOUR)]), done_ms=r.choice([0, 0, r.randint(0, HOUR)]),
-        checkpoint_pool=r.choice(["", *POOLS]), checkpoint_mib=r.choice([0, 500]), root_run=f"run{n % 2}",
-    )  # fmt: skip
+        f"g{n}",
+        r.choice([1, 3, r.randint(1, 200)]),
+        _needs(r),
+        task_class=f"c{n % 2}",
+        since_ms=NOW - r.randint(0, HOUR),
+        verdicts=tuple(_verdict(r) for _ in range(r.choice([0, 0, 1, 2]))),
+        deadline_ms=r.choice([None, r.randint(NOW - HOUR, NOW + 3 * HOUR)]),
+        approved=tuple(r.sample(["r1", "r2"], r.randint(0, 2))),
+        approved_pools=tuple(r.sample(POOLS, r.randint(0, 3))),
+        override=r.choice([None] * 5 + list(POOLS)),
+        rejected_by=r.choice([None] * 9 + ["ada"]),
+        preemptions=r.randint(0, 2),
+        losses=r.randint(0, 2),
+        tail_ms=r.choice([0, r.randint(0, HOUR)]),
+        done_ms=r.choice([0, 0, r.randint(0, HOUR)]),
+        checkpoint_pool=r.choice(["", *POOLS]),
+        checkpoint_mib=r.choice([0, 500]),
+        root_run=f"run{n % 2}",
+    )
 
 
 def _run(r: Random, name: str) -> Run:
     return Run(
-        root_run=name, deadline_ms=NOW + r.randint(0, HOUR), work_ms=r.randint(0, 9 * HOUR), path_ms=r.randint(0, HOUR), tasks=9,
-        ahead=r.choice([0, 3]), next_ms=r.choice([None, NOW + r.randint(0, HOUR)]),
-    )  # fmt: skip
+        root_run=name,
+        deadline_ms=NOW + r.randint(0, HOUR),
+        work_ms=r.randint(0, 9 * HOUR),
+        path_ms=r.randint(0, HOUR),
+        tasks=9,
+        ahead=r.choice([0, 3]),
+        next_ms=r.choice([None, NOW + r.randint(0, HOUR)]),
+    )
 
 
 def world(seed: int) -> Snapshot:
     """Pools, groups, statistics and a budget, of every kind the planner may meet."""
     r = Random(seed)
     statistics = tuple(
-        Statistic(task_class="c0", pool=p, n=r.randint(1, 50), log_mean=r.uniform(0, 14), log_m2=r.uniform(0, 50)) for p in ("", "a")
-    )  # fmt: skip
+        Statistic(task_class="c0", pool=p, n=r.randint(1, 50), log_mean=r.uniform(0, 14), log_m2=r.uniform(0, 50))
+        for p in ("", "a")
+    )
     budget = Budget(
-        name="team", limit_usd_micros=r.randint(0, 2_000_000), reserved_usd_micros=r.randint(0, 1000), max_runtime_ms=r.choice([None, r.randint(1, HOUR)])
-    )  # fmt: skip
+        name="team",
+        limit_usd_micros=r.randint(0, 2_000_000),
+        reserved_usd_micros=r.randint(0, 1000),
+        max_runtime_ms=r.choice([None, r.randint(1, HOUR)]),
+    )
     return snapshot(
-        *(_state(r, name) for name in POOLS[: r.randint(1, 4)]), groups=tuple(_group(r, n) for n in range(r.randint(1, 4))), now_ms=NOW,
-        statistics=statistics, budgets=(budget,), runs=tuple(_run(r, f"run{n}") for n in range(r.randint(0, 2))), graphs=r.random() < 0.3,
-        policy=Policy(egress_usd_micros_per_gib=r.choice([0, 90_000]), reserve_losses=r.choice([0.0, 2.0]), queue_percent=r.choice([0, 65, 100])),
-    )  # fmt: skip
+        *(_state(r, name) for name in POOLS[: r.randint(1, 4)]),
+        groups=tuple(_group(r, n) for n in range(r.randint(1, 4))),
+        now_ms=NOW,
+        statistics=statistics,
+        budgets=(budget,),
+        runs=tuple(_run(r, f"run{n}") for n in range(r.randint(0, 2))),
+        graphs=r.random() < 0.3,
+        policy=Policy(
+            egress_usd_micros_per_gib=r.choice([0, 90_000]),
+            reserve_losses=r.choice([0.0, 2.0]),
+            queue_percent=r.choice([0, 65, 100]),
+        ),
+    )
 
 
-#: hypothesis chooses the world, a plain generator fills it: an order of magnitude more worlds a second than drawing each field
+#: hypothesis chooses the world, a plain generator fills it: an order of magnitude more worlds a second than drawing
+#: each field
 worlds = st.integers(0, 2**32).map(world)
 
 

@@ -65,9 +65,13 @@ def holds(test, known):
     kind = FACTS[test.fact].kind if test.fact in FACTS else str
     value = known.get(test.fact, kind())
     return {
-        "is": value == test.value, "not": value != test.value, "above": kind is int and value > test.value, "at_least": kind is int and value >= test.value,
-        "below": kind is int and value < test.value, "at_most": kind is int and value <= test.value,
-    }[test.op]  # fmt: skip
+        "is": value == test.value,
+        "not": value != test.value,
+        "above": kind is int and value > test.value,
+        "at_least": kind is int and value >= test.value,
+        "below": kind is int and value < test.value,
+        "at_most": kind is int and value <= test.value,
+    }[test.op]
 
 
 def plainly(rules, known):

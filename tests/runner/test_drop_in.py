@@ -1,4 +1,4 @@
-"""In the place of prefect-dask's DaskTaskRunner: every argument, and what flows rely on. The rest of it is in test_runner."""
+"""In the place of prefect-dask's DaskTaskRunner: every argument, and what flows rely on. See also test_runner."""
 
 from __future__ import annotations
 

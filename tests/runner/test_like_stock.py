@@ -1,4 +1,4 @@
-"""What prefect-dask's own runner gives each task, and tasks sent in company must not lose: its own code, result and record."""
+"""What a task has with prefect-dask's own runner, and must have in company: its own code, result and record."""
 
 from __future__ import annotations
 

@@ -350,7 +350,9 @@ class ShortLived:
         self.scheduler = self._start()
 
     def _start(self):
-        return self.processes.start("distributed.cli.dask_scheduler", "--port", str(self.port), *LOCAL, name="short-lived")
+        return self.processes.start(
+            "distributed.cli.dask_scheduler", "--port", str(self.port), *LOCAL, name="short-lived"
+        )
 
     def replace(self) -> None:
         """By a new one, with a worker."""

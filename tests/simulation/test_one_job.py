@@ -53,10 +53,14 @@ def world(seed: int, ticks: int, tick_s: float = 600.0, zones: int = 3) -> list[
             up = [False] * ticks
         out.append(
             ZoneTrace(
-                zone=f"us-{'east' if n % 2 else 'west'}-1{'abcdef'[n]}", region=f"us-{'east' if n % 2 else 'west'}-1",
-                tick_s=tick_s, available=np.array(up[:ticks]), spot_usd_h=np.full(ticks, r.uniform(0.5, 2.0)), on_demand_usd_h=r.uniform(2.5, 4.0),
+                zone=f"us-{'east' if n % 2 else 'west'}-1{'abcdef'[n]}",
+                region=f"us-{'east' if n % 2 else 'west'}-1",
+                tick_s=tick_s,
+                available=np.array(up[:ticks]),
+                spot_usd_h=np.full(ticks, r.uniform(0.5, 2.0)),
+                on_demand_usd_h=r.uniform(2.5, 4.0),
             )
-        )  # fmt: skip
+        )
     return out
 
 
@@ -130,9 +134,16 @@ def test_with_slack_it_goes_back_to_the_cheaper_zone_from_one_that_never_failed(
     comes_back = np.ones(ticks, bool)
     comes_back[8:42] = False
     zones = [
-        ZoneTrace(zone=f"{region}-a", region=region, tick_s=600.0, available=up, spot_usd_h=np.full(ticks, usd), on_demand_usd_h=90.0)
+        ZoneTrace(
+            zone=f"{region}-a",
+            region=region,
+            tick_s=600.0,
+            available=up,
+            spot_usd_h=np.full(ticks, usd),
+            on_demand_usd_h=90.0,
+        )
         for region, up, usd in (("europe-west1", comes_back, 15.0), ("asia-southeast1", np.ones(ticks, bool), 19.3))
-    ]  # fmt: skip
+    ]
     job = job_of(zones, work_s=42 * 3600.0, deadline_s=52 * 3600.0)
     out = run(policy(), zones, job)
     assert (out.moves, out.on_demand_h) == (2, 0.0)
@@ -144,11 +155,15 @@ def test_a_zone_that_stays_away_is_left_for_one_that_has_capacity_before_the_sla
     away = [True] * 24 + [False] * (ticks - 24)
     zones = [
         ZoneTrace(
-            zone=f"us-{side}-1a", region=f"us-{side}-1", tick_s=tick, available=np.array(up), spot_usd_h=np.full(ticks, usd),
+            zone=f"us-{side}-1a",
+            region=f"us-{side}-1",
+            tick_s=tick,
+            available=np.array(up),
+            spot_usd_h=np.full(ticks, usd),
             on_demand_usd_h=80.0,
         )
         for side, up, usd in (("east", away, 17.0), ("west", [True] * ticks, 19.0))
-    ]  # fmt: skip
+    ]
     job = job_of(zones, work_s=20 * 3600, deadline_s=40 * 3600)
     out = run(policy(), zones, job)
     assert out.on_demand_h == 0
@@ -157,15 +172,19 @@ def test_a_zone_that_stays_away_is_left_for_one_that_has_capacity_before_the_sla
 
 
 def test_who_has_capacity_does_not_wait_for_a_little_less_money():
-    """A zone that is away is 8 % cheaper than three that have capacity: with those at hand, slack looks free to wait for it."""
+    """A zone that is away is 8 % cheaper than three with capacity: with those at hand, waiting for it looks free."""
     ticks = 60 * 6
     zones = [
         ZoneTrace(
-            zone=f"{side}-a", region=side, tick_s=600.0, available=np.full(ticks, side != "west"), spot_usd_h=np.full(ticks, usd),
+            zone=f"{side}-a",
+            region=side,
+            tick_s=600.0,
+            available=np.full(ticks, side != "west"),
+            spot_usd_h=np.full(ticks, usd),
             on_demand_usd_h=80.0,
         )
         for side, usd in (("east", 19.0), ("north", 19.0), ("south", 19.3), ("west", 17.5))
-    ]  # fmt: skip
+    ]
     out = run(policy(), zones, job_of(zones, work_s=26 * 3600, deadline_s=52 * 3600))
     assert (out.on_demand_h, out.launches) == (0, 1)
     assert out.finished_s < 30 * 3600

@@ -82,13 +82,19 @@ def test_the_same_seed_gives_the_same_run_and_the_shares_add_up_to_the_whole():
 @pytest.mark.parametrize(
     ("tasks", "says"),
     [
-        ([WorkflowTask(id="a", task_class="a", run_ms=1, parents=("b",)), WorkflowTask(id="b", task_class="b", run_ms=1, parents=("a",))], "cycle"),
+        (
+            [
+                WorkflowTask(id="a", task_class="a", run_ms=1, parents=("b",)),
+                WorkflowTask(id="b", task_class="b", run_ms=1, parents=("a",)),
+            ],
+            "cycle",
+        ),
         ([WorkflowTask(id="a", task_class="a", run_ms=1, parents=("z",))], "waits for z"),
         ([WorkflowTask(id="a", task_class="a", run_ms=-1)], "negative"),
         ([WorkflowTask(id="a", task_class="a", run_ms=1)] * 2, "twice"),
         ([], "no task"),
     ],
-)  # fmt: skip
+)
 def test_a_workflow_that_cannot_be_is_refused_by_name(tasks, says):
     with pytest.raises(WorkflowError, match=says):
         workflow.ordered("w", tasks)

@@ -15,8 +15,12 @@ def flow(*tasks: tuple[str, int, tuple[str, ...]], checkpoint_ms: int | None = N
     """Tasks (id, minutes, parents); a class each."""
     needs = Needs(interruptible=True, checkpoint_ms=checkpoint_ms)
     return ordered(
-        "flow", (WorkflowTask(id=id, task_class=id, run_ms=minutes * MINUTE, parents=parents, needs=needs) for id, minutes, parents in tasks)
-    )  # fmt: skip
+        "flow",
+        (
+            WorkflowTask(id=id, task_class=id, run_ms=minutes * MINUTE, parents=parents, needs=needs)
+            for id, minutes, parents in tasks
+        ),
+    )
 
 
 def job(workflow: Workflow, deadline_minutes: int | None, at_minutes: int = 0, name: str = "job") -> Job:

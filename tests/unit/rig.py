@@ -67,7 +67,13 @@ class Rig:
         assert self.governor.state.faults() == []
 
     def join(self, name, worker=None):
-        worker = {"address": f"tcp://{name}", "name": worker or f"{name}-0", "pool": name, "slots": 1, "memory_mib": 4096}
+        worker = {
+            "address": f"tcp://{name}",
+            "name": worker or f"{name}-0",
+            "pool": name,
+            "slots": 1,
+            "memory_mib": 4096,
+        }
         self.joined.append({**worker, "resources": {}, "draining": False, "paused": False, "host": ""})
         self.say(WorkerJoined(self.joined[-1]))
 

@@ -153,7 +153,11 @@ def test_a_task_that_is_approved_runs_and_the_record_says_who(rig):
             await rig.round(1)
             assert rig.governor.state.bound["work-1"].pool == "on-demand"
             status = (await client.get(f"{PREFIX}/status")).json()
-            assert (status["running"], status["held"], [pool["pool"] for pool in status["pools"]]) == (1, 0, ["on-demand", "spot"])
+            assert (status["running"], status["held"], [pool["pool"] for pool in status["pools"]]) == (
+                1,
+                0,
+                ["on-demand", "spot"],
+            )
             (running,) = (await client.get(f"{PREFIX}/why")).json()["running"]
             assert running["for"]
 

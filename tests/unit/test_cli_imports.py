@@ -14,9 +14,26 @@ from bench.cli_stage import HOLD, Stage, stage
 
 #: what no command of these may load
 HEAVY = {
-    "arcadedb_embedded", "bokeh", "boto3", "dask", "distributed", "durable", "fastapi", "httpx", "matplotlib", "neo4j", "numpy", "pandas",
-    "prefect", "prefect_dask", "prometheus_client", "pyarrow", "scipy", "tornado", "xgboost",
-}  # fmt: skip
+    "arcadedb_embedded",
+    "bokeh",
+    "boto3",
+    "dask",
+    "distributed",
+    "durable",
+    "fastapi",
+    "httpx",
+    "matplotlib",
+    "neo4j",
+    "numpy",
+    "pandas",
+    "prefect",
+    "prefect_dask",
+    "prometheus_client",
+    "pyarrow",
+    "scipy",
+    "tornado",
+    "xgboost",
+}
 #: what `orc` by itself, and its help, may not load either
 WORKING = HEAVY | {"psutil", "pydantic", "pydantic_settings", "rich", "sqlalchemy", "yaml"}
 

@@ -1,4 +1,4 @@
-"""Delivery of state changes to a server whose queue is in memory: what it drops or loses with its process is sent again."""
+"""Delivery of state changes to a server whose queue is in memory: what it drops or loses is sent again."""
 
 from __future__ import annotations
 

@@ -59,7 +59,10 @@ def test_preferences_and_people_are_named():
 def test_lateness_comes_before_money():
     late, later = option("a", 9, 10, late_ms=2_000), option("b", 1, 10, late_ms=60_000)
     dear = option("c", 12, 10, late_ms=60_000)
-    assert in_short(group(), [dear, later], -5) == "c: 1 min 00 s late, the least of all pools, for $0.00001 a task more than b"
+    assert (
+        in_short(group(), [dear, later], -5)
+        == "c: 1 min 00 s late, the least of all pools, for $0.00001 a task more than b"
+    )
     assert in_short(group(), [late, dear, later], -5) == "a: 2.0 s late, the least of all pools, for 800 % more than b"
     assert in_short(group(), [late, dear], -5) == "a: 2.0 s late, the least of all pools"
     in_time = option("a", 9, 10, late_ms=0)

@@ -93,7 +93,12 @@ def test_dasks_priority_is_an_order_within_a_class_and_a_run():
     free = state(pool(max_workers=1), 1)
     said = [("old", "normal", 0), ("high", "normal", 100_000), ("low", "normal", -1_000), ("critical", "critical", 0)]
     groups = tuple(
-        group(id, needs=Needs(runtime_ms=MINUTE, priority=priority), dask_priority=dask, since_ms=0 if id == "old" else 500)
+        group(
+            id,
+            needs=Needs(runtime_ms=MINUTE, priority=priority),
+            dask_priority=dask,
+            since_ms=0 if id == "old" else 500,
+        )
         for id, priority, dask in said
     )
     order = []

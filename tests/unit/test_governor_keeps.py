@@ -1,4 +1,4 @@
-"""What a governor must not lose or forget: its lease, workers that were never asked for, what it learned, who said what."""
+"""What a governor must not lose or forget: its lease, workers never asked for, what it learned, who said what."""
 
 from __future__ import annotations
 
@@ -159,7 +159,13 @@ def test_a_persons_answer_is_on_record_as_theirs_and_the_first_one_counts(made):
         assert governor.state.approvals.find(hold.group[:12]) == [asked]
         closed = governor.state.approvals.close(asked.id)
         governor.outbox.note(Note(kind="approval", body=closed.body(), actor="ada"))
-        body = {"answer": "approve", "groups": [closed.group], "rules": list(closed.rules), "pool": closed.pool, "by": "ada"}
+        body = {
+            "answer": "approve",
+            "groups": [closed.group],
+            "rules": list(closed.rules),
+            "pool": closed.pool,
+            "by": "ada",
+        }
         governor.outbox.answer(body, "ada")
         assert governor.state.approvals.find(asked.id) == []
         await rig.round(1)

@@ -16,7 +16,11 @@ AT = Address(url="bolt://there:7687", user="neo4j", password="secret")
 @pytest.mark.parametrize(
     ("code", "message", "kind"),
     [
-        ("Neo.ClientError.General.ForbiddenOnReadOnlyDatabase", "This is a read only Neo4j instance", GraphReadOnlyError),
+        (
+            "Neo.ClientError.General.ForbiddenOnReadOnlyDatabase",
+            "This is a read only Neo4j instance",
+            GraphReadOnlyError,
+        ),
         ("Neo.ClientError.Cluster.NotALeader", "No write operations are allowed", GraphReadOnlyError),
         ("Neo.DatabaseError.Transaction.TransactionCommitFailed", "No space left on device", GraphFullError),
         ("Neo.TransientError.General.OutOfMemoryError", "There is not enough memory", GraphFullError),
@@ -26,7 +30,7 @@ AT = Address(url="bolt://there:7687", user="neo4j", password="secret")
         ("Neo.ClientError.Database.DatabaseNotFound", "Graph not found: x", GraphError),
         ("Neo.ClientError.Statement.SyntaxError", "Invalid input", GraphError),
     ],
-)  # fmt: skip
+)
 def test_a_servers_error_gets_its_name_and_keeps_its_words(code, message, kind):
     error = _translated(AT, Neo4jError._hydrate_neo4j(code=code, message=message))
     assert type(error) is kind

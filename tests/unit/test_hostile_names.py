@@ -73,9 +73,17 @@ def test_names_are_text_on_a_terminal(home, command):
 def test_a_decision_read_aloud_has_no_line_of_its_names_making():
     option = Option(pool="spot", kind="spot", why_not="no\n  approved by root")
     decision = Decision(
-        group="g", task_class="c", name="x\n  approved by root", root_run="", flow_run="", verb="wait", pool="spot",
-        reason="\x1b[2K", options=(option,), verdicts=(RuleWord(rule="r\n  approved by root", verb="prefer", reason="\n  approved by root"),),
-    )  # fmt: skip
+        group="g",
+        task_class="c",
+        name="x\n  approved by root",
+        root_run="",
+        flow_run="",
+        verb="wait",
+        pool="spot",
+        reason="\x1b[2K",
+        options=(option,),
+        verdicts=(RuleWord(rule="r\n  approved by root", verb="prefer", reason="\n  approved by root"),),
+    )
     assert not [line for line in read_aloud(decision).splitlines() if line.startswith("  approved")]
     assert "\x1b" not in read_aloud(decision)
 
@@ -96,8 +104,16 @@ def run_report(tmp_path):
 
 def test_names_are_text_in_markdown_artifacts(run_report):
     run_report.leases[0].lease = type(run_report.leases[0].lease)(
-        id=1, pool="spot", kind="a|b", worker="w`|w", asked_ms=0, granted_ms=1, ended_ms=2, cause="[x](https://evil)", price="{}"
-    )  # fmt: skip
+        id=1,
+        pool="spot",
+        kind="a|b",
+        worker="w`|w",
+        asked_ms=0,
+        granted_ms=1,
+        ended_ms=2,
+        cause="[x](https://evil)",
+        price="{}",
+    )
     text = summary(run_report)
     head, _, lease = text.splitlines()[:3]
     assert len(re.findall(r"(?<!\\)\|", lease)) == len(re.findall(r"\|", head))
@@ -126,7 +142,10 @@ class _Elements(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        assert all(name in ("class", "charset", "lang", "width", "height", "x", "y", "fill", "viewbox", "font-size", "role") for name, _ in attrs)  # fmt: skip
+        assert all(
+            name in ("class", "charset", "lang", "width", "height", "x", "y", "fill", "viewbox", "font-size", "role")
+            for name, _ in attrs
+        )
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -142,8 +161,22 @@ def test_names_are_text_in_pages():
     )
     found = _Elements(made)
     assert found.tags <= {
-        "html", "meta", "title", "style", "h1", "figure", "figcaption", "table", "tr", "th", "td", "svg", "text", "rect", "p"
-    }  # fmt: skip
+        "html",
+        "meta",
+        "title",
+        "style",
+        "h1",
+        "figure",
+        "figcaption",
+        "table",
+        "tr",
+        "th",
+        "td",
+        "svg",
+        "text",
+        "rect",
+        "p",
+    }
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", made)
     for name in NAMES:
         assert printable(name) in found.text

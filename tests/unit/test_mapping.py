@@ -8,9 +8,12 @@ from flows.steps import mapping as m
 from harness.processes import ROOT
 
 GOOD = {
-    "nodes": {"A": {"from": "ta", "key": "id", "properties": {"n": "count", "x": {"mean": "v"}, "y": "w"}}, "B": {"from": "tb", "key": {"id": ["p", "q"]}}},
+    "nodes": {
+        "A": {"from": "ta", "key": "id", "properties": {"n": "count", "x": {"mean": "v"}, "y": "w"}},
+        "B": {"from": "tb", "key": {"id": ["p", "q"]}},
+    },
     "relations": {"R": {"from": "tr", "start": {"A": "a"}, "end": {"B": ["p", "q"]}, "properties": ["z"]}},
-}  # fmt: skip
+}
 
 
 def made(**changes):
@@ -20,7 +23,13 @@ def made(**changes):
 def test_a_mapping_says_what_it_reads():
     mapping = made()
     a, b = mapping.nodes
-    assert (a.key, a.columns, a.plain, a.aggregates, a.distinct) == ("id", ("id",), (("y", "w"),), (("n", "count", ""), ("x", "mean", "v")), True)  # fmt: skip
+    assert (a.key, a.columns, a.plain, a.aggregates, a.distinct) == (
+        "id",
+        ("id",),
+        (("y", "w"),),
+        (("n", "count", ""), ("x", "mean", "v")),
+        True,
+    )
     assert a.wanted == ("id", "w", "v")
     assert (b.key, b.columns) == ("id", ("p", "q"))
     assert mapping.relations[0].wanted == ("a", "p", "q", "z")
@@ -42,13 +51,22 @@ def test_the_demos_mapping_is_good():
         ({"nodes": {}}, "nodes"),
         ({"nodes": {"A b": {"from": "t", "key": "id"}}}, "'A b' is no name"),
         ({"relations": {"A": GOOD["relations"]["R"]}}, "A names a node and a relation"),
-        ({"relations": {"R": {"from": "t", "start": {"C": "a"}, "end": {"A": "a"}}}}, "R.start: there is no node 'C'; the nodes are A, B"),
-        ({"relations": {"R": {"from": "t", "start": {"A": "a"}, "end": {"B": "p"}}}}, r"R.end: B is found by 2 columns \(p, q\), here are 1"),
-        ({"nodes": {"A": {"from": "t", "key": "id", "properties": {"x": {"median": "v"}}}}}, "A.properties.x: .*one of sum, mean, min, max, first"),
+        (
+            {"relations": {"R": {"from": "t", "start": {"C": "a"}, "end": {"A": "a"}}}},
+            "R.start: there is no node 'C'; the nodes are A, B",
+        ),
+        (
+            {"relations": {"R": {"from": "t", "start": {"A": "a"}, "end": {"B": "p"}}}},
+            r"R.end: B is found by 2 columns \(p, q\), here are 1",
+        ),
+        (
+            {"nodes": {"A": {"from": "t", "key": "id", "properties": {"x": {"median": "v"}}}}},
+            "A.properties.x: .*one of sum, mean, min, max, first",
+        ),
         ({"nodes": {"A": {"from": "t", "key": "id", "properties": ["load"]}}}, "'load' is its key or the provenance"),
         ({"nodes": {"A": {"from": "t", "key": "id", "colour": "red"}}}, "nodes.A.colour: Extra inputs"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused_by_name(changes, says):
     with pytest.raises(m.MappingError, match=says):
         made(**{**({"relations": {}} if "nodes" in changes else {}), **changes})

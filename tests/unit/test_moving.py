@@ -19,9 +19,14 @@ NEEDS = Needs(runtime_ms=MINUTE, interruptible=True)
 
 def slow(ran, done=0, leaves=True, **changes):
     return Running(
-        placement=7, group=group("late", 1, NEEDS, done_ms=done), pool="on-demand", ran_ms=ran, expected_ms=MINUTE, leaves=leaves,
+        placement=7,
+        group=group("late", 1, NEEDS, done_ms=done),
+        pool="on-demand",
+        ran_ms=ran,
+        expected_ms=MINUTE,
+        leaves=leaves,
         **changes,
-    )  # fmt: skip
+    )
 
 
 def decided(*states, late):

@@ -31,17 +31,35 @@ def test_the_shipped_pools_and_traces_are_good():
     ("pool", "says"),
     [
         ("market: on-demand, worker: {cpus: 2, memory: 4 GiB}, workers: {max: 2}", "pool 'p'.*price is missing"),
-        ("market: on-demand, worker: {cpus: 2, memory: 4 GiB}, price: -1, workers: {max: 2}", "pool 'p'.*price.*not negative"),
-        ("market: on-demand, worker: {cpus: 2, memory: 4 GiB}, price: .nan, workers: {max: 2}", "pool 'p'.*price.*finite"),
-        ("market: cheap, worker: {cpus: 2, memory: 4 GiB}, price: 1, workers: {max: 2}", "pool 'p'.*market.*'spot' or 'on-demand'"),
+        (
+            "market: on-demand, worker: {cpus: 2, memory: 4 GiB}, price: -1, workers: {max: 2}",
+            "pool 'p'.*price.*not negative",
+        ),
+        (
+            "market: on-demand, worker: {cpus: 2, memory: 4 GiB}, price: .nan, workers: {max: 2}",
+            "pool 'p'.*price.*finite",
+        ),
+        (
+            "market: cheap, worker: {cpus: 2, memory: 4 GiB}, price: 1, workers: {max: 2}",
+            "pool 'p'.*market.*'spot' or 'on-demand'",
+        ),
         ("market: on-demand, worker: {cpus: 0, memory: 4 GiB}, price: 1, workers: {max: 2}", "pool 'p'.*worker.cpus"),
-        ("market: on-demand, worker: {cpus: 2, memory: lots}, price: 1, workers: {max: 2}", "pool 'p'.*worker.memory.*lots"),
-        ("market: on-demand, worker: {cpus: 2, memory: 4 GiB}, price: 1, workers: {min: 3, max: 2}", "workers.min 3 is above"),
+        (
+            "market: on-demand, worker: {cpus: 2, memory: lots}, price: 1, workers: {max: 2}",
+            "pool 'p'.*worker.memory.*lots",
+        ),
+        (
+            "market: on-demand, worker: {cpus: 2, memory: 4 GiB}, price: 1, workers: {min: 3, max: 2}",
+            "workers.min 3 is above",
+        ),
         (GOOD + ", interruptions_per_hour: 1", "an on-demand pool is not interrupted"),
         (GOOD + ", colour: red", "pool 'p'.*colour.*unknown field"),
-        ("market: spot, worker: {cpus: 2, memory: 4 GiB}, workers: {max: 2}, provider: local, spot_trace: none.json", "pool 'p'.*spot trace.*none.json cannot be read"),
+        (
+            "market: spot, worker: {cpus: 2, memory: 4 GiB}, workers: {max: 2}, provider: local, spot_trace: none.json",
+            "pool 'p'.*spot trace.*none.json cannot be read",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_pool_is_refused_with_file_pool_and_field(tmp_path, pool, says):
     with pytest.raises(PoolError, match=says):
         read(tmp_path, f"pools:\n  p: {{{pool}}}\n")
@@ -95,11 +113,14 @@ def test_a_worker_belongs_to_the_first_pool_that_selects_it_else_to_default():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"available": [1]}, "available"), ({"available": [0, 0, 0]}, "0 at every sample"),
-        ({"spot_usd_per_hour": [1, 2]}, "one of each"), ({"play": {"seconds_per_sample": 0}}, "play.seconds_per_sample"),
-        ({"spot_usd_per_hour": [1, -2, 1]}, r"spot_usd_per_hour\[1\]"), ({"play": {"spead": 2}}, "play.spead"),
+        ({"available": [1]}, "available"),
+        ({"available": [0, 0, 0]}, "0 at every sample"),
+        ({"spot_usd_per_hour": [1, 2]}, "one of each"),
+        ({"play": {"seconds_per_sample": 0}}, "play.seconds_per_sample"),
+        ({"spot_usd_per_hour": [1, -2, 1]}, r"spot_usd_per_hour\[1\]"),
+        ({"play": {"spead": 2}}, "play.spead"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_spot_trace_is_refused_by_field(tmp_path, change, says):
     file = tmp_path / "trace.json"
     file.write_text(

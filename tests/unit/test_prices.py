@@ -129,11 +129,16 @@ def test_the_nearest_names_of_a_file_are_said(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("prices: {a/b: .nan}", r"a/b: .*finite"), ("prices: {a/b: -1}", r"a/b: .*not negative"), ("prices: {a/b: dear}", r"a/b: .*cannot be read"),
-        ("prices: {a/b: []}", r"a/b: .*at least 1"), ("prices: {a/b: [{since: soon, usd_per_hour: 1}]}", r"a/b: .*datetime"), ("prices: {a: 1}", "'a' is no name"),
-        ("a/b: 1", "a mapping `prices:`"), ("prices: {a/b: ]", "not YAML"),
+        ("prices: {a/b: .nan}", r"a/b: .*finite"),
+        ("prices: {a/b: -1}", r"a/b: .*not negative"),
+        ("prices: {a/b: dear}", r"a/b: .*cannot be read"),
+        ("prices: {a/b: []}", r"a/b: .*at least 1"),
+        ("prices: {a/b: [{since: soon, usd_per_hour: 1}]}", r"a/b: .*datetime"),
+        ("prices: {a: 1}", "'a' is no name"),
+        ("a/b: 1", "a mapping `prices:`"),
+        ("prices: {a/b: ]", "not YAML"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_file_of_prices_is_refused_with_the_name(tmp_path, text, says):
     file = tmp_path / "prices.yaml"
     file.write_text(text)

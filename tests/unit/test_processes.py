@@ -45,7 +45,10 @@ def test_a_lock_is_held_by_one_and_handed_to_a_child(tmp_path):
     lock = Lock.take(file)
     assert lock is not None
     assert Lock.take(file) is None
-    code = "import sys; from agent.processes.lock import Lock; Lock(int(sys.argv[1])).keep('the child'); print(); sys.stdin.read()"
+    code = (
+        "import sys; from agent.processes.lock import Lock; Lock(int(sys.argv[1])).keep('the child'); print(); "
+        "sys.stdin.read()"
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(lock.descriptor)],
         pass_fds=[lock.descriptor],

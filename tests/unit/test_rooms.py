@@ -88,7 +88,9 @@ def test_a_public_class_name_stands_once():
 
 def test_words_of_the_glossary_are_used():
     """Each word of the glossary stands in the place that is named, and the place is there."""
-    rows = re.findall(r"^\| \*(.+?)\* \| .+ \| (?:`(.+?)`|later) \|$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| \*(.+?)\* \| .+ \| (?:`(.+?)`|later) \|$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE
+    )
     assert len(rows) > 40
     for word, place in rows:
         if not place:

@@ -26,13 +26,28 @@ def rule(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("    when: {urgency: 1}\n    then: {forbid: any}\n", r"r.yaml:4: rule 'r': unknown fact 'urgency'; known are task_class"),
+        (
+            "    when: {urgency: 1}\n    then: {forbid: any}\n",
+            r"r.yaml:4: rule 'r': unknown fact 'urgency'; known are task_class",
+        ),
         ("    when: {cpus: two}\n    then: {forbid: any}\n", "cpus is a whole number, not 'two'"),
-        ("    when: {priority: high}\n    then: {forbid: any}\n", "priority is one of critical, normal, batch, never 'high'"),
+        (
+            "    when: {priority: high}\n    then: {forbid: any}\n",
+            "priority is one of critical, normal, batch, never 'high'",
+        ),
         ("    when: {team: {above: 1}}\n    then: {forbid: any}\n", "team is a text and cannot be compared by 'above'"),
-        ("    when: {cpus: {over: 1}}\n    then: {forbid: any}\n", "unknown comparison 'over'.*allowed are is, not, above"),
-        ("    then: {forbid: {market: cheap}}\n", r"r.yaml:4: rule 'r': unknown market 'cheap'; allowed are spot, on-demand"),
-        ("    then: {forbid: {colour: red}}\n", "a pool has no 'colour'; select by kind, market, pool, gpu_model or label.NAME"),
+        (
+            "    when: {cpus: {over: 1}}\n    then: {forbid: any}\n",
+            "unknown comparison 'over'.*allowed are is, not, above",
+        ),
+        (
+            "    then: {forbid: {market: cheap}}\n",
+            r"r.yaml:4: rule 'r': unknown market 'cheap'; allowed are spot, on-demand",
+        ),
+        (
+            "    then: {forbid: {colour: red}}\n",
+            "a pool has no 'colour'; select by kind, market, pool, gpu_model or label.NAME",
+        ),
         ("    then: {allow: any}\n", "unknown field 'allow'; allowed are escalate, forbid, prefer, require"),
         ("    then: {forbid: any, prefer: any}\n", "exactly one verb"),
         ("    then: {forbid: {above_usd: 3}}\n", "above_usd belongs to 'escalate'"),
@@ -42,7 +57,7 @@ def rule(tmp_path, text):
         ("", "'then' is missing"),
         ("    then: {forbid: any\n", "not YAML"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_rule_is_refused_with_file_line_rule_and_what_is_allowed(tmp_path, text, says):
     with pytest.raises(RuleError, match=says):
         load([rule(tmp_path, text)])
@@ -77,7 +92,8 @@ def test_labels_and_alternatives(tmp_path):
             [
                 rule(
                     tmp_path,
-                    '    when: {label.pii: "true", any: [{cpus: {above: 2}}, {team: ml, hour: {below: 6}}]}\n    then: {forbid: any}\n',
+                    '    when: {label.pii: "true", any: [{cpus: {above: 2}}, {team: ml, hour: {below: 6}}]}\n'
+                    "    then: {forbid: any}\n",
                 )
             ]
         )
@@ -132,7 +148,10 @@ cases:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{name: x, facts: {urgency: 1}, says: []}", r"r.cases.yaml:1: case 'x': unknown fact 'urgency'; known are task_class"),
+        (
+            "{name: x, facts: {urgency: 1}, says: []}",
+            r"r.cases.yaml:1: case 'x': unknown fact 'urgency'; known are task_class",
+        ),
         ("{name: x, facts: {cpus: two}, says: []}", "case 'x': cpus is a whole number, not 'two'"),
         ("{name: x, facts: {gpu: maybe}, says: []}", "gpu is one of required, helps, no, never 'maybe'"),
         ("{name: x, says: [q]}", "case 'x': unknown rule 'q'; known are r"),
@@ -142,7 +161,7 @@ cases:
         ("{name: x, expects: []}", "unknown field 'expects'; allowed are facts, name, says"),
         ("{name: x, facts: {cpus: !q 1}, says: []}", "not a value"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_case_is_refused_with_file_line_case_and_what_is_allowed(tmp_path, text, says):
     rule(tmp_path, "    then: {forbid: any}\n")
     (tmp_path / "r.cases.yaml").write_text(f"cases: [{text}]")

@@ -1,4 +1,4 @@
-"""Parts of the extension that need no scheduler: the numbered deltas, the fence, the sayings, what is sent elsewhere."""
+"""Parts of the extension that need no scheduler: numbered deltas, the fence, the sayings, what is sent elsewhere."""
 
 from __future__ import annotations
 

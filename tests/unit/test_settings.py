@@ -49,8 +49,12 @@ def test_the_environment_wins_over_the_file_and_what_the_file_said_is_told(folde
 
 @pytest.mark.parametrize(
     ("mode", "owner", "says"),
-    [(0o646, None, "everybody can change"), (0o664, (0, 4242), "a group can change"), (0o600, (4242, 0), "belongs to user 4242")],
-)  # fmt: skip
+    [
+        (0o646, None, "everybody can change"),
+        (0o664, (0, 4242), "a group can change"),
+        (0o600, (4242, 0), "belongs to user 4242"),
+    ],
+)
 def test_a_strangers_file_is_not_obeyed_unless_it_is_named(folder, monkeypatch, mode, owner, says):
     if owner is not None and os.geteuid() != 0:
         pytest.skip("only root gives files away")
@@ -117,7 +121,14 @@ def test_a_url_is_shown_without_its_secrets(url, shown):
     assert without_secrets(url) == shown
 
 
-@pytest.mark.parametrize("url", ["postgresql+psycopg://u:hunter2@127.0.0.1:1/db", "postgresql+psycopg://127.0.0.1:1/db?user=u&password=hunter2", "nothing://u:hunter2@h/db"])  # fmt: skip
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://u:hunter2@127.0.0.1:1/db",
+        "postgresql+psycopg://127.0.0.1:1/db?user=u&password=hunter2",
+        "nothing://u:hunter2@h/db",
+    ],
+)
 def test_no_error_of_the_ledger_shows_its_password(url, monkeypatch):
     with pytest.raises(Exception) as error:
         Ledger(url, "local")
@@ -129,7 +140,9 @@ def test_no_error_of_the_ledger_shows_its_password(url, monkeypatch):
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "example.org", ""])
 def test_a_host_that_others_can_reach_is_refused_unless_it_is_asked_for_by_name(monkeypatch, host):
     monkeypatch.setenv("ORC_HOST", host)
-    with pytest.raises(SettingError, match=rf"ORC_HOST='{host}': .*no TLS yet.*runs code as you.*ORC_ALLOW_OPEN_HOST=true"):
+    with pytest.raises(
+        SettingError, match=rf"ORC_HOST='{host}': .*no TLS yet.*runs code as you.*ORC_ALLOW_OPEN_HOST=true"
+    ):
         load()
     monkeypatch.setenv("ORC_ALLOW_OPEN_HOST", "true")
     assert load().host == host

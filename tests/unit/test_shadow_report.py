@@ -28,17 +28,30 @@ def ledger(tmp_path):
 def ran(ledger, mode="shadow", verb="bind"):
     """One task of an hour, on a worker of `safe`; ORC would have taken spot."""
     decision = Decision(
-        group="g", task_class="work", name="work", root_run="r", flow_run="f", verb=verb, pool="spot" if verb != "refuse" else None, reason="", options=()
-    )  # fmt: skip
+        group="g",
+        task_class="work",
+        name="work",
+        root_run="r",
+        flow_run="f",
+        verb=verb,
+        pool="spot" if verb != "refuse" else None,
+        reason="",
+        options=(),
+    )
     lease = Lease(
         id=1, pool="safe", kind="on-demand", worker="safe-0", asked_ms=0, granted_ms=0, cause="observed", price="{}"
     )
     ledger.append(
         Entry(
-            kind="round", at_ms=1, mode=mode, runs=[FlowRun(no=1, flow_run="f")], decisions=[Decided(id=1, run=1, decision=decision)],
-            placements=[Placed(id=1, decision=1, key="k")], leases=[lease],
+            kind="round",
+            at_ms=1,
+            mode=mode,
+            runs=[FlowRun(no=1, flow_run="f")],
+            decisions=[Decided(id=1, run=1, decision=decision)],
+            placements=[Placed(id=1, decision=1, key="k")],
+            leases=[lease],
         )
-    )  # fmt: skip
+    )
     ledger.append(
         Entry(
             kind="round",

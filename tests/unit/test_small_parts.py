@@ -133,10 +133,14 @@ def test_the_interval_of_losses_is_as_wide_as_lives_are_uneven():
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("MODE", "maybe", "ORC_MODE='maybe'"), ("SCHEDULER", "localhost:8786", "tcp://HOST:PORT"), ("DELAY_USD_PER_HOUR", "-1", "ORC_DELAY_USD_PER_HOUR"),
-        ("PREFECT_PORT", "70000", "ORC_PREFECT_PORT"), ("AHEAD", "soon", "ORC_AHEAD"), ("DEADLINE_QUANTILE_SIGMAS", "nan", "ORC_DEADLINE_QUANTILE_SIGMAS"),
+        ("MODE", "maybe", "ORC_MODE='maybe'"),
+        ("SCHEDULER", "localhost:8786", "tcp://HOST:PORT"),
+        ("DELAY_USD_PER_HOUR", "-1", "ORC_DELAY_USD_PER_HOUR"),
+        ("PREFECT_PORT", "70000", "ORC_PREFECT_PORT"),
+        ("AHEAD", "soon", "ORC_AHEAD"),
+        ("DEADLINE_QUANTILE_SIGMAS", "nan", "ORC_DEADLINE_QUANTILE_SIGMAS"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_setting_is_refused_by_name(monkeypatch, name, value, says):
     monkeypatch.setenv(f"ORC_{name}", value)
     with pytest.raises(SettingError, match=says):

@@ -31,7 +31,15 @@ def test_a_decision_of_now_comes_back_as_it_was():
     word = RuleWord(rule="a (forbid): b", verb="prefer", reason="rule x asks a person: y")
     option = Option(pool="p", kind="spot", why_not="rule no forbids it: z", block="memory")
     made = Decision(
-        group="g", task_class="c", name="n", root_run="", flow_run="", verb="ask", pool=None, reason="rule x asks a person: y",
-        options=(option,), verdicts=(word,),
-    )  # fmt: skip
+        group="g",
+        task_class="c",
+        name="n",
+        root_run="",
+        flow_run="",
+        verb="ask",
+        pool=None,
+        reason="rule x asks a person: y",
+        options=(option,),
+        verdicts=(word,),
+    )
     assert stored_decisions.read(codec.encode(made)) == made

@@ -95,10 +95,16 @@ def test_not_said_to_be_interruptible_means_it_is_not():
 @pytest.mark.parametrize(
     ("said", "names"),
     [
-        ({"memry": "1 GiB"}, "memry"), ({"cpus": 0}, "cpus"), ({"gpu": "maybe"}, "required, helps, no"), ({"interruptible": "yes"}, "interruptible"),
-        ({"priority": "high"}, "critical, normal, batch"), ({"gpu": "no", "gpus": 1}, "gpus"), ({"runtime": 0}, "runtime"), ({"labels": "pii"}, "labels"),
+        ({"memry": "1 GiB"}, "memry"),
+        ({"cpus": 0}, "cpus"),
+        ({"gpu": "maybe"}, "required, helps, no"),
+        ({"interruptible": "yes"}, "interruptible"),
+        ({"priority": "high"}, "critical, normal, batch"),
+        ({"gpu": "no", "gpus": 1}, "gpus"),
+        ({"runtime": 0}, "runtime"),
+        ({"labels": "pii"}, "labels"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_need_is_refused_by_name(said, names):
     with pytest.raises(SettingError, match=names):
         read(said)

@@ -93,9 +93,16 @@ def ledger(tmp_path, monkeypatch):
         planned = plan(seen)
         head, parts = split(seen)
         decision = Decision(
-            group=name, task_class=name, name=name, root_run=f"run{number}", flow_run=f"run{number}", verb="bind", pool="on-demand",
-            reason=f"why {name}", options=(),
-        )  # fmt: skip
+            group=name,
+            task_class=name,
+            name=name,
+            root_run=f"run{number}",
+            flow_run=f"run{number}",
+            verb="bind",
+            pool="on-demand",
+            reason=f"why {name}",
+            options=(),
+        )
         made.append(
             Entry(
                 kind="round", at_ms=number * 1000, says={"head": head, "plan": digest(encode(planned))}, parts=parts,
