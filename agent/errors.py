@@ -34,6 +34,7 @@ OrcError
 │   ├── TooLateError        somebody else was first, or it is over
 │   └── RecordAwayError     it cannot be put on record now
 ├── SchedulerError      the Dask scheduler cannot be governed
+│   └── InstructionError    what the extension is told is not in its form: nothing of it was done
 ├── SimulationError     a simulated policy broke the rules of its world
 └── ServiceError        a service of `orc up` did not start or is already running
 """
@@ -197,6 +198,10 @@ class RecordAwayError(RequestError):
 
 class SchedulerError(OrcError):
     """The Dask scheduler cannot be governed as it is."""
+
+
+class InstructionError(SchedulerError):
+    """What the extension is told is not in its form: nothing of it was done."""
 
 
 class ServiceError(OrcError):

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from distributed.core import rpc
 
-from agent.errors import FencedError, SchedulerError
+from agent.errors import FencedError, InstructionError, SchedulerError
 
 
 class SchedulerClient:
@@ -33,9 +33,12 @@ class SchedulerClient:
         Raises:
             SchedulerError: the scheduler is gone, or has no extension.
             FencedError: a newer governor has it.
+            InstructionError: it does not understand what it was told, and has done nothing of it.
         """
         try:
             reply: dict[str, Any] = await getattr(self._rpc, handler)(epoch=self.epoch, **arguments)
+        except InstructionError:
+            raise
         except (OSError, AttributeError) as error:
             raise SchedulerError(
                 f"the Dask scheduler at {self.scheduler} is gone or has no ORC extension: {error}"

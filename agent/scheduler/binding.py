@@ -6,7 +6,7 @@ import asyncio
 import pickle
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from agent.model.capacity import Load, WorkerCapacity
@@ -14,6 +14,7 @@ from agent.scheduler.batched_release import SLICE
 from agent.scheduler.fence import Fence
 from agent.scheduler.holding import hold
 from agent.scheduler.host import Host
+from agent.scheduler.instructions import BindOrder, RefuseOrder
 
 _WITHDRAW = "orc-withdraw-"
 
@@ -28,7 +29,7 @@ class Binding:
         #: ready → bound of the newest tasks, ms
         self.waits_ms: deque[float] = deque(maxlen=10_000)
 
-    async def bind(self, epoch: int, binds: Sequence[Mapping[str, Any]]) -> list[list[str | None]]:
+    async def bind(self, epoch: int, binds: Sequence[BindOrder]) -> list[list[str | None]]:
         """The worker of each key, None where it could not be bound; fewer when another governor has taken over."""
         out: list[list[str | None]] = []
         begin, slice_ = time.thread_time(), time.perf_counter()
@@ -36,10 +37,9 @@ class Binding:
         worker_msgs: dict[str, Any] = {}
         for bind in binds:
             where: list[str | None] = []
-            load = Load(cpus=bind["cpus"], memory_mib=bind["memory_mib"], gpus=bind["gpus"])
-            workers = self.host.members(bind["pool"])
-            for key in bind["keys"]:
-                where.append(self._bind_one(key, workers, load, bind["ahead"], client_msgs, worker_msgs))
+            workers = self.host.members(bind.pool)
+            for key in bind.keys:
+                where.append(self._bind_one(key, workers, bind.load, bind.ahead, client_msgs, worker_msgs))
                 if time.perf_counter() - slice_ > SLICE:
                     self.scheduler.send_all(client_msgs, worker_msgs)
                     client_msgs, worker_msgs = {}, {}
@@ -129,18 +129,12 @@ class Binding:
             self.scheduler.transitions({message["key"]: "released"}, stimulus_id=message["stimulus_id"])
         return None
 
-    def refuse(self, key: Any, kind: str, why: str) -> None:
+    def refuse(self, order: RefuseOrder) -> None:
         """Fail a held task with the reason; its dependents fail with it."""
+        key = order.key
         ts = self.scheduler.tasks.get(key)
         if ts is None or ts.state != "no-worker" or key not in self.host.tasks:
             return
-        try:
-            from agent import errors
-
-            error: Exception = getattr(errors, kind)(why)
-        except ImportError:  # a scheduler without ORC installed, which got this module by value
-            error = RuntimeError(why)
-        found = self.scheduler.transition(
-            key, "erred", exception=pickle.dumps(error), cause=key, stimulus_id="orc-refuse"
-        )
+        error = pickle.dumps(order.error(order.why))
+        found = self.scheduler.transition(key, "erred", exception=error, cause=key, stimulus_id="orc-refuse")
         self.scheduler.transitions(found, stimulus_id="orc-refuse")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.errors import InstructionError
+
 
 class Fence:
     """Keeps out governors that another has followed."""
@@ -20,5 +22,8 @@ class Fence:
         return None
 
     def overtaken(self, epoch: int) -> bool:
-        """Whether a newer governor has spoken."""
+        """Whether a newer governor has spoken. Raises InstructionError where the epoch is no number."""
+        # compared first, NaN would keep nobody out from then on
+        if not isinstance(epoch, int) or isinstance(epoch, bool):
+            raise InstructionError(f"a governor's epoch is a whole number, not {epoch!r:.100}")
         return epoch < self.epoch

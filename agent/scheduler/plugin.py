@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distributed import SchedulerPlugin
 
-from agent.model.capacity import PoolSpec
 from agent.model.events import Restarted, TaskCancelled, TaskEnded
-from agent.scheduler import compatibility
+from agent.scheduler import compatibility, instructions
 from agent.scheduler import protocol as p
 from agent.scheduler.batched_release import BatchedRelease
 from agent.scheduler.binding import Binding
@@ -22,6 +21,7 @@ from agent.scheduler.endings import Endings
 from agent.scheduler.fence import Fence
 from agent.scheduler.holding import Holding, hold
 from agent.scheduler.host import GovernedTask, Host
+from agent.scheduler.instructions import Instructions
 from agent.scheduler.lending import Lending
 from agent.scheduler.nested_tasks import NestedTasks
 from agent.scheduler.replication import Replication
@@ -206,48 +206,40 @@ class Extension(SchedulerPlugin):
         return self.status.answer(flow_run, most, keys)
 
     # ------------------------------------------------------------------ doing what the governor says
-    async def instruct(  # noqa: C901, PLR0913
-        self,
-        comm: Any = None,
-        *,
-        epoch: int,
-        pools: Iterable[Mapping[str, Any]] | None = None,
-        mode: str | None = None,
-        binds: Sequence[Mapping[str, Any]] = (),
-        drain: Sequence[str] = (),
-        undrain: Sequence[str] = (),
-        withdraw: Sequence[str] = (),
-        refuse: Sequence[tuple[Any, str, str]] = (),
-        leave: Sequence[tuple[Any, str]] = (),
-        figures: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Apply instructions that are still true.
+    async def instruct(self, comm: Any = None, *, epoch: int, **told: Any) -> dict[str, Any]:
+        """Apply instructions that are still true; see `agent.scheduler.instructions` for what may be told.
 
         Answers with the worker of each bound key, None where it could not be bound, and what is drained and busy with
         other work.
+
+        Raises:
+            InstructionError: one of them is not in its form; then none has an effect.
         """
-        if fenced := self.fence.refusal(epoch):
-            return fenced
+        if self.fence.overtaken(epoch):
+            return {"fenced": self.fence.epoch}
+        said = instructions.read(told)
+        self.fence.refusal(epoch)
+        self._carry_out(said)
         workers = self.host.workers
-        if pools is not None and not self.degraded:
-            self.registry.configure([PoolSpec.read(said) for said in pools])
-        if mode is not None and not self.degraded:
-            self.host.mode = mode
-        if figures is not None:
-            self.status.figures = figures
-        for address in drain:
-            if (worker := workers.get(address)) is not None:
-                self.departures.drain(worker)
-        for address in withdraw:
-            if (worker := workers.get(address)) is not None:
-                self.binding.withdraw(worker)
-        for address in undrain:
-            if (worker := workers.get(address)) is not None:
-                worker.draining = False
-        for key, why in leave:
-            if (task := self.host.tasks.get(key)) is not None:
-                self.departures.ask(task, why)
-        for key, kind, why in refuse:
-            self.binding.refuse(key, kind, why)
-        busy = [address for address in drain if address in workers and self.watch.look(workers[address])]
-        return {"bound": await self.binding.bind(epoch, binds), "busy": busy}
+        busy = [address for address in said.drain if address in workers and self.watch.look(workers[address])]
+        return {"bound": await self.binding.bind(epoch, said.binds), "busy": busy}
+
+    def _carry_out(self, said: Instructions) -> None:
+        """Everything but the binds, which take their time."""
+        if said.pools is not None and not self.degraded:
+            self.registry.configure(said.pools)
+        if said.mode is not None and not self.degraded:
+            self.host.mode = said.mode
+        if said.figures is not None:
+            self.status.figures = said.figures
+        for worker in self.registry.known(said.drain):
+            self.departures.drain(worker)
+        for worker in self.registry.known(said.withdraw):
+            self.binding.withdraw(worker)
+        for worker in self.registry.known(said.undrain):
+            worker.draining = False
+        for leave in said.leave:
+            if (task := self.host.tasks.get(leave.key)) is not None:
+                self.departures.ask(task, leave.why)
+        for refusal in said.refuse:
+            self.binding.refuse(refusal)

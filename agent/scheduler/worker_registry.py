@@ -103,6 +103,10 @@ class WorkerRegistry:
             worker.nested = 0
             self.watch.look(worker)
 
+    def known(self, addresses: Iterable[str]) -> list[WorkerCapacity]:
+        """Those of them that are still there."""
+        return [self.host.workers[address] for address in addresses if address in self.host.workers]
+
     def all_described(self) -> list[dict[str, Any]]:
         """The workers that take work, or did, as the governor sees them."""
         return [self._described(address) for address in self.host.workers if address not in self._beginning]

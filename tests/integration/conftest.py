@@ -51,6 +51,8 @@ class Governor:
 
     def __init__(self, cluster: Cluster, pools: dict[str, int], unsafe: tuple[str, ...] = ()) -> None:
         self.cluster, self.epoch, self.deltas = cluster, next(_epochs), []
+        #: numbers of governors that may follow this one
+        self.epochs = _epochs
         sizes = [
             {
                 "name": n,

@@ -11,7 +11,7 @@ import dask
 import pytest
 from distributed import get_worker, worker_client
 
-from agent.errors import NeedUnmetError
+from agent.errors import InstructionError, NeedUnmetError
 from agent.model.events import (
     GraphSubmitted,
     TaskCancelled,
@@ -182,6 +182,26 @@ def test_an_older_governor_is_fenced(cluster, governor):
     assert not future.done()
     assert newer.bind("safe", future.key) != [None]
     future.result(timeout=10)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"leave": [("key", 7)]},
+        {"binds": [{"pool": "spot", "keys": []}]},
+        {"refuse": [("key", "NoSuchError", "why")]},
+        {"pools": [{"name": "spot"}]},
+        {"unheard_of": 1},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_an_instruction_that_is_malformed_has_no_effect_at_all(cluster, governor, wrong):
+    newer, address = next(governor.epochs), cluster.names()["spot-0"]
+    with pytest.raises(InstructionError):
+        cluster.ask("orc_instruct", **{"epoch": newer, "drain": [address], "mode": "off", "figures": {}, **wrong})
+    state = cluster.ask("orc_snapshot", epoch=governor.epoch)  # who said it is not the newest either
+    assert state["mode"] == "govern"
+    assert [worker["draining"] for worker in state["workers"] if worker["address"] == address] == [False]
 
 
 def test_a_new_governor_sees_what_is_held_bound_and_not_yet_on_record(cluster, governor):
