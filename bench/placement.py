@@ -1,4 +1,4 @@
-"""Placement against the peers and the bound: `python -m bench.placement one-job …` and `python -m bench.placement workflows …`.
+"""Placement against the peers and the bound: `python -m bench.placement long-job …` and `python -m bench.placement workflows …`.
 
 One long job on spot traces, and workflows arriving over days; each part explains its own options with `--help`.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import placement_one_job, placement_workflows
+from bench import placement_long_job, placement_workflows
 
-PARTS = {"one-job": placement_one_job.main, "workflows": placement_workflows.main}
+PARTS = {"long-job": placement_long_job.main, "workflows": placement_workflows.main}
 
 
 def main() -> None:

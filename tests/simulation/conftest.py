@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from agent.simulate.one_job.trace import ZoneTrace
+from agent.simulate.long_job.trace import ZoneTrace
 
 
 @pytest.fixture

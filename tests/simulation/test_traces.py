@@ -10,7 +10,7 @@ import pytest
 
 from agent.errors import TraceError
 from agent.pools import spot_trace
-from agent.simulate.one_job import trace as traces
+from agent.simulate.long_job import trace as traces
 
 GOOD = {
     "zone": "us-east-1a_v100_1",

@@ -1,15 +1,15 @@
-"""The one-job simulator against schedules worked out by hand."""
+"""The long-job simulator against schedules worked out by hand."""
 
 from __future__ import annotations
 
 import pytest
 
 from agent.errors import SimulationError, TraceError
-from agent.simulate.one_job.bound import optimum
-from agent.simulate.one_job.peers.simple import Fallback, FallbackAndBack, OnDemandOnly, Retries, SpotUntilLate
-from agent.simulate.one_job.protocol import ON_DEMAND, SPOT, LaunchInstance, ProbeZone, StopInstance
-from agent.simulate.one_job.simulator import run
-from agent.simulate.one_job.trace import job_of
+from agent.simulate.long_job.bound import optimum
+from agent.simulate.long_job.peers.simple import Fallback, FallbackAndBack, OnDemandOnly, Retries, SpotUntilLate
+from agent.simulate.long_job.protocol import ON_DEMAND, SPOT, LaunchInstance, ProbeZone, StopInstance
+from agent.simulate.long_job.simulator import run
+from agent.simulate.long_job.trace import job_of
 
 HOUR = 3600.0
 

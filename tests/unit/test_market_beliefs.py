@@ -7,12 +7,12 @@ import pytest
 
 from agent.model.codec import decode, encode
 from agent.model.market import MarketBeliefs
-from agent.planner.beliefs import Beliefs
-from agent.planner.horizon import changes
-from agent.planner.long_job import JobState, Placement, PlacementSetting
+from agent.planner.long_job.beliefs import Beliefs
+from agent.planner.long_job.horizon import changes
+from agent.planner.long_job.placement import LongJobPlacement, LongJobSetting, LongJobState
 
 ZONES = ("us-east-1a", "us-east-1b", "us-west-2a")
-SETTING = PlacementSetting(cells=1e6)
+SETTING = LongJobSetting(cells=1e6)
 
 
 def believed() -> Beliefs:
@@ -26,15 +26,15 @@ def believed() -> Beliefs:
     return beliefs
 
 
-def state(left_h: float = 20.0) -> JobState:
-    return JobState(
+def state(left_h: float = 20.0) -> LongJobState:
+    return LongJobState(
         work_h=10.0, left_h=left_h, mode="idle", zone=None, home=0, startup_left_h=0.0, spot_usd_h=(1.0, 0.9, 1.1),
         on_demand_usd_h=(3.0, 3.0, 3.0),
     )  # fmt: skip
 
 
-def placement(beliefs: Beliefs) -> Placement:
-    return Placement(startup_h=0.2, tick_h=0.25, egress_usd=np.zeros((3, 3)), setting=SETTING, beliefs=beliefs)
+def placement(beliefs: Beliefs) -> LongJobPlacement:
+    return LongJobPlacement(startup_h=0.2, tick_h=0.25, egress_usd=np.zeros((3, 3)), setting=SETTING, beliefs=beliefs)
 
 
 def test_beliefs_are_the_same_after_they_were_written_and_read():

@@ -15,7 +15,7 @@ LINES, METHODS = 300, 20
 LARGER = {
     "agent/governor/governor.py": "the composition of a round, a few lines over",
     "agent/simulate/workflows/simulation.py": "one simulated world's loop",
-    "agent/simulate/one_job/peers/skynomad.py": "a published policy, kept together as it was published",
+    "agent/simulate/long_job/peers/skynomad.py": "a published policy, kept together as it was published",
     "flows/steps/graph.py": "one flow's steps",
 }
 #: classes with more methods, with the reason

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.errors import SimulationError
-from agent.simulate.one_job.protocol import (
+from agent.simulate.long_job.protocol import (
     IDLE,
     ON_DEMAND,
     SPOT,
     Attempt,
-    CheckpointedJob,
     LaunchInstance,
-    OneJobPolicy,
+    LongJob,
+    LongJobPolicy,
     ProbeZone,
     Seen,
     StopInstance,
 )
-from agent.simulate.one_job.trace import ZoneTrace, horizon
+from agent.simulate.long_job.trace import ZoneTrace, horizon
 
 #: a policy that asks more often than this within a tick never settles
 MOST_ACTIONS = 1000
@@ -27,7 +27,7 @@ DONE_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobOutcome:
+class LongJobOutcome:
     """What a run cost and how it went."""
 
     #: all of it, without the tick in which the job ended
@@ -55,7 +55,7 @@ class JobOutcome:
         return self.finished_s is None
 
 
-def run(policy: OneJobPolicy, traces: Sequence[ZoneTrace], job: CheckpointedJob, start: int = 0) -> JobOutcome:  # noqa: C901
+def run(policy: LongJobPolicy, traces: Sequence[ZoneTrace], job: LongJob, start: int = 0) -> LongJobOutcome:  # noqa: C901
     """One run from sample `start` of the traces.
 
     A decision each tick, any number of attempts in it. A refused launch costs nothing; a granted probe costs
@@ -115,7 +115,7 @@ def run(policy: OneJobPolicy, traces: Sequence[ZoneTrace], job: CheckpointedJob,
                 end = now + startup + work
                 if end > job.deadline_s + DONE_S:
                     break
-                return JobOutcome(
+                return LongJobOutcome(
                     cost_usd=cost + egress + probes, egress_usd=egress, probe_usd=probes, finished_s=end,
                     launches=launches, moves=moves, preemptions=preemptions, spot_h=spot_h, on_demand_h=on_demand_h,
                 )  # fmt: skip
@@ -125,7 +125,7 @@ def run(policy: OneJobPolicy, traces: Sequence[ZoneTrace], job: CheckpointedJob,
             spot_h += tick_h if mode == SPOT else 0.0
             on_demand_h += tick_h if mode == ON_DEMAND else 0.0
         probes += tick_probes
-    return JobOutcome(
+    return LongJobOutcome(
         cost_usd=cost + egress + probes, egress_usd=egress, probe_usd=probes, finished_s=None,
         launches=launches, moves=moves, preemptions=preemptions, spot_h=spot_h, on_demand_h=on_demand_h,
     )  # fmt: skip

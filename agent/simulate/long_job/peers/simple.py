@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.simulate.one_job.peers.steps import Steps, Stepwise, granted
-from agent.simulate.one_job.protocol import IDLE, ON_DEMAND, SPOT, LaunchInstance, Seen
+from agent.simulate.long_job.peers.steps import Steps, Stepwise, granted
+from agent.simulate.long_job.protocol import IDLE, ON_DEMAND, SPOT, LaunchInstance, Seen
 
 
 class OnDemandOnly(Stepwise):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from agent.simulate.one_job.peers.steps import Steps, Stepwise, granted
-from agent.simulate.one_job.protocol import IDLE, ON_DEMAND, SPOT, LaunchInstance, ProbeZone, Seen, StopInstance
+from agent.simulate.long_job.peers.steps import Steps, Stepwise, granted
+from agent.simulate.long_job.protocol import IDLE, ON_DEMAND, SPOT, LaunchInstance, ProbeZone, Seen, StopInstance
 
 
 class UniformProgressOfJob(Stepwise):

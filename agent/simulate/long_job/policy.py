@@ -1,6 +1,6 @@
 """One checkpointed job under the planner: the policy that other people's simulators can run.
 
-`from agent.simulate.one_job.policy import policy; p = policy(); p.start(job); p.decide(seen)`, with the shapes of `protocol`.
+`from agent.simulate.long_job.policy import policy; p = policy(); p.start(job); p.decide(seen)`, with the shapes of `protocol`.
 Only the fields are used, so any classes of these shapes do. Where the module of the job's class has its own `LaunchInstance`,
 the answers are of that class, so that a simulator may tell actions apart by type as well as by field.
 """
@@ -10,26 +10,26 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from agent.planner.long_job import JobState, Placement, PlacementSetting
-from agent.simulate.one_job import protocol
-from agent.simulate.one_job.protocol import SPOT, Action, CheckpointedJob, Seen
+from agent.planner.long_job.placement import LongJobPlacement, LongJobSetting, LongJobState
+from agent.simulate.long_job import protocol
+from agent.simulate.long_job.protocol import SPOT, Action, LongJob, Seen
 
 
 class PlannedPolicy:
-    """The planner's placement of one job, tick by tick."""
+    """The planner's placement of a long job, tick by tick."""
 
-    def __init__(self, setting: PlacementSetting | None = None):
-        self._setting = setting or PlacementSetting()
-        self._placement: Placement | None = None
+    def __init__(self, setting: LongJobSetting | None = None):
+        self._setting = setting or LongJobSetting()
+        self._placement: LongJobPlacement | None = None
 
-    def start(self, job: CheckpointedJob) -> None:
+    def start(self, job: LongJob) -> None:
         """A new job; what was learned for the last one is forgotten."""
         theirs = sys.modules.get(type(job).__module__)
         self._launch: Any = getattr(theirs, "LaunchInstance", protocol.LaunchInstance)
         self._deadline_s, self._tick_s = float(job.deadline_s), float(job.tick_s)
         self._last_s: float | None = None
         self._asked = set[int]()
-        self._placement = Placement(
+        self._placement = LongJobPlacement(
             startup_h=job.startup_s / 3600,
             tick_h=job.tick_s / 3600,
             egress_usd=job.egress_usd,
@@ -71,10 +71,10 @@ class PlannedPolicy:
             raise RuntimeError("shadow_price_usd_h() before start(job)")
         return self._placement.shadow_price_usd_h(self._state(seen))
 
-    def _state(self, seen: Seen) -> JobState:
+    def _state(self, seen: Seen) -> LongJobState:
         # whole ticks: a simulator that looks at ticks alone may take the work of the last, partial one for too late
         ticks = int((self._deadline_s - seen.now_s) / self._tick_s + 1e-9)
-        return JobState(
+        return LongJobState(
             work_h=seen.work_left_s / 3600,
             left_h=ticks * self._tick_s / 3600,
             mode="spot" if seen.mode == SPOT else "on_demand" if seen.mode == protocol.ON_DEMAND else "idle",

@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from agent.planner.beliefs import Beliefs, Prior, Regimes
-from agent.planner.horizon import CostTable, Floats, ZoneMarket, joint, solve
+from agent.planner.long_job.beliefs import Beliefs, Prior, Regimes
+from agent.planner.long_job.horizon import CostTable, Floats, ZoneMarket, joint, solve
 
 Mode = Literal["idle", "spot", "on_demand"]
 #: a zone, and what to launch there
@@ -22,7 +22,7 @@ PRICE_GRID = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlacementSetting:
+class LongJobSetting:
     """One for every cloud, zone and deadline."""
 
     #: what is believed of a zone that was never seen: many hours of watching, so that a few short spells, which come in
@@ -48,7 +48,7 @@ class PlacementSetting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobState:
+class LongJobState:
     """The job now."""
 
     #: hours of work left
@@ -74,7 +74,7 @@ class JobState:
         return self.home if self.zone is None else self.zone
 
 
-class Placement:
+class LongJobPlacement:
     """Decides by the expected cost to go of each choice, under the beliefs of now.
 
     It plans with the posterior means of the rates, and with the regime of the market as if it would be seen from the next
@@ -93,7 +93,7 @@ class Placement:
         startup_h: float,
         tick_h: float,
         egress_usd: Sequence[Sequence[float]],
-        setting: PlacementSetting,
+        setting: LongJobSetting,
         beliefs: Beliefs | None = None,
     ):
         self.setting, self.startup_h, self.tick_h = setting, startup_h, tick_h
@@ -103,7 +103,7 @@ class Placement:
         self._keep: list[int] = []
         self._table: CostTable | None = None
 
-    def decide(self, state: JobState, asked: Collection[int]) -> Choice | None:  # noqa: C901
+    def decide(self, state: LongJobState, asked: Collection[int]) -> Choice | None:  # noqa: C901
         """What to launch now, or None to let things be.
 
         Args:
@@ -142,7 +142,7 @@ class Placement:
                 return zone, "on_demand"
         return None
 
-    def shadow_price_usd_h(self, state: JobState) -> float:
+    def shadow_price_usd_h(self, state: LongJobState) -> float:
         """USD that the last hour of slack saves: what the rest costs more with an hour less to the deadline.
 
         Where less than an hour of slack is left, that of the slack there is.
@@ -157,17 +157,17 @@ class Placement:
         """[R·2^Z]: the distribution over the table's states of these beliefs."""
         return np.concatenate([w * joint(row) for w, row in zip(weight, up[:, self._keep].tolist(), strict=True)])
 
-    def _safe(self, state: JobState, made_h: float) -> bool:
+    def _safe(self, state: LongJobState, made_h: float) -> bool:
         """A tick from now, with so much work made, a start-up on demand still meets the deadline."""
         return state.left_h - self.tick_h >= state.work_h - max(0.0, made_h) + self.startup_h - EPSILON_H
 
-    def _cheapest_finish(self, state: JobState) -> int:
+    def _cheapest_finish(self, state: LongJobState) -> int:
         """The zone in which the rest costs least on demand, the move included."""
         hours = state.work_h + self.startup_h
         move = np.zeros(self.zones) if state.home is None else self.egress_usd[state.home]
         return int(np.argmin(np.array(state.on_demand_usd_h) * hours + move))
 
-    def _plan(self, state: JobState) -> None:
+    def _plan(self, state: LongJobState) -> None:
         """The table to decide with: a function of this state and these beliefs alone, each taken to a grid.
 
         So the same state gives the same choice whatever was decided before, and tables are solved seldom.
@@ -199,7 +199,7 @@ class Placement:
             slack,
         )
 
-    def _choose(self, state: JobState, most: int) -> list[int]:
+    def _choose(self, state: LongJobState, most: int) -> list[int]:
         """The zones to plan with: the job's own, and those in which an hour saves most against on demand."""
         if self.zones <= most:
             return list(range(self.zones))
@@ -214,7 +214,7 @@ class Placement:
                 keep.append(zone)
         return sorted(keep)
 
-    def _stay_usd(self, state: JobState) -> Floats:
+    def _stay_usd(self, state: LongJobState) -> Floats:
         """[R·2^Z] expected cost to go when nothing changes in this step, by state now."""
         assert self._table is not None
         zones, table, m = len(self._keep), self._table, self._table.market
@@ -228,7 +228,7 @@ class Placement:
         usd = table.usd("step", mode, left - 1 - starting, slack - starting)
         return usd + float(price) * m.step_h * (1 + starting)
 
-    def _go_usd(self, state: JobState, z: int, kind: Literal["spot", "on_demand"]) -> Floats:
+    def _go_usd(self, state: LongJobState, z: int, kind: Literal["spot", "on_demand"]) -> Floats:
         """[R·2^Z] expected cost to go of a launch that is granted, in the z-th of the zones planned with."""
         assert self._table is not None
         zones, table, m = len(self._keep), self._table, self._table.market

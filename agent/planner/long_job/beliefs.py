@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agent.model.market import MarketBeliefs, ZoneBelief
-from agent.planner.horizon import Floats, changes, kernels
+from agent.planner.long_job.horizon import Floats, changes, kernels
 
 #: hours after which the first regime is forgotten
 LONG_H = 1e4

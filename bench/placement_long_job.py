@@ -1,8 +1,8 @@
 """One checkpointed job on real spot traces: the planner, the published policies and the clairvoyant optimum.
 
-`python -m bench.placement one-job --data DIR [--quick] [--json FILE] [--chart FILE.svg] [--every-h H] [--processes N]`
+`python -m bench.placement long-job --data DIR [--quick] [--json FILE] [--chart FILE.svg] [--every-h H] [--processes N]`
 
-Semantics: those of `agent.simulate.one_job.simulator.run`. The deadline is held and the work is deadline / ratio. Starts overlap,
+Semantics: those of `agent.simulate.long_job.simulator.run`. The deadline is held and the work is deadline / ratio. Starts overlap,
 one each two hours; the interval is of a moving-block bootstrap whose blocks are as long as the deadline. The zone sets
 and starts on which the policy's setting was chosen are reported apart from those that were held out.
 """
@@ -22,23 +22,23 @@ from typing import Any
 
 import numpy as np
 
-from agent.simulate.one_job.bound import optimum
-from agent.simulate.one_job.peers.simple import Fallback, FallbackAndBack, OnDemandOnly, Retries, SpotUntilLate
-from agent.simulate.one_job.peers.skynomad import SkyNomad
-from agent.simulate.one_job.peers.uniform import (
+from agent.simulate.long_job.bound import optimum
+from agent.simulate.long_job.peers.simple import Fallback, FallbackAndBack, OnDemandOnly, Retries, SpotUntilLate
+from agent.simulate.long_job.peers.skynomad import SkyNomad
+from agent.simulate.long_job.peers.uniform import (
     ByAvailability,
     ByAvailabilityAndPrice,
     EagerFailover,
     UniformProgressOfJob,
 )
-from agent.simulate.one_job.policy import PlannedPolicy
-from agent.simulate.one_job.protocol import OneJobPolicy
-from agent.simulate.one_job.simulator import run
-from agent.simulate.one_job.trace import ZoneTrace, job_of, read_egress, read_folder
+from agent.simulate.long_job.policy import PlannedPolicy
+from agent.simulate.long_job.protocol import LongJobPolicy
+from agent.simulate.long_job.simulator import run
+from agent.simulate.long_job.trace import ZoneTrace, job_of, read_egress, read_folder
 from bench import table
 
 OURS = "ours"
-POLICIES: dict[str, Callable[[str], OneJobPolicy]] = {
+POLICIES: dict[str, Callable[[str], LongJobPolicy]] = {
     OURS: lambda cloud: PlannedPolicy(),
     "SkyNomad": lambda cloud: SkyNomad(h100=cloud == "h100"),
     "UP(S)": lambda cloud: EagerFailover(),
@@ -176,7 +176,7 @@ def chart(found: list[dict[str, Any]], into: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The table, and the same as JSON and as a chart."""
-    parser = argparse.ArgumentParser(prog="bench.placement one-job", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bench.placement long-job", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds spot/v100 and spot/h100")
     parser.add_argument(
         "--quick", action="store_true", help="the published zones, three starts, four policies: about a minute"

@@ -6,8 +6,8 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from agent.simulate.one_job.peers.steps import Steps, Stepwise, granted
-from agent.simulate.one_job.protocol import ON_DEMAND, SPOT, LaunchInstance, ProbeZone, Seen
+from agent.simulate.long_job.peers.steps import Steps, Stepwise, granted
+from agent.simulate.long_job.protocol import ON_DEMAND, SPOT, LaunchInstance, ProbeZone, Seen
 
 #: hazard per hour where none was observed
 TINY = 1e-8

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 
-from agent.simulate.one_job.protocol import (
+from agent.simulate.long_job.protocol import (
     IDLE,
     ON_DEMAND,
     SPOT,
     Action,
     Attempt,
-    CheckpointedJob,
     LaunchInstance,
+    LongJob,
     Seen,
 )
 
@@ -34,7 +34,7 @@ class Stepwise:
     #: whether the net is under it
     net = True
 
-    def start(self, job: CheckpointedJob) -> None:
+    def start(self, job: LongJob) -> None:
         """A new job."""
         self.job = job
         self.caught = False

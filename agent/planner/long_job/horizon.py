@@ -1,4 +1,4 @@
-"""The least expected cost of finishing one job by its deadline over zones whose spot capacity comes and goes."""
+"""The least expected cost of finishing a long job by its deadline over zones whose spot capacity comes and goes."""
 
 from __future__ import annotations
 

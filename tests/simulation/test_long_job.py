@@ -1,4 +1,4 @@
-"""The planner as the policy of one job: deadlines, bounds, determinism, other people's classes."""
+"""The planner as the policy of a long job: deadlines, bounds, determinism, other people's classes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from agent.planner.beliefs import Beliefs, Prior
-from agent.planner.long_job import PlacementSetting
-from agent.simulate.one_job.bound import optimum
-from agent.simulate.one_job.peers.simple import OnDemandOnly, SpotUntilLate
-from agent.simulate.one_job.peers.skynomad import SkyNomad
-from agent.simulate.one_job.peers.uniform import (
+from agent.planner.long_job.beliefs import Beliefs, Prior
+from agent.planner.long_job.placement import LongJobSetting
+from agent.simulate.long_job.bound import optimum
+from agent.simulate.long_job.peers.simple import OnDemandOnly, SpotUntilLate
+from agent.simulate.long_job.peers.skynomad import SkyNomad
+from agent.simulate.long_job.peers.uniform import (
     ByAvailability,
     ByAvailabilityAndPrice,
     EagerFailover,
     UniformProgressOfJob,
 )
-from agent.simulate.one_job.policy import PlannedPolicy, policy
-from agent.simulate.one_job.protocol import IDLE, ON_DEMAND, SPOT, LaunchInstance, OneJobPolicy, Seen
-from agent.simulate.one_job.simulator import run
-from agent.simulate.one_job.trace import ZoneTrace, job_of, read_egress, read_folder
+from agent.simulate.long_job.policy import PlannedPolicy, policy
+from agent.simulate.long_job.protocol import IDLE, ON_DEMAND, SPOT, LaunchInstance, LongJobPolicy, Seen
+from agent.simulate.long_job.simulator import run
+from agent.simulate.long_job.trace import ZoneTrace, job_of, read_egress, read_folder
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 PEERS = (
@@ -192,7 +192,7 @@ def test_who_has_capacity_does_not_wait_for_a_little_less_money():
 
 def test_what_a_zone_that_is_down_does_next_depends_on_how_long_it_has_been():
     beliefs = Beliefs(
-        2, 0.25, Prior(up_h=4, up_worth=25, down_h=0.8, down_worth=24, down_most=1.5), PlacementSetting().regimes
+        2, 0.25, Prior(up_h=4, up_worth=25, down_h=0.8, down_worth=24, down_most=1.5), LongJobSetting().regimes
     )
     fresh = beliefs.own[1].copy()
     for _ in range(40):
@@ -268,7 +268,7 @@ THEIR_JOB = TheirJob(
 
 def test_it_plays_in_a_simulator_with_classes_of_its_own():
     p = policy()
-    assert isinstance(p, OneJobPolicy)
+    assert isinstance(p, LongJobPolicy)
     p.start(THEIR_JOB)
     seen = TheirSeen(0.0, 36000.0, IDLE, None, None, 0.0, None, (1.0, 1.1), (3.0, 3.0))
     first = p.decide(seen)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from agent.errors import TraceError
 from agent.pools import spot_trace
 from agent.pools.spot_trace import SpotTrace
-from agent.simulate.one_job.protocol import CheckpointedJob, Zone
+from agent.simulate.long_job.protocol import LongJob, Zone
 
 #: USD per GB between two regions that no table names: the usual rate inside a continent and across the Atlantic
 EGRESS_USD_PER_GB = 0.02
@@ -101,7 +101,7 @@ def job_of(
     checkpoint_gb: float = 50.0,
     probe_s: float = 60.0,
     egress: Egress | None = None,
-) -> CheckpointedJob:
+) -> LongJob:
     """A job over the zones of some traces; between regions a checkpoint pays `egress` per GB, else the usual rate.
 
     Raises TraceError when the traces are none or of unequal steps, or a duration is not a finite time above zero.
@@ -125,7 +125,7 @@ def job_of(
         )
         for a in traces
     )
-    return CheckpointedJob(
+    return LongJob(
         work_s=work_s,
         deadline_s=deadline_s,
         startup_s=startup_s,
@@ -137,7 +137,7 @@ def job_of(
     )
 
 
-def horizon(traces: Sequence[ZoneTrace], job: CheckpointedJob, start: int) -> int:
+def horizon(traces: Sequence[ZoneTrace], job: LongJob, start: int) -> int:
     """Ticks from `start` in which the job may run: those that begin before its deadline. Raises TraceError if too short."""
     ticks = math.ceil(job.deadline_s / job.tick_s - 1e-9)
     for trace in traces:

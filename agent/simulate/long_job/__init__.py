@@ -1,0 +1,1 @@
+"""Simulation of one long job over zones that sell spot instances: the planner, the published policies, the bound."""

@@ -1,1 +1,0 @@
-"""Simulation of one checkpointed job over zones that sell spot instances: the planner, the published policies, the bound."""
