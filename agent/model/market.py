@@ -1,4 +1,4 @@
-"""What is believed of a market of zones that sell spot workers, as values. The planner's `Beliefs` says what they mean."""
+"""What is believed of a market of zones that sell spot workers, as values. `planner.long_job.Beliefs` says what they mean."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class ZoneBelief:
 class MarketBeliefs:
     """A market: its zones, and the regime that it is in. Hours are the market's: those of a trace that is played fast are short."""
 
+    #: size of its workers, and how fast it is played
+    name: str = ""
     #: hours in which every zone is looked at once
     tick_h: float
     #: probability of each regime now

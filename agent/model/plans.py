@@ -65,6 +65,8 @@ class Option:
     fallback_usd_micros: int = 0
     #: moving its checkpoint there
     move_usd_micros: int = 0
+    #: what the whole rest of a long job is expected to cost when it goes there now, moves and losses included; None: no such job
+    to_go_usd_micros: int | None = None
     #: waiting tasks it can still take in time
     takes: int = 0
     #: workers it would launch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,6 +90,18 @@ class Pool:
     selector: Selector = Selector()
     #: provider that launches its workers; None: they are only observed
     provider: str | None = None
+    #: how many times as fast as it was its market is played; 1 but for traces
+    speed: int = 1
+
+    @property
+    def zone(self) -> str:
+        """us-east-1c, as its labels say; "": they do not."""
+        return dict(self.labels).get("zone", "")
+
+    @property
+    def region(self) -> str:
+        """The region its labels name, else that of its zone."""
+        return dict(self.labels).get("region") or region_of(self.zone)
 
     @property
     def kind(self) -> str:
@@ -126,6 +139,12 @@ class Pool:
     def billed(self, start_ms: int, stop_ms: int) -> int:
         """Micro-dollars a lease costs: its span, at least the minimum billing."""
         return self.cost(start_ms, max(stop_ms, start_ms + self.min_billing_ms))
+
+
+def region_of(zone: str) -> str:
+    """`us-east-1` of `us-east-1a`, `us-central1` of `us-central1-a`; a name of another form is its own region."""
+    found = re.fullmatch(r"(.*\d)-?[a-z]", zone)
+    return found[1] if found else zone
 
 
 def pool_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.model.market import MarketBeliefs
 from agent.model.needs import Needs
 from agent.model.pools import Pool
 from agent.model.verdicts import Verdict
@@ -178,6 +179,12 @@ class Group:
     approved_usd_micros: int | None = None
     rejected_by: str | None = None
 
+    @property
+    def may_be_long(self) -> bool:
+        """Interruptible, with checkpoints and a deadline: a long job, where it takes hours."""
+        needs = self.needs
+        return needs.interruptible and bool(needs.checkpoint_ms) and self.deadline_ms is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -247,5 +254,7 @@ class Snapshot:
     #: workers that somebody waits for without a task that could be held, in all, and who
     wanted_workers: int = 0
     wanted_why: str = ""
+    #: what is believed of the zones; empty where no task may be a long job
+    markets: tuple[MarketBeliefs, ...] = ()
     #: runs are known by their graphs: what is not in `runs` is not known to come
     graphs: bool = False

@@ -24,8 +24,9 @@ from agent.model.snapshot import Group, Snapshot
 from agent.planner.estimate import estimate, statistics_of
 from agent.planner.explain import in_short, past
 from agent.planner.feasible import blocked, emulates_for_nothing
-from agent.planner.rank import option, order
-from agent.planner.room import Room
+from agent.planner.long_job.routing import LongJob, long_job_of
+from agent.planner.rank import option, order, tasks_ahead
+from agent.planner.room import Room, slots_of
 from agent.planner.slack import Market, Urgency, urgency
 
 
@@ -105,6 +106,15 @@ class Draft:
             self.guesses[key] = estimate(group, key[1], self.statistics, self.snapshot.policy.deadline_sigmas)
         return self.guesses[key]
 
+    def long_job(self, group: Group, ranked: list[Option]) -> LongJob | None:
+        """One of its tasks as a long job; None where it is none."""
+        snapshot = self.snapshot
+        job = long_job_of(group, snapshot.markets, self.rooms, ranked, snapshot.policy, snapshot.now_ms)
+        if job is not None:
+            # what is believed changes by itself
+            self.look(job.market.ends_ms - snapshot.now_ms)
+        return job
+
     def look(self, left_ms: int) -> None:
         """The plan changes by itself when this time is over."""
         if left_ms >= 0:
@@ -112,10 +122,38 @@ class Draft:
             self.replan_at_ms = at if self.replan_at_ms is None else min(self.replan_at_ms, at)
 
     def hold(self, group: Group, ranked: list[Option], count: int, reason: HoldReason, why: str, release: str) -> int:
+        """Hold so many of its tasks: the sentence says why the first of the pools, and why not now."""
         text = f"{in_short(group, ranked, self.urgencies[group.id].slack_ms)}; {why}"
         decision = self.decide(group, ranked, "wait", text, release)
         self.waits.append(Wait(group=group.id, count=count, reason=reason, why=why, release=release, decision=decision))
         return 0
+
+    def bind(self, group: Group, ranked: list[Option], count: int, reserve: int, why: str = "") -> None:
+        """Send so many of its tasks to the first of the pools.
+
+        Args:
+            reserve: micro-dollars of each.
+            why: in place of the usual sentence.
+        """
+        best = ranked[0]
+        room, guess = self.rooms[best.pool], best.estimate
+        ahead = tasks_ahead(group, room, guess.median_ms, guess.n, self.snapshot.policy) if guess else 0
+        run_ms = max(1, guess.mean_ms - group.done_ms) if guess else 0
+        room.take(group, ahead, count, run_ms)
+        if group.deadline_ms is not None and guess:
+            room.claim(count, run_ms, slots_of(group, room)[1], 0)
+        decision = self.decide(group, ranked, "bind", why or in_short(group, ranked, self.urgencies[group.id].slack_ms))
+        self.binds.append(
+            Bind(
+                group=group.id,
+                pool=best.pool,
+                count=count,
+                decision=decision,
+                ahead=ahead,
+                reserve_usd_micros=reserve,
+                budget=group.needs.budget,
+            )
+        )
 
     def decide(
         self, group: Group, ranked: list[Option], verb: Verb, reason: str, release: str = "", asked_by: str = ""

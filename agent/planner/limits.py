@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.model.plans import Option
+from agent.model.plans import Option, Wait
 from agent.model.snapshot import Budget, Group
 from agent.model.units import cost_micros, show_usd
 from agent.planner.draft import Draft
@@ -23,6 +23,19 @@ def asks(draft: Draft, group: Group, best: Option, remaining: int) -> tuple[str,
         about = f"{remaining} tasks on {best.pool}, about {show_usd(usd)}"
         return verdict.rule, f"rule {verdict.rule} asks a person: {verdict.reason} ({about})"
     return "", ""
+
+
+def held_for_a_person(draft: Draft, group: Group, ranked: list[Option], remaining: int) -> bool:
+    """Hold them for a person's answer, where a rule asks for one."""
+    rule, ask = asks(draft, group, ranked[0], remaining)
+    if not rule:
+        return False
+    release = f"orc approve {group.id[:12]} (or orc reject)"
+    decision = draft.decide(group, ranked, "ask", ask, release, asked_by=rule)
+    draft.waits.append(
+        Wait(group=group.id, count=remaining, reason="approval", why=ask, release=release, decision=decision)
+    )
+    return True
 
 
 def reservation(draft: Draft, group: Group, best: Option, count: int) -> tuple[int, int, str]:

@@ -11,10 +11,13 @@ from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.draft import Draft
 from agent.planner.limits import asks, reservation
 from agent.planner.room import Room, share, slots_of
+from agent.planner.routes import move_long_job
 from agent.planner.slack import Urgency
 
 #: moving must be cheaper than staying by a quarter: runtimes are guesses, and a move back costs as much
 WORTH = 1.25
+#: a task is slow when it has run for so many times what was expected
+SLOW_TIMES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,14 @@ def back_to_spot(
     """
     here = rooms.get(task.pool)
     spot = next((o for o in ranked if not o.why_not and rooms[o.pool].state.pool.market == "spot"), None)
-    if not task.leaves or here is None or spot is None or spot.late_ms or spot.waits_for == "spot":
+    if (
+        not task.leaves
+        or here is None
+        or here.state.pool.market == "spot"
+        or spot is None
+        or spot.late_ms
+        or spot.waits_for == "spot"
+    ):
         return None
     state, rest, there = here.state, task.expected_ms - task.ran_ms, rooms[spot.pool].state
     part = max(share(task.group, state), 1 / (1 + task.beside))
@@ -98,6 +108,10 @@ def move(draft: Draft) -> None:
             continue
         urgent = draft.urgencies[task.group.id] = draft.urgency(task.group)
         ranked = draft.ranked(task.group, 1, urgent)
+        job = draft.long_job(task.group, ranked) if task.ran_ms < SLOW_TIMES * task.expected_ms else None
+        if job is not None:
+            move_long_job(draft, job, task)
+            continue
         if task.ran_ms < task.expected_ms:
             _back(draft, task, ranked, urgent)
             continue

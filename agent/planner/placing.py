@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from agent.model.plans import Bind, Option, Refuse, Wait
+from agent.model.plans import Option, Refuse
 from agent.model.pools import DEFAULT
 from agent.model.snapshot import Group, PoolState
 from agent.model.units import show_ms
 from agent.planner.draft import Draft
-from agent.planner.explain import in_short, nearest
+from agent.planner.explain import nearest
 from agent.planner.fair_share import FairShare
 from agent.planner.feasible import PHYSICAL, blocked
-from agent.planner.limits import asks, reservation
-from agent.planner.rank import tasks_ahead
+from agent.planner.limits import held_for_a_person, reservation
 from agent.planner.room import slots_of
+from agent.planner.routes import place_long_job
 from agent.planner.slack import Urgency
 
 #: turns in which free slots are given to teams and runs that wait side by side
@@ -36,20 +36,11 @@ def place(draft: Draft, group: Group, remaining: int, most: int | None = None) -
     """Bind, hold, ask for or refuse the group's tasks; or bind at most so many, and say how many are left for another turn."""
     urgent = draft.urgencies[group.id]
     ranked = draft.ranked(group, remaining, urgent)
-    if not ranked or ranked[0].why_not:
-        return _refuse(draft, group, ranked, remaining)
-    if group.rejected_by is not None:
-        return _never(draft, group, ranked, f"rejected by {group.rejected_by}", rejected=True)
-    if group.losses > draft.snapshot.policy.max_losses:
-        why = f"{group.losses} workers died under it without notice; it may be what kills them (ORC_MAX_LOSSES)"
-        return _never(draft, group, ranked, why)
-    rule, ask = asks(draft, group, ranked[0], remaining)
-    if rule:
-        release = f"orc approve {group.id[:12]} (or orc reject)"
-        decision = draft.decide(group, ranked, "ask", ask, release, asked_by=rule)
-        draft.waits.append(
-            Wait(group=group.id, count=remaining, reason="approval", why=ask, release=release, decision=decision)
-        )
+    if _cannot(draft, group, ranked, remaining):
+        return 0
+    if draft.long_job(group, ranked) is not None:
+        return place_long_job(draft, group, remaining, most)
+    if held_for_a_person(draft, group, ranked, remaining):
         return 0
     while remaining:
         best = ranked[0]
@@ -71,34 +62,12 @@ def place(draft: Draft, group: Group, remaining: int, most: int | None = None) -
                     short,
                     "a reservation that is settled, or a larger budget",
                 )
-        _bind(draft, group, ranked, count, reserve)
+        draft.bind(group, ranked, count, reserve)
         remaining -= count
         if most is not None:
             return remaining
         ranked = draft.ranked(group, remaining, urgent) if remaining else ranked
     return 0
-
-
-def _bind(draft: Draft, group: Group, ranked: list[Option], count: int, reserve: int) -> None:
-    best = ranked[0]
-    room, guess = draft.rooms[best.pool], best.estimate
-    ahead = tasks_ahead(group, room, guess.median_ms, guess.n, draft.snapshot.policy) if guess else 0
-    run_ms = max(1, guess.mean_ms - group.done_ms) if guess else 0
-    room.take(group, ahead, count, run_ms)
-    if group.deadline_ms is not None and guess:
-        room.claim(count, run_ms, slots_of(group, room)[1], 0)
-    decision = draft.decide(group, ranked, "bind", in_short(group, ranked, draft.urgencies[group.id].slack_ms))
-    draft.binds.append(
-        Bind(
-            group=group.id,
-            pool=best.pool,
-            count=count,
-            decision=decision,
-            ahead=ahead,
-            reserve_usd_micros=reserve,
-            budget=group.needs.budget,
-        )
-    )
 
 
 def _wait(draft: Draft, group: Group, ranked: list[Option], remaining: int, urgent: Urgency) -> None:
@@ -136,6 +105,20 @@ def _wait(draft: Draft, group: Group, ranked: list[Option], remaining: int, urge
             f"a worker of {best.pool}, expected in {show_ms(best.wait_ms)}",
         )
     draft.hold(group, ranked, remaining, best.waits_for or "capacity", why, release)
+
+
+def _cannot(draft: Draft, group: Group, ranked: list[Option], remaining: int) -> bool:
+    """Refuse, or hold, what no pool can take, a person rejected, or kills its workers."""
+    if not ranked or ranked[0].why_not:
+        _refuse(draft, group, ranked, remaining)
+    elif group.rejected_by is not None:
+        _never(draft, group, ranked, f"rejected by {group.rejected_by}", rejected=True)
+    elif group.losses > draft.snapshot.policy.max_losses:
+        why = f"{group.losses} workers died under it without notice; it may be what kills them (ORC_MAX_LOSSES)"
+        _never(draft, group, ranked, why)
+    else:
+        return False
+    return True
 
 
 def _refuse(draft: Draft, group: Group, ranked: list[Option], remaining: int) -> int:

@@ -79,6 +79,11 @@ class Room:
         there = len(self.state.workers) + len(self.state.starting) + self.launching
         return pool.provider is not None and there < pool.max_workers
 
+    @property
+    def may_take(self) -> bool:
+        """Whether it has workers, or could have."""
+        return bool(self.free or self.state.starting or self.launching or self.may_grow)
+
     def tasks(self, group: Group, ahead: int, limit: int) -> int:
         """How many tasks of the group fit on live workers now, at most `limit`."""
         total, (load, sent) = 0, self._load(group, ahead)

@@ -263,4 +263,5 @@ def _pool(path: Path, name: str, said: _Pool, trace: SpotTrace | None, found: tu
             nthreads=said.selector.nthreads,
         ),
         provider=said.provider,
+        speed=max(1, round(trace.speed)) if trace is not None else 1,
     )

@@ -103,7 +103,9 @@ class LocalProvider:
         """See `Provider`."""
         delay = 0.0
         if (trace := self.traces.get(pool.name)) is not None:
-            if not self._market(pool.name, trace)[0]:
+            available, price = self._market(pool.name, trace)
+            self._priced(pool.name, price)
+            if not available:
                 raise NoCapacityError(f"no spot capacity in {dict(pool.labels).get('zone', pool.name)}")
             delay = trace.play.launch_delay_seconds
         if delay:
@@ -209,6 +211,11 @@ class LocalProvider:
             self._remember()
         return trace.at(now - self.began[pool])
 
+    def _priced(self, pool: str, price: int) -> None:
+        if price != self._prices.get(pool):
+            self._prices[pool] = price
+            self.report(Price(pool=pool, usd_micros_per_hour=price))
+
     def _remember(self) -> None:
         atomic_file.write(self.records / "spot-traces.json", json.dumps({"began": self.began, "used": self.used}))
 
@@ -232,9 +239,7 @@ class LocalProvider:
         if not mine:
             return
         available, price = self._market(pool, trace)
-        if price != self._prices.get(pool):
-            self._prices[pool] = price
-            self.report(Price(pool=pool, usd_micros_per_hour=price))
+        self._priced(pool, price)
         now = time.monotonic()
         for worker, process in mine.items():
             if not available and process.taken_at is None:

@@ -12,6 +12,7 @@ from agent.model.pools import DEFAULT, Pool, PriceStep
 from agent.model.snapshot import Group, PoolState, Starting, Worker
 from agent.planner.room import load_of
 from agent.state.leases import Leases, PoolStatus
+from agent.state.markets import Markets
 from agent.state.statistics import Statistics
 from agent.state.tally import Tally
 
@@ -62,7 +63,8 @@ class Fleet:
 
     def __init__(self, pools: Iterable[Pool], statistics: Statistics, tally: Tally) -> None:
         self.pools = {pool.name: PoolStatus(pool) for pool in pools}
-        self.leases = Leases(self.pools, statistics, tally)
+        self.markets = Markets(status.pool for status in self.pools.values())
+        self.leases = Leases(self.pools, statistics, tally, self.markets)
         self.live: dict[str, LiveWorker] = {}
         #: address → the lease of the worker that is, or was, there
         self.lease_of: dict[str, int] = {}

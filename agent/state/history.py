@@ -41,7 +41,7 @@ def _executions(state: ClusterState, executions: Iterable[Execution]) -> None:
 
 def _leases(state: ClusterState, leases: Iterable[Lease]) -> None:
     """Play the leases' lives through the same machine as live, and keep what it taught and how pools stand."""
-    fold = Leases(state.fleet.pools, state.statistics, Tally())
+    fold = Leases(state.fleet.pools, state.statistics, Tally(), state.fleet.markets)
     fold.retry_most_ms = state.fleet.leases.retry_most_ms
     lives = [life for lease in leases if lease.pool in state.fleet.pools for life in _life(lease)]
     for at_ms, step, lease in sorted(lives, key=lambda life: (life[0], life[2].id, life[1])):
@@ -69,6 +69,8 @@ def _play(fold: Leases, lease: Lease, step: int, at_ms: int) -> None:
             end=None,
             cause=OBSERVED if observed else "asked",
         )
+        if observed:
+            fold.markets.granted(lease.pool, at_ms)
     elif step == 1:
         fold.granted(lease.id, at_ms)
     elif step == 2:

@@ -9,6 +9,7 @@ import orjson
 
 from agent.model.leases import INTERRUPTIONS, OBSERVED, EndCause, Lease
 from agent.model.pools import Pool
+from agent.state.markets import Markets
 from agent.state.statistics import Statistics
 from agent.state.tally import Tally
 
@@ -38,14 +39,14 @@ class PoolStatus:
 class Leases:
     """Every open lease, by number."""
 
-    def __init__(self, pools: Mapping[str, PoolStatus], statistics: Statistics, tally: Tally) -> None:
+    def __init__(self, pools: Mapping[str, PoolStatus], statistics: Statistics, tally: Tally, markets: Markets) -> None:
         self.pools = pools
         self.open: dict[int, Lease] = {}
         self.next_id = 1
         self.retry_most_ms = RETRY_MOST_MS
         #: numbers of those that are not on record as they are
         self._changed: set[int] = set()
-        self._statistics, self._tally = statistics, tally
+        self._statistics, self._tally, self.markets = statistics, tally, markets
 
     # ------------------------------------------------------------------ on record
     def unrecorded(self) -> list[Lease]:
@@ -78,6 +79,7 @@ class Leases:
     def observe(self, pool: Pool, worker: str, now_ms: int) -> Lease:
         """A worker joined that somebody else started: it is paid for from now on."""
         number, self.next_id = self.next_id, self.next_id + 1
+        self.markets.granted(pool.name, now_ms)
         return self._put(replace(_lease(number, pool, worker, now_ms, OBSERVED), granted_ms=now_ms))
 
     def of_worker(self, worker: str, pool: str) -> Lease | None:
@@ -95,6 +97,7 @@ class Leases:
             if status.refused_since_ms is not None:
                 self._statistics.record_refusal(lease.pool, now_ms - status.refused_since_ms, True)
             status.refused_since_ms = None
+        self.markets.granted(lease.pool, now_ms)
         self._put(replace(lease, granted_ms=now_ms))
 
     def ready(self, number: int, now_ms: int) -> None:
@@ -111,6 +114,7 @@ class Leases:
     def refused(self, number: int, now_ms: int, why: str) -> None:
         """The market has no capacity; ask again later, each time later."""
         status = self._not_given(number, now_ms, EndCause.REFUSED, f"refused: {why}")
+        self.markets.refused(status.pool.name, now_ms)
         status.refused_since_ms = status.refused_since_ms if status.refused_since_ms is not None else now_ms
 
     def failed(self, number: int, now_ms: int, why: str) -> None:
@@ -139,6 +143,8 @@ class Leases:
                 # it never came up: as good as a refusal, or it would be launched again at once, for ever
                 _put_off(status, now_ms, self.retry_most_ms)
                 status.refused_since_ms = status.refused_since_ms if status.refused_since_ms is not None else now_ms
+        if lease.granted_ms is not None:
+            self.markets.ended(lease.pool, end == EndCause.INTERRUPTED, now_ms)
         lived_ms = now_ms - (lease.granted_ms or now_ms)
         self._statistics.record_worker_life(lease.pool, lived_ms, end in INTERRUPTIONS)
         ended = replace(lease, ended_ms=now_ms, cause=words or str(end), end=end, usd_micros=usd)

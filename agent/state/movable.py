@@ -1,4 +1,4 @@
-"""Running tasks that may be worth moving: slow ones, and those on demand that could go on on spot. No I/O."""
+"""Running tasks that may be worth moving: slow ones, long jobs, and those on demand that could go on on spot. No I/O."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from agent.model.snapshot import Group, Running
+from agent.planner.moving import SLOW_TIMES
 from agent.state.fleet import Fleet
 from agent.state.tasks import BoundTask, SavedWork
 
-#: a task is slow when it has run for so many times what was expected, and for so long, ms
-SLOW_TIMES = 2
+#: a task is slow when it has run for so long, ms, too
 SLOW_MS = 10_000
 #: a slot is kept at least so long for a task that was told to leave for it, ms
 KEPT_MS = 60_000
@@ -26,6 +26,8 @@ class Movable:
         self._bound, self._saved, self._fleet = bound, saved, fleet
         #: tasks that were told to leave, where they can go on, and until when a slot is kept for them there, ms
         self.leaving: dict[Any, tuple[str, int]] = {}
+        #: of the markets, when they were looked at last
+        self._seen = 0
 
     def told_to_leave(self, key: Any, pool: str, checkpoint_every_ms: int, now_ms: int) -> None:
         """A task is to leave its worker at its next checkpoint, and go on in a pool: a slot is kept there for as long as that may take."""
@@ -34,11 +36,11 @@ class Movable:
     def running(self, now_ms: int, look: bool, group_of: Callable[[BoundTask], Group | None]) -> tuple[Running, ...]:
         """Running tasks that may be worth moving, and those that were told to leave.
 
-        Slow ones, each again when it has run for twice as long; and on demand those with a checkpoint, every half a minute
-        and whenever a worker joined.
+        Slow ones, each again when it has run for twice as long; on demand those with a checkpoint, every half a minute and
+        whenever a worker joined; and those that may be long jobs, whenever something was seen of their markets.
 
         Args:
-            look: else only those that were told.
+            look: else only those that were told, and what may be long jobs.
             group_of: the group of a task as it is now; None where it is no longer known.
         """
         out = [
@@ -46,13 +48,19 @@ class Movable:
             for key, (pool, until_ms) in self.leaving.items()
             if now_ms < until_ms and (group := group_of(self._bound[key])) is not None
         ]
-        if look:
-            came, self._fleet.came = self._fleet.came, False
+        # what may be a long job is looked at whenever something was seen of its market, a refusal in this very tick too
+        came, seen = self._fleet.came, self._fleet.markets.version(now_ms)
+        news = bool(seen) and (came or seen != self._seen)
+        if look or news:
+            self._fleet.came, self._seen = False, seen
             spot = any(x.pool.market == "spot" and x.retry_ms <= now_ms for x in self._fleet.pools.values())
             for key, bound in self._bound.items():
-                if key in self.leaving or not self._worth_a_look(bound, now_ms, spot, came):
+                if key in self.leaving:
                     continue
-                if (group := group_of(bound)) is not None:
+                again = look and self._worth_a_look(bound, now_ms, spot, came)
+                if not again and (not news or bound.saved is None):
+                    continue
+                if (group := group_of(bound)) is not None and (again or group.may_be_long):
                     out.append(self._running(bound, group, now_ms))
         return tuple(sorted(out, key=lambda task: task.placement))
 

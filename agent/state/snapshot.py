@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.model.market import MarketBeliefs
 from agent.model.snapshot import Budget, Group, Policy, PoolState, Run, Running, Snapshot, Usage
 from agent.planner.plan import VERSION
 from agent.state.cluster import ClusterState
@@ -43,6 +44,7 @@ def take(  # noqa: PLR0913
         wanted_workers=state.fleet.wanted,
         wanted_why=state.fleet.wanted_why,
         graphs=graphs,
+        markets=_markets(state, groups, running, now_ms),
     )
 
 
@@ -52,6 +54,15 @@ def pools(state: ClusterState, now_ms: int) -> tuple[PoolState, ...]:
     for bound in state.bound.values():
         ends.setdefault(bound.address, []).append(max(bound.at_ms + bound.expected_ms, now_ms))
     return state.fleet.states(now_ms, ends)
+
+
+def _markets(
+    state: ClusterState, groups: Sequence[Group], running: Sequence[Running], now_ms: int
+) -> tuple[MarketBeliefs, ...]:
+    """What is believed of the zones, where it may matter."""
+    if any(group.may_be_long for group in groups) or any(task.group.may_be_long for task in running):
+        return state.fleet.markets.value(now_ms)
+    return ()
 
 
 def _runs(state: ClusterState, now_ms: int) -> tuple[Run, ...]:

@@ -14,11 +14,10 @@ def plan_is_stale(state: ClusterState, now_ms: int, planned_ms: int, replan_at_m
     Args:
         replan_at_ms: when time alone changes it, as the plan itself says; None: it does not say.
     """
-    if state.waiting:
-        if replan_at_ms is not None and planned_ms < replan_at_ms <= now_ms:
-            return True
-        if any(status.retry_ms and status.retry_ms <= now_ms for status in state.fleet.pools.values()):
-            return True
+    if replan_at_ms is not None and planned_ms < replan_at_ms <= now_ms and (state.waiting or state.bound):
+        return True
+    if state.waiting and any(status.retry_ms and status.retry_ms <= now_ms for status in state.fleet.pools.values()):
+        return True
     if now_ms - planned_ms <= AGAIN_MS:
         return False
     return (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from agent.planner.long_job.beliefs import Beliefs, Prior
-from agent.planner.long_job.placement import LongJobSetting
+from agent.planner.long_job.setting import LongJobSetting
 from agent.simulate.long_job.bound import optimum
 from agent.simulate.long_job.peers.simple import OnDemandOnly, SpotUntilLate
 from agent.simulate.long_job.peers.skynomad import SkyNomad

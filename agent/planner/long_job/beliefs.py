@@ -86,7 +86,8 @@ class Beliefs:
         self.weight: Floats = changes(self.change_per_h, LONG_H)[0]
         #: [R, zones] probability of capacity now, given the regime
         self.up: Floats = self.return_per_h / (self.return_per_h + self.loss_per_h)
-        self._now: list[bool | None] = [None] * zones
+        #: what was seen of each zone in this tick
+        self.now: list[bool | None] = [None] * zones
         self._last: list[bool | None] = [None] * zones
 
     @classmethod
@@ -100,19 +101,22 @@ class Beliefs:
                 continue
             made.losses[at], made.up_h[at], made.returns[at] = zone.losses, zone.up_h, zone.returns
             made.down_h[at], made._away_h[at], made.up[:, at] = zone.down_h, zone.away_h, zone.up
-            made._now[at] = zone.now
+            made.now[at] = zone.now
         return made
 
-    def value(self, zones: Sequence[str]) -> MarketBeliefs:
-        """All that is believed, as a value."""
+    def value(self, zones: Sequence[str], *, name: str = "", speed: int = 1, ends_ms: int = 0) -> MarketBeliefs:
+        """All that is believed, as a value. See `MarketBeliefs`."""
         return MarketBeliefs(
+            name=name,
+            speed=speed,
+            ends_ms=ends_ms,
             tick_h=self.tick_h,
             weight=tuple(self.weight.tolist()),
             zones=tuple(
                 ZoneBelief(
                     name=name, losses=float(self.losses[at]), up_h=float(self.up_h[at]), returns=float(self.returns[at]),
                     down_h=float(self.down_h[at]), away_h=float(self._away_h[at]), up=tuple(self.up[:, at].tolist()),
-                    now=self._now[at],
+                    now=self.now[at],
                 )
                 for at, name in enumerate(zones)
             ),
@@ -167,9 +171,9 @@ class Beliefs:
         joined = self.weight[:, None] * changes(self.change_per_h, hours)
         self.weight = joined.sum(0)
         self.up = joined.T @ moved / self.weight[:, None]
-        self._away_h[[now is False for now in self._now]] += hours
-        self._last = self._now if ticks == 1 else [None] * self.zones
-        self._now = [None] * self.zones
+        self._away_h[[now is False for now in self.now]] += hours
+        self._last = self.now if ticks == 1 else [None] * self.zones
+        self.now = [None] * self.zones
 
     def given(self, zone: int, up: bool) -> tuple[Floats, Floats]:
         """[R] and [R, zones] as `weight` and `up`, if the zone had capacity now, or had none."""
@@ -181,13 +185,13 @@ class Beliefs:
     def saw(self, zone: int, up: bool) -> None:
         """A zone had capacity now, or had none."""
         self.weight, self.up = self.given(zone, up)
-        if self._now[zone] is None and self._last[zone] is not None:
+        if self.now[zone] is None and self._last[zone] is not None:
             if self._last[zone]:
                 self.up_h[zone] += self.tick_h * float(self._loss_times @ self.weight)
                 self.losses[zone] += not up
             else:
                 self.down_h[zone] += self.tick_h * float(self._return_times @ self.weight)
                 self.returns[zone] += up
-        self._now[zone] = up
+        self.now[zone] = up
         if up:
             self._away_h[zone] = 0.0

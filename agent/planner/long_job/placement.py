@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-from agent.planner.long_job.beliefs import Beliefs, Prior, Regimes
+from agent.planner.long_job.beliefs import Beliefs
 from agent.planner.long_job.horizon import CostTable, Floats, ZoneMarket, joint, solve
+from agent.planner.long_job.setting import LongJobSetting
 
 Mode = Literal["idle", "spot", "on_demand"]
 #: a zone, and what to launch there
@@ -22,29 +23,17 @@ PRICE_GRID = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LongJobSetting:
-    """One for every cloud, zone and deadline."""
+class CostsToGo:
+    """What the rest of a job is expected to cost, by what is done now, USD."""
 
-    #: what is believed of a zone that was never seen: many hours of watching, so that a few short spells, which come in
-    #: bursts, do not outweigh it
-    prior: Prior = field(
-        default_factory=lambda: Prior(up_h=4.4, up_worth=25.0, down_h=0.8, down_worth=24.0, down_most=1.5)
-    )
-    #: calm times, of two days, and tight ones of 18 hours
-    regimes: Regimes = field(
-        default_factory=lambda: Regimes(
-            loss_times=(0.8, 2.2), return_times=(2.2, 0.35), change_per_h=((0.0, 1 / 52), (1 / 18, 0.0))
-        )
-    )
-    #: cells of a table, at most; it sets how many zones are planned with at once
-    cells: float = 2.5e7
-    #: steps to the deadline, at least and at most; a start-up is a whole number of them
-    steps: tuple[int, int] = (150, 600)
-    #: cost of an hour of lateness in the tables, in hours on demand
-    late: float = 10.0
-    #: to wait while a zone has capacity must save more than this part of what is left to pay: slack is worth more than
-    #: rates that are taken for known make it
-    idle: float = 0.005
+    #: when things are let be
+    stay_usd: float
+    #: zone → when an instance is granted there now
+    spot_usd: Mapping[int, float]
+    #: zone → on demand there now
+    on_demand_usd: Mapping[int, float]
+    #: the zone whose capacity, if it had some now, would save most against letting things be
+    best_zone: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +131,25 @@ class LongJobPlacement:
                 return zone, "on_demand"
         return None
 
+    def costs(self, state: LongJobState) -> CostsToGo:
+        """What the choices of now would cost, of the zones that are planned with."""
+        self._plan(state)
+        beliefs, stay = self.beliefs, self._stay_usd(state)
+        given = self._states(beliefs.weight, beliefs.up)
+        spot, saves = {}, {}
+        for i, zone in enumerate(self._keep):
+            up = self._states(*beliefs.given(zone, True))
+            go = self._go_usd(state, i, "spot")
+            spot[zone], saves[zone] = float(go @ up), float((stay - go) @ up)
+        return CostsToGo(
+            stay_usd=float(stay @ given),
+            spot_usd=spot,
+            on_demand_usd={
+                zone: float(self._go_usd(state, i, "on_demand") @ given) for i, zone in enumerate(self._keep)
+            },
+            best_zone=max(saves, key=lambda zone: (saves[zone], -zone)),
+        )
+
     def shadow_price_usd_h(self, state: LongJobState) -> float:
         """USD that the last hour of slack saves: what the rest costs more with an hour less to the deadline.
 
@@ -181,7 +189,10 @@ class LongJobPlacement:
         slack = min(time, math.ceil(_up(max(state.left_h - state.work_h, step_h)) / step_h) + 1)
         most = 1
         regimes = len(setting.regimes.loss_times)
-        while most < self.zones and time * slack * (3 * most + 4) * regimes * 2 ** (most + 1) <= setting.cells:
+        while (
+            most < min(self.zones, setting.zones)
+            and time * slack * (3 * most + 4) * regimes * 2 ** (most + 1) <= setting.cells
+        ):
             most += 1
         keep = self._keep = self._choose(state, most)
         rates = self.beliefs.rates(keep)

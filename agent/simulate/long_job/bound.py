@@ -9,11 +9,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.simulate.long_job.protocol import LongJob
+from agent.simulate.long_job.protocol import SimulatedJob
 from agent.simulate.long_job.trace import ZoneTrace, horizon
 
 
-def optimum(traces: Sequence[ZoneTrace], job: LongJob, start: int = 0) -> float:
+def optimum(traces: Sequence[ZoneTrace], job: SimulatedJob, start: int = 0) -> float:
     """USD of the cheapest schedule that any policy could have made under the semantics of `zones.run`; inf when none.
 
     Dynamic programming backwards over ticks, the place of the checkpoint or of the instance, and the work left, which

@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from agent.planner.long_job.placement import LongJobPlacement, LongJobSetting, LongJobState
+from agent.planner.long_job.placement import LongJobPlacement, LongJobState
+from agent.planner.long_job.setting import LongJobSetting
 from agent.simulate.long_job import protocol
-from agent.simulate.long_job.protocol import SPOT, Action, LongJob, Seen
+from agent.simulate.long_job.protocol import SPOT, Action, Seen, SimulatedJob
 
 
 class PlannedPolicy:
@@ -22,7 +23,7 @@ class PlannedPolicy:
         self._setting = setting or LongJobSetting()
         self._placement: LongJobPlacement | None = None
 
-    def start(self, job: LongJob) -> None:
+    def start(self, job: SimulatedJob) -> None:
         """A new job; what was learned for the last one is forgotten."""
         theirs = sys.modules.get(type(job).__module__)
         self._launch: Any = getattr(theirs, "LaunchInstance", protocol.LaunchInstance)

@@ -18,16 +18,16 @@ IDLE, SPOT, ON_DEMAND = "idle", "spot", "on_demand"
 class LaunchInstance(NamedTuple):
     """Start an instance, or move to it; what runs now is stopped only when the new one is granted."""
 
-    #: index into `LongJob.zones`
+    #: index into `SimulatedJob.zones`
     zone: int
     #: SPOT or ON_DEMAND
     kind: str
 
 
 class ProbeZone(NamedTuple):
-    """Ask a zone for a spot instance and give it back at once; billed `LongJob.probe_s` seconds when granted."""
+    """Ask a zone for a spot instance and give it back at once; billed `SimulatedJob.probe_s` seconds when granted."""
 
-    #: index into `LongJob.zones`
+    #: index into `SimulatedJob.zones`
     zone: int
 
 
@@ -57,7 +57,7 @@ class Zone:
 
 
 @dataclass(frozen=True)
-class LongJob:
+class SimulatedJob:
     """One job with continuous checkpoints and a deadline."""
 
     #: seconds of productive running in all
@@ -113,7 +113,7 @@ class Seen:
 class LongJobPolicy(Protocol):
     """An online policy."""
 
-    def start(self, job: LongJob) -> None:
+    def start(self, job: SimulatedJob) -> None:
         """A new job; forget the last one."""
 
     def decide(self, seen: Seen) -> Action | None:

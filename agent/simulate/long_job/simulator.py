@@ -12,10 +12,10 @@ from agent.simulate.long_job.protocol import (
     SPOT,
     Attempt,
     LaunchInstance,
-    LongJob,
     LongJobPolicy,
     ProbeZone,
     Seen,
+    SimulatedJob,
     StopInstance,
 )
 from agent.simulate.long_job.trace import ZoneTrace, horizon
@@ -55,7 +55,7 @@ class LongJobOutcome:
         return self.finished_s is None
 
 
-def run(policy: LongJobPolicy, traces: Sequence[ZoneTrace], job: LongJob, start: int = 0) -> LongJobOutcome:  # noqa: C901
+def run(policy: LongJobPolicy, traces: Sequence[ZoneTrace], job: SimulatedJob, start: int = 0) -> LongJobOutcome:  # noqa: C901
     """One run from sample `start` of the traces.
 
     A decision each tick, any number of attempts in it. A refused launch costs nothing; a granted probe costs

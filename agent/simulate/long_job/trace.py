@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import TraceError
+from agent.model.pools import region_of
 from agent.pools import spot_trace
 from agent.pools.spot_trace import SpotTrace
-from agent.simulate.long_job.protocol import LongJob, Zone
+from agent.simulate.long_job.protocol import SimulatedJob, Zone
 
 #: USD per GB between two regions that no table names: the usual rate inside a continent and across the Atlantic
 EGRESS_USD_PER_GB = 0.02
@@ -39,12 +39,6 @@ class ZoneTrace:
     spot_usd_h: NDArray[np.float64]
     #: USD per hour, always granted
     on_demand_usd_h: float
-
-
-def region_of(zone: str) -> str:
-    """`us-east-1` of `us-east-1a`, `us-central1` of `us-central1-a`; a name of another form is its own region."""
-    found = re.fullmatch(r"(.*\d)-?[a-z]", zone)
-    return found[1] if found else zone
 
 
 def read(path: Path) -> ZoneTrace:
@@ -101,7 +95,7 @@ def job_of(
     checkpoint_gb: float = 50.0,
     probe_s: float = 60.0,
     egress: Egress | None = None,
-) -> LongJob:
+) -> SimulatedJob:
     """A job over the zones of some traces; between regions a checkpoint pays `egress` per GB, else the usual rate.
 
     Raises TraceError when the traces are none or of unequal steps, or a duration is not a finite time above zero.
@@ -125,7 +119,7 @@ def job_of(
         )
         for a in traces
     )
-    return LongJob(
+    return SimulatedJob(
         work_s=work_s,
         deadline_s=deadline_s,
         startup_s=startup_s,
@@ -137,7 +131,7 @@ def job_of(
     )
 
 
-def horizon(traces: Sequence[ZoneTrace], job: LongJob, start: int) -> int:
+def horizon(traces: Sequence[ZoneTrace], job: SimulatedJob, start: int) -> int:
     """Ticks from `start` in which the job may run: those that begin before its deadline. Raises TraceError if too short."""
     ticks = math.ceil(job.deadline_s / job.tick_s - 1e-9)
     for trace in traces:

@@ -255,12 +255,13 @@ class _Simulation:
             self._wake(world.now_ms + min(pauses, default=self.setting.tick_ms) + 1)
 
     def _could_move(self) -> bool:
-        """A task runs on demand, with checkpoints to leave at."""
+        """A task runs on demand, or in a market of zones, with checkpoints to leave at."""
         return self._keeps and any(self._leavable(bound) for bound in self.state.bound.values())
 
     def _leavable(self, bound: BoundTask) -> bool:
         needs = self.world.doing[str(bound.task.key)].task.needs
-        return bool(needs.checkpoint_ms) and self.state.fleet.pools[bound.pool].pool.market == "on-demand"
+        fleet = self.state.fleet
+        return bool(needs.checkpoint_ms) and (fleet.pools[bound.pool].pool.market == "on-demand" or bool(fleet.markets.all))
 
     def _running(self, now: int) -> tuple[Running, ...]:
         """Tasks on demand that may be worth moving: looked for once a tick, and when a spot worker joined."""
@@ -268,6 +269,7 @@ class _Simulation:
         look = self._keeps and (view.fleet.came or now - self._looked_ms >= self.setting.tick_ms)
         if look:
             self._looked_ms = now
+        if look or (self._keeps and view.fleet.markets.all):
             for bound in view.bound.values():
                 if self._leavable(bound) and (saved := world.saved(str(bound.task.key), bound.address)) >= 0:
                     bound.saved = (saved + EPOCH_MS, 0)

@@ -12,8 +12,8 @@ from agent.simulate.long_job.protocol import (
     Action,
     Attempt,
     LaunchInstance,
-    LongJob,
     Seen,
+    SimulatedJob,
 )
 
 Steps = Generator[Action, Attempt | None, None]
@@ -34,7 +34,7 @@ class Stepwise:
     #: whether the net is under it
     net = True
 
-    def start(self, job: LongJob) -> None:
+    def start(self, job: SimulatedJob) -> None:
         """A new job."""
         self.job = job
         self.caught = False

@@ -1,0 +1,94 @@
+"""Long jobs in a plan: bound, launched for, held and moved as their routes say."""
+
+from __future__ import annotations
+
+from agent.model.plans import HoldReason, Move, Wait
+from agent.model.snapshot import Group, Running
+from agent.model.units import show_ms
+from agent.planner.draft import Draft
+from agent.planner.limits import asks, held_for_a_person, reservation
+from agent.planner.long_job.routing import LongJob, Route
+from agent.planner.room import slots_of
+
+
+def place_long_job(draft: Draft, group: Group, remaining: int, most: int | None) -> int:
+    """Bind, launch for and hold the group's tasks, each a long job; how many are left for another turn."""
+    taken, held, first = 0, 0, None
+    urgent = draft.urgencies[group.id]
+    # whoever waits is held in this turn; only binds are shared out
+    while taken + held < remaining and (held or most is None or taken < most):
+        ranked = draft.ranked(group, remaining - taken - held, urgent)
+        job = draft.long_job(group, ranked)
+        assert job is not None
+        route = job.waiting()
+        if held_for_a_person(draft, group, route.ranked, remaining - taken - held):
+            return 0
+        best, reserve = route.ranked[0], 0
+        if not best.room:
+            _claim(draft, group, route, job)
+            first, held = first or (route, job), held + 1
+            continue
+        if group.needs.budget is not None:
+            _, reserve, short = reservation(draft, group, best, 1)
+            if short:
+                release = "a reservation that is settled, or a larger budget"
+                return draft.hold(group, route.ranked, remaining - taken - held, "budget", short, release)
+        draft.bind(group, route.ranked, 1, reserve, route.why)
+        taken += 1
+    if first is not None:
+        _hold(draft, group, held, *first)
+    return remaining - taken - held
+
+
+def _claim(draft: Draft, group: Group, route: Route, job: LongJob) -> None:
+    """A worker is launched for it, or one that starts is its own."""
+    room = draft.rooms[route.pool]
+    if route.waits:
+        return
+    launch = int(not job.is_coming(route.pool) and job.may_ask(route.pool))
+    if launch:
+        room.launching += 1
+        draft.launch_why.setdefault(route.pool, f"{group.name}: {route.why}")
+    room.claimed += 1
+    best = route.ranked[0]
+    room.claim(1, max(1, best.run_ms), slots_of(group, room)[1], launch)
+
+
+def _hold(draft: Draft, group: Group, count: int, route: Route, job: LongJob) -> None:
+    room, now = draft.rooms[route.pool], draft.snapshot.now_ms
+    state = room.state
+    reason: HoldReason
+    if route.waits:
+        reason, why = "spot", f"no zone has capacity now that is worth more than the wait for {route.pool}"
+        release = f"capacity in {route.pool}; all are asked again in {show_ms(max(0, job.market.ends_ms - now))}"
+    elif state.fault and not state.starting:
+        reason, why = "spot", f"launches in {route.pool} fail: {state.fault}"
+        release = f"a launch in {route.pool}; next attempt in {show_ms(max(0, state.retry_ms - now))}"
+    elif room.launching or state.starting:
+        reason, why = "launch", f"a worker of {route.pool} is starting"
+        release = f"a worker of {route.pool}, expected in {show_ms(state.startup_ms)}"
+    else:
+        reason, why = "capacity", f"all {len(room.free)} workers of {route.pool} are busy"
+        release = f"a worker of {route.pool}"
+    decision = draft.decide(group, route.ranked, "wait", f"{route.why}; {why}", release)
+    draft.waits.append(
+        Wait(group=group.id, count=count, reason=reason, why=f"{route.why}; {why}", release=release, decision=decision)
+    )
+
+
+def move_long_job(draft: Draft, job: LongJob, task: Running) -> None:
+    """Let it leave for where the rest costs less: a worker is launched there first, and it leaves when that is there."""
+    if not task.leaves or (route := job.running(task)) is None:
+        return
+    best, room, group = route.ranked[0], draft.rooms[route.pool], task.group
+    # it does not leave to wait for a person or for money
+    if asks(draft, group, best, 1)[0] or (group.needs.budget is not None and reservation(draft, group, best, 1)[2]):
+        return
+    if best.room:
+        room.take(group, 0, 1, max(1, best.run_ms))
+        decision = draft.decide(group, route.ranked, "move", route.why)
+        draft.moves.append(Move(placement=task.placement, pool=route.pool, why=route.why, decision=decision))
+        room.claimed += 1
+        room.claim(1, max(1, best.run_ms), slots_of(group, room)[1], 0)
+        return
+    _claim(draft, group, route, job)
