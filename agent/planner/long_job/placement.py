@@ -32,8 +32,13 @@ class CostsToGo:
     spot_usd: Mapping[int, float]
     #: zone → on demand there now
     on_demand_usd: Mapping[int, float]
-    #: the zone whose capacity, if it had some now, would save most against letting things be
-    best_zone: int
+    #: zone → what that saves against letting things be, if it has capacity now
+    saves_usd: Mapping[int, float]
+
+    @property
+    def best_zone(self) -> int:
+        """The zone whose capacity, if it had some now, would save most."""
+        return max(self.saves_usd, key=lambda zone: (self.saves_usd[zone], -zone))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,7 @@ class LongJobPlacement:
         self._keep: list[int] = []
         self._table: CostTable | None = None
 
-    def decide(self, state: LongJobState, asked: Collection[int]) -> Choice | None:  # noqa: C901
+    def decide(self, state: LongJobState, asked: Collection[int]) -> Choice | None:
         """What to launch now, or None to let things be.
 
         Args:
@@ -101,14 +106,8 @@ class LongJobPlacement:
         The deadline comes first: whatever would leave too little time for a start-up on demand a tick later is not
         considered. So no deadline is missed that on demand could meet at the start.
         """
-        if state.mode == "on_demand":
-            if not self._safe(state, self.tick_h - self.startup_h):
-                return None
-        elif not self._safe(state, self.tick_h - state.startup_left_h if state.mode == "spot" else 0.0):
-            # an instance past its start-up may run on: until it is lost, work and time shrink together
-            if state.mode == "spot" and state.startup_left_h <= EPSILON_H:
-                return None
-            return self._cheapest_finish(state), "on_demand"
+        if not self.safe(state):
+            return self.last_call(state)
         self._plan(state)
         beliefs, stay = self.beliefs, self._stay_usd(state)
         best, most = None, 0.0
@@ -131,6 +130,19 @@ class LongJobPlacement:
                 return zone, "on_demand"
         return None
 
+    def safe(self, state: LongJobState) -> bool:
+        """Whether the deadline leaves anything to decide: a tick from now it can still be met on demand."""
+        if state.mode == "on_demand":
+            return self._safe(state, self.tick_h - self.startup_h)
+        return self._safe(state, self.tick_h - state.startup_left_h if state.mode == "spot" else 0.0)
+
+    def last_call(self, state: LongJobState) -> Choice | None:
+        """What the deadline asks for where it leaves nothing to decide."""
+        # an instance past its start-up may run on: until it is lost, work and time shrink together
+        if state.mode == "on_demand" or (state.mode == "spot" and state.startup_left_h <= EPSILON_H):
+            return None
+        return self._cheapest_finish(state), "on_demand"
+
     def costs(self, state: LongJobState) -> CostsToGo:
         """What the choices of now would cost, of the zones that are planned with."""
         self._plan(state)
@@ -147,7 +159,7 @@ class LongJobPlacement:
             on_demand_usd={
                 zone: float(self._go_usd(state, i, "on_demand") @ given) for i, zone in enumerate(self._keep)
             },
-            best_zone=max(saves, key=lambda zone: (saves[zone], -zone)),
+            saves_usd=saves,
         )
 
     def shadow_price_usd_h(self, state: LongJobState) -> float:

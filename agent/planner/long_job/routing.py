@@ -20,6 +20,8 @@ from agent.planner.room import Room, share
 
 #: what takes less, ms of the market's time, is no long job
 LEAST_MS = MS_PER_HOUR
+#: a move saves at least this part of what is left to pay
+LEAST_SAVED = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,18 +109,18 @@ class LongJob:
         mode, zone, startup_ms = self._there()
         work_ms = max(1, self.takes_ms - self.group.done_ms)
         state = self._state(work_ms, mode, zone, startup_ms)
-        if mode == "spot" and zone is not None and self.placement.beliefs.now[zone] is None:
-            # asked for, and not refused: it is planned for as if it was granted
-            self.placement.beliefs.saw(zone, True)
-        # what starts is waited for, or it would be paid for twice; but the deadline comes first
-        closed = set(range(len(self.zones)))
+        if mode != "idle":
+            # what is there is taken, and what starts is waited for, or it would be paid for twice; but the deadline comes first
+            if mode == "spot" and zone is not None and self.placement.beliefs.now[zone] is None:
+                # asked for, and not refused: it is planned for as if it was granted
+                self.placement.beliefs.saw(zone, True)
+            late = startup_ms and not self.placement.safe(state)
+            return self._route(state, self.placement.last_call(state) if late else None)
         choice = None
-        if startup_ms or (mode == "idle" and any(self.options[name].room for name in self.safe)):
-            choice = self.placement.decide(state, closed)
-        # a worker on demand that is there is taken where it would be launched: zones can be asked from it as well
-        if choice is None and not startup_ms:
-            choice = self.placement.decide(state, self._closed())
-        return self._route(state, choice)
+        if any(self.options[name].room for name in self.safe):
+            # a worker on demand that is there is taken where it would be launched: zones can be asked from it as well
+            choice = self.placement.decide(state, range(len(self.zones)))
+        return self._route(state, choice or self.placement.decide(state, self._closed()))
 
     def running(self, task: Running) -> Route | None:
         """Where it goes while it runs; None: it stays."""
@@ -129,6 +131,12 @@ class LongJob:
         state = self._state(max(1, task.expected_ms - task.ran_ms), "spot" if spot else "on_demand", zone, 0)
         choice = self.placement.decide(state, self._closed())
         if choice is None or (choice[1] == "on_demand" and not spot):
+            return None
+        costs = self.placement.costs(state)
+        saves = costs.saves_usd[choice[0]] if choice[1] == "spot" else costs.stay_usd - costs.on_demand_usd[choice[0]]
+        # the old worker is paid for until it is seen to be idle; and what is saved is to be more than the table's own error
+        idle_h = self.rooms[task.pool].state.pool.idle_ms / self._hour_ms
+        if saves <= max(self._usd_h(task.pool) * idle_h, LEAST_SAVED * costs.stay_usd):
             return None
         return self._route(state, choice)
 
@@ -201,8 +209,12 @@ class LongJob:
         zone, market = decided or (costs.best_zone, "spot")
         if decided is None and state.mode != "idle" and state.zone is not None:
             zone, market = state.zone, state.mode
-        pool = self.zones[zone] if market == "spot" else self.safe[zone]
+        pool = self._pool_of((zone, market))
         return Route(ranked=self._ranked(pool, costs), waits=waits, why=self._why(pool, costs, waits, state))
+
+    def _pool_of(self, choice: Choice) -> str:
+        zone, market = choice
+        return self.zones[zone] if market == "spot" else self.safe[zone]
 
     def _ranked(self, first: str, costs: CostsToGo) -> list[Option]:
         """Every pool, the chosen one first, then by what the rest would cost."""
