@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from agent.model.plans import (
     Bind,
@@ -24,10 +25,12 @@ from agent.model.snapshot import Group, Snapshot
 from agent.planner.estimate import estimate, statistics_of
 from agent.planner.explain import in_short, past
 from agent.planner.feasible import blocked, emulates_for_nothing
-from agent.planner.long_job.routing import LongJob, long_job_of
 from agent.planner.rank import option, order, tasks_ahead
 from agent.planner.room import Room, slots_of
 from agent.planner.slack import Market, Urgency, urgency
+
+if TYPE_CHECKING:
+    from agent.planner.long_job.routing import LongJob
 
 
 class Draft:
@@ -109,6 +112,11 @@ class Draft:
     def long_job(self, group: Group, ranked: list[Option]) -> LongJob | None:
         """One of its tasks as a long job; None where it is none."""
         snapshot = self.snapshot
+        if not snapshot.markets or not group.may_be_long:
+            return None
+        # only here, as it needs numpy: commands that replay a ledger seldom come here
+        from agent.planner.long_job.routing import long_job_of
+
         job = long_job_of(group, snapshot.markets, self.rooms, ranked, snapshot.policy, snapshot.now_ms)
         if job is not None:
             # what is believed changes by itself

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from agent.model.plans import HoldReason, Move, Wait
 from agent.model.snapshot import Group, Running
 from agent.model.units import show_ms
 from agent.planner.draft import Draft
 from agent.planner.limits import asks, held_for_a_person, reservation
-from agent.planner.long_job.routing import LongJob, Route
 from agent.planner.room import slots_of
+
+if TYPE_CHECKING:
+    from agent.planner.long_job.routing import LongJob, Route
 
 
 def place_long_job(draft: Draft, group: Group, remaining: int, most: int | None) -> int:

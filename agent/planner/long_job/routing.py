@@ -266,8 +266,6 @@ def long_job_of(
     It is one where it is interruptible, has checkpoints and a deadline, takes an hour or more, and may run in spot pools
     of one market in two zones or more and, at last, on demand.
     """
-    if not markets or not group.may_be_long:
-        return None
     options = {o.pool: o for o in ranked if not o.why_not}
     safe = [name for name in options if rooms[name].state.pool.market == "on-demand" and rooms[name].may_take]
     zones, market = max(
