@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import Table, select
 
 from agent.ledger import schema as t
 from agent.ledger.digests import chain_hash, decision_line, outcome_line, placement_line, rows_digest, run_line
@@ -17,6 +17,9 @@ from agent.ledger.snapshots import join, manifest
 from agent.ledger.unreadable import UNREADABLE, why
 from agent.model import codec
 from agent.planner.plan import VERSION, plan
+
+#: records whose rows are read at once
+PAGE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ def verify(ledger: Reader, report: Report, replay: bool = False) -> Iterator[Fau
     previous, expected = b"", 1
     #: name → digest of the parts of the newest snapshot; None: a record that cannot be read changed them
     named: Mapping[str, str] | None = {}
+    lines = _Rows(ledger)
     with ledger.reading() as db:
         last = int(db.execute(select(t.chain.c.last_seq).where(t.chain.c.id == ledger.chain)).scalar_one())
         for row in db.execute(select(t.record).where(t.record.c.chain == ledger.chain).order_by(t.record.c.seq)):
@@ -79,7 +83,7 @@ def verify(ledger: Reader, report: Report, replay: bool = False) -> Iterator[Fau
                 yield Fault(seq=row.seq, what=f"the record cannot be read: {why(error)}")
                 named = None
                 continue
-            if _rows(ledger, row.seq).hex() != rows:
+            if lines.digest(row.seq).hex() != rows:
                 yield Fault(
                     seq=row.seq,
                     what="a decision, placement, outcome or run of the record was changed, added or removed",
@@ -111,25 +115,42 @@ def _replayed(
         yield Fault(seq=seq, what="the plan made from the recorded snapshot is not the recorded plan")
 
 
-def _rows(ledger: Reader, seq: int) -> bytes:
-    with ledger.reading() as db:
-        d, p, o, n = t.decision.c, t.placement.c, t.outcome.c, t.run.c
-        decided = [
-            decision_line(r.id, r.run, r.task_class, r.pool, r.verb, r.body, r.team)
-            for r in db.execute(select(t.decision).where(d.chain == ledger.chain, d.seq == seq).order_by(d.id))
-        ]
-        placed = [
-            placement_line(r.id, r.decision, r.key, r.upstream)
-            for r in db.execute(select(t.placement).where(p.chain == ledger.chain, p.seq == seq).order_by(p.id))
-        ]
-        ended = [
-            outcome_line(
-                r.placement, r.result, r.lease, r.start_ms, r.run_ms, r.usd_micros, r.ran_in, r.spared_ms, r.items
-            )
-            for r in db.execute(select(t.outcome).where(o.chain == ledger.chain, o.seq == seq).order_by(o.placement))
-        ]
-        runs = [
-            run_line(r.no, r.flow_run, r.root_run, r.flow, r.deployment, r.team, r.trace)
-            for r in db.execute(select(t.run).where(n.chain == ledger.chain, n.seq == seq).order_by(n.no))
-        ]
-        return rows_digest(decided, placed, ended, runs)
+class _Rows:
+    """Digests of the rows of records, read in pages: a query a record and table would take most of the time."""
+
+    def __init__(self, ledger: Reader) -> None:
+        self._ledger = ledger
+        #: the first record that is on no page yet
+        self._next = 0
+        #: record → lines of its decisions, placements, outcomes and runs
+        self._page: dict[int, tuple[list[str], list[str], list[str], list[str]]] = {}
+
+    def digest(self, seq: int) -> bytes:
+        """Of one record; records are asked for in their order."""
+        if seq >= self._next:
+            self._read(seq, seq + PAGE)
+        return rows_digest(*self._page.get(seq, ((), (), (), ())))
+
+    def _read(self, first: int, end: int) -> None:
+        self._next, self._page = end, {}
+        with self._ledger.reading() as db:
+            for number, (table, order, line) in enumerate(_LINES):
+                c = table.c
+                wanted = (c.chain == self._ledger.chain, c.seq >= first, c.seq < end)
+                for row in db.execute(select(table).where(*wanted).order_by(c.seq, c[order])):
+                    self._page.setdefault(row.seq, ([], [], [], []))[number].append(line(row))
+
+
+#: table, the order of its rows within a record, a row as it is hashed
+_LINES: tuple[tuple[Table, str, Callable[[Any], str]], ...] = (
+    (t.decision, "id", lambda r: decision_line(r.id, r.run, r.task_class, r.pool, r.verb, r.body, r.team)),
+    (t.placement, "id", lambda r: placement_line(r.id, r.decision, r.key, r.upstream)),
+    (
+        t.outcome,
+        "placement",
+        lambda r: outcome_line(
+            r.placement, r.result, r.lease, r.start_ms, r.run_ms, r.usd_micros, r.ran_in, r.spared_ms, r.items
+        ),
+    ),
+    (t.run, "no", lambda r: run_line(r.no, r.flow_run, r.root_run, r.flow, r.deployment, r.team, r.trace)),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
@@ -25,6 +26,7 @@ WITH_MORE_METHODS = {
 }
 
 
+@functools.cache
 def modules() -> dict[str, ast.Module]:
     """Every module of `agent`, by name."""
     files = {path: path.relative_to(ROOT).with_suffix("") for path in sorted((ROOT / "agent").rglob("*.py"))}

@@ -33,7 +33,7 @@ def ended(supervisor, code, final):
     async def story():
         await supervisor._up(service)
         (watcher,) = supervisor.watchers
-        again = asyncio.create_task(asyncio.to_thread(until, lambda: len(mark.read_text()) >= 2, 30))
+        again = asyncio.create_task(asyncio.to_thread(until, lambda: watcher.done() or len(mark.read_text()) >= 2, 30))
         await asyncio.wait({watcher, again}, return_when=asyncio.FIRST_COMPLETED)
         supervisor.stopping.set()
         if not watcher.done():
