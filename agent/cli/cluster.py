@@ -27,13 +27,13 @@ def init(
     """Look at a running cluster and propose its pools. No worker is restarted or changed."""
     import sys
 
+    from agent.cluster.inspect import inspect_cluster
     from agent.pools.propose import propose, text
-    from agent.scheduler import look
 
     if out.exists() and not force:
         raise PoolError(f"{out} is there already; write elsewhere with --out, or overwrite it with --force")
     prices = dict(_price(said) for said in price or ())
-    cluster = look.seen(scheduler)
+    cluster = inspect_cluster(scheduler)
     if not cluster.workers:
         raise PoolError(f"the cluster at {scheduler} has no workers to look at; start some and run this again")
     proposed = propose(cluster.workers)

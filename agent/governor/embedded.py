@@ -8,10 +8,10 @@ import os
 import socket
 import threading
 
+from agent.cluster import install
 from agent.errors import FencedError, OrcError
 from agent.governor.governor import Governor
 from agent.governor.process import build
-from agent.scheduler import install
 from agent.settings import Settings
 
 logger = logging.getLogger("orc.governor")

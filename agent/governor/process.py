@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.api.address import Published
 from agent.api.app import application
 from agent.api.serving import Serving
+from agent.cluster import install
 from agent.errors import FencedError
 from agent.governor.desk import GovernorDesk
 from agent.governor.governor import Governor
@@ -23,7 +24,6 @@ from agent.model.units import duration_ms
 from agent.pools import declared, prices
 from agent.pools.local import LocalProvider
 from agent.processes import bootstrap
-from agent.scheduler import install
 from agent.settings import Settings, load
 
 logger = logging.getLogger("orc.governor")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-from distributed.core import rpc
-
+from agent.cluster.connect import caller_of
 from agent.errors import FencedError, InstructionError, SchedulerError
 
 
@@ -19,7 +18,7 @@ class SchedulerClient:
         self._rpc: Any = None
 
     async def __aenter__(self) -> Self:
-        self._rpc = rpc(self.scheduler)
+        self._rpc = caller_of(self.scheduler)
         return self
 
     async def __aexit__(

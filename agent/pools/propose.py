@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.cluster.inspect import SeenWorker
 from agent.model.pools import DEFAULT, Selector, pool_of
 from agent.model.units import show_mib
-from agent.scheduler.look import SeenWorker
 
 _GPU = re.compile(r"^(gpus?|cuda)$", re.IGNORECASE)
 _SPOT = re.compile(r"spot|preempt", re.IGNORECASE)

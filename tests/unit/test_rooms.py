@@ -115,3 +115,20 @@ def test_nothing_but_settings_reads_the_environment():
         if "os.environ" in path.read_text() or "os.getenv" in path.read_text()
     ]
     assert readers == []
+
+
+#: what of distributed opens a connection
+CONNECTS = {"Client", "rpc", "connect", "get_client"}
+
+
+def test_only_the_room_for_it_connects_to_a_dask_scheduler():
+    """The rooms that live in a scheduler or worker speak by the connections that Dask has made."""
+    found = set()
+    for name, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "distributed":
+                found |= {name} if CONNECTS & {each.name for each in node.names} else set()
+            elif isinstance(node, ast.Attribute) and node.attr in CONNECTS and ast.unparse(node.value) == "distributed":
+                found.add(name)
+    assert {name for name in found if not name.startswith("agent.cluster.")} == set()
+    assert "agent.cluster.connect" in found

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+from agent.cluster import install
 from agent.model.events import TaskCancelled
-from agent.scheduler import install
 from agent.scheduler.delta_log import DeltaLog
 from agent.scheduler.fence import Fence
 from agent.scheduler.spec_registry import SpecRegistry

@@ -8,10 +8,10 @@ from typing import Literal
 
 import distributed
 
+from agent.cluster.inspect import SeenCluster, SeenWorker
 from agent.model.pools import Pool, Selector, pool_of
 from agent.scheduler import compatibility
 from agent.scheduler.compatibility import ADAPTIVE
-from agent.scheduler.look import SeenCluster, SeenWorker
 
 Level = Literal["good", "warning", "wrong"]
 #: clocks may differ by so much before deadlines and prices are read wrongly, ms

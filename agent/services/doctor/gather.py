@@ -7,13 +7,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 
+from agent.cluster.inspect import inspect_cluster
 from agent.errors import GraphAwayError, OrcError, SchedulerError
 from agent.graph.bolt import Graph, address
 from agent.ledger.chains import chains
 from agent.model.addresses import without_secrets
 from agent.model.pools import Pool
 from agent.pools import declared, prices
-from agent.scheduler import look
 from agent.services import home
 from agent.services.doctor.checks import OF_CLUSTER, Finding, good, some, warning, wrong
 from agent.settings import Settings
@@ -149,7 +149,7 @@ def diagnose(
             warning("scheduler", "none is named", "orc doctor --scheduler tcp://HOST:PORT, or set ORC_SCHEDULER"),
         ]
     try:
-        cluster = look.seen(scheduler, ("prefect", "prefect_dask", "agent", *modules))
+        cluster = inspect_cluster(scheduler, ("prefect", "prefect_dask", "agent", *modules))
     except SchedulerError as error:
         return [*out, wrong("scheduler", str(error), "nothing else of the cluster can be checked")]
     out.append(good("scheduler", f"{scheduler} answers"))

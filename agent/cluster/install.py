@@ -17,6 +17,7 @@ import cloudpickle
 import distributed
 from distributed import Client
 
+from agent.cluster.connect import client_of
 from agent.errors import SchedulerError
 from agent.scheduler.plugin import Extension
 
@@ -44,19 +45,13 @@ async def ensure(address: str, mode: str, allow_untested: bool = False, patience
     Raises:
         SchedulerError: the scheduler cannot be reached, or has another Python.
     """
-    try:
-        client = await Client(address, asynchronous=True, timeout=patience, set_as_default=False)
-    except (OSError, TimeoutError) as error:
-        raise SchedulerError(
-            f"the Dask scheduler at {address} cannot be reached ({error}); is it up, and the address right?"
-        ) from error
-    # what asks there is sent by value: the module is what may be missing
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        return await _ensure(client, address, mode, allow_untested)
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-        await client.close()
+    async with client_of(address, patience) as client:
+        # what asks there is sent by value: the module is what may be missing
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        try:
+            return await _ensure(client, address, mode, allow_untested)
+        finally:
+            cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 async def _ensure(client: Client, address: str, mode: str, allow_untested: bool) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import dask
 import distributed
 from distributed import Client
 
-from agent.errors import SchedulerError
+from agent.cluster.connect import client_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,19 +56,25 @@ class SeenCluster:
     no_workers_timeout: str = ""
 
 
-async def look(address: str, modules: Sequence[str] = (), patience: float = 10.0) -> SeenCluster:
-    """Look at a cluster; `modules` are names its workers should be able to import.
+def inspect_cluster(address: str, modules: Sequence[str] = (), patience: float = 10.0) -> SeenCluster:
+    """What a cluster shows.
+
+    Args:
+        modules: names its workers should be able to import.
+        patience: seconds until the scheduler must have answered.
 
     Raises:
         SchedulerError: it cannot be reached.
     """
-    try:
-        client = await Client(address, asynchronous=True, timeout=patience, set_as_default=False)
-    except (OSError, TimeoutError) as error:
-        raise SchedulerError(
-            f"the Dask scheduler at {address} cannot be reached ({error}); "
-            "is it up, the address right, and no firewall between?"
-        ) from error
+    return asyncio.run(_connect_and_inspect(address, modules, patience))
+
+
+async def _connect_and_inspect(address: str, modules: Sequence[str], patience: float) -> SeenCluster:
+    async with client_of(address, patience) as client:
+        return await _inspect(client, address, modules)
+
+
+async def _inspect(client: Client, address: str, modules: Sequence[str]) -> SeenCluster:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
         begin = time.time()
@@ -79,7 +85,6 @@ async def look(address: str, modules: Sequence[str] = (), patience: float = 10.0
         info = await client.scheduler.identity(n_workers=-1)
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-        await client.close()
     middle = begin + took / 2000
     workers = [_seen(at, said, answers.get(at), middle, took // 2 + 1) for at, said in sorted(info["workers"].items())]
     return SeenCluster(
@@ -147,9 +152,3 @@ def _of_worker(modules: list[str]) -> dict[str, Any]:
     except Exception:  # no Prefect there, or another one: not known, and said so
         said["persists"] = None
     return said
-
-
-def seen(address: str, modules: Sequence[str] = (), run: Callable[..., Any] = asyncio.run) -> SeenCluster:
-    """`look`, from code that is not asynchronous."""
-    found: SeenCluster = run(look(address, modules))
-    return found
