@@ -25,7 +25,7 @@ from agent.model.outcomes import Result
 from agent.model.pools import Pool, PriceStep
 from agent.model.snapshot import Group, Policy, PoolState, Snapshot, Statistic, Worker
 from agent.planner.plan import VERSION, plan
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.state import snapshot as snapshots
 from agent.state.cluster import ClusterState
 from agent.state.events import apply
@@ -185,7 +185,7 @@ def replan(events: int) -> list[dict[str, Any]]:
     needs = {"interruptible": True}
     for n in range(GROUPS):
         run = {"flow_run": "f", "root_run": "r", "deadline_ms": 10**10}
-        apply(view, SpecAdded(n, {"prefix": f"class{n}", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}}), 0)
+        apply(view, SpecAdded(n, {"prefix": f"class{n}", "says": {protocol.NEEDS: needs, protocol.RUN: run}, "resources": {}}), 0)
     # fifty layers of two thousand tasks, each task behind three of the layer before
     wide = TASKS // GROUPS
     tasks = [
@@ -279,7 +279,7 @@ def ledger(folder: Path, rulebook: Rulebook) -> list[dict[str, Any]]:
             SpecAdded(0,
                 {
                     "prefix": "work",
-                    "says": {p.NEEDS: {"interruptible": True}, p.RUN: {"flow_run": "f", "root_run": "r"}},
+                    "says": {protocol.NEEDS: {"interruptible": True}, protocol.RUN: {"flow_run": "f", "root_run": "r"}},
                     "resources": {},
                 },
             ),

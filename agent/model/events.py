@@ -1,7 +1,8 @@
 """What the extension tells the governor: one small type for each kind of event, and their form on the wire.
 
-They are named tuples: frozen like every value here, and hardly slower to make than the plain tuples that travel. Two are
-made and read for each task, on the scheduler's loop and on the governor's; a frozen dataclass costs four times as much.
+They are named tuples: frozen like every value here, and hardly slower to make than the plain tuples that travel.
+Two are made and read for each task, on the scheduler's loop and on the governor's; a frozen dataclass costs four
+times as much.
 """
 
 from __future__ import annotations

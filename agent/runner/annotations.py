@@ -10,7 +10,7 @@ from prefect.tasks import Task
 from agent.model.needs import merged
 from agent.runner.declared_needs import needs_of, overrides
 from agent.runner.flow_run import fingerprint
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.worker.run_context import RunInfo
 
 
@@ -31,7 +31,7 @@ class Annotations:
             batched: of a chunk, how large it is and why.
         """
         if mode == "ungoverned":
-            return {p.MODE: "off"}
+            return {protocol.MODE: "off"}
         around = overrides()
         quick = (id(task), id(around))
         if batched is None and (known := self._quick.get(quick)) is not None and known[1] is around:
@@ -40,17 +40,17 @@ class Annotations:
         fields.pop("deadline_ms", None)
         needs = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
         body = {
-            p.NEEDS: needs,
-            p.RUN: run.travels(),
-            p.NAME: task.name,
+            protocol.NEEDS: needs,
+            protocol.RUN: run.travels(),
+            protocol.NAME: task.name,
             "task_class": task.task_key,
-            p.MODE: mode,
+            protocol.MODE: mode,
         }
         if batched is not None:
             # a chunk takes as long as its items together: a class of its own
-            body |= {"task_class": task.task_key + p.CHUNKS, p.BATCH: dict(batched)}
+            body |= {"task_class": task.task_key + protocol.CHUNKS, protocol.BATCH: dict(batched)}
         spec = fingerprint(body)
-        annotation = self._specs.setdefault(spec, {p.SPEC: spec, **body})
+        annotation = self._specs.setdefault(spec, {protocol.SPEC: spec, **body})
         if batched is None:
             self._quick[quick] = (task, around, annotation)
         return annotation

@@ -10,7 +10,7 @@ from typing import Any
 from prefect_dask.client import PrefectDaskClient
 
 from agent.errors import OrcError, SchedulerError, SettingError
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.settings import Mode, Settings
 
 logger = logging.getLogger("orc.runner")
@@ -36,7 +36,7 @@ def scheduler_state(client: PrefectDaskClient, **asked: Any) -> dict[str, Any] |
 
     None where the scheduler has none, which asks nothing that it does not know.
     """
-    if client.sync(client.scheduler.get_metadata, keys=[p.PRESENT], default=None) is None:
+    if client.sync(client.scheduler.get_metadata, keys=[protocol.PRESENT], default=None) is None:
         return None
     state: dict[str, Any] = client.sync(client.scheduler.orc_state, **asked)
     return state

@@ -21,7 +21,7 @@ from agent.runner.mode import Governance, say_once
 from agent.runner.resubmission import Resubmission
 from agent.runner.results import Results
 from agent.runner.task_runs import PreparedTaskRun, TaskRunFactory
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.worker.chunks import all_of, chunked
 from agent.worker.payload import PLACE, StoredResult
 from agent.worker.run_context import RunInfo
@@ -79,7 +79,7 @@ class Submission:
             return []
         self._lend()
         annotation = self._annotations.of(task, self.run, self._governance.mode, batched)
-        if annotation.get(p.MODE) == "govern":
+        if annotation.get(protocol.MODE) == "govern":
             _advise_persistence(annotation, prepared[0].common.persisted)
             self._hold_reporter.start()
         self.factory.credentials.listen(self._client())
@@ -101,7 +101,7 @@ class Submission:
             for future, each in zip(futures, told, strict=True)
         ]
         # a priority, say, that is said around the submit
-        all_said = {**dask.get_annotations(), p.ANNOTATION: annotation}
+        all_said = {**dask.get_annotations(), protocol.ANNOTATION: annotation}
         for future, each in zip(made, told, strict=True):
             self.resubmission.note(each, all_said, future)
         return made
@@ -116,7 +116,7 @@ class Submission:
             )
             for each in told
         ]
-        with dask.annotate(**{p.ANNOTATION: annotation}):
+        with dask.annotate(**{protocol.ANNOTATION: annotation}):
             if len(calls) == 1:
                 return [self._client().submit(run_task, *calls[0], key=told[0].key, pure=False)]
             sent: Sequence[Any] = self._client().map(
@@ -189,10 +189,10 @@ class Submission:
 
 def _advise_persistence(annotation: Mapping[str, Any], persisted: bool) -> None:
     """What may be interrupted, and is not stored, runs again with its worker: to be said before it does."""
-    if persisted or not annotation[p.NEEDS].get("interruptible"):
+    if persisted or not annotation[protocol.NEEDS].get("interruptible"):
         return
     say_once(
-        f"flow {annotation[p.RUN]['flow']!r} has interruptible tasks and does not keep their results: what has ended "
-        "runs again when a spot worker is taken. Write @flow(persist_result=True), or set "
+        f"flow {annotation[protocol.RUN]['flow']!r} has interruptible tasks and does not keep their results: "
+        "what has ended runs again when a spot worker is taken. Write @flow(persist_result=True), or set "
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT=true"
     )

@@ -25,7 +25,7 @@ from agent.runner.declared_needs import batch_size
 from agent.runner.mode import ADAPT, Governance
 from agent.runner.releases import Releases
 from agent.runner.submission import Submission
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.settings import Mode, Settings, load
 
 
@@ -168,7 +168,7 @@ class GovernedTaskRunner(DaskTaskRunner):
         if not self._started:
             raise RuntimeError("The task runner must be started before submitting work.")
         if self._governance.mode == "off":
-            with dask.annotate(**{p.ANNOTATION: {p.MODE: "off"}}):
+            with dask.annotate(**{protocol.ANNOTATION: {protocol.MODE: "off"}}):
                 return super().submit(task, parameters, wait_for, dependencies)
         sent = self._submission
         return sent.send(task, [sent.factory.prepare(task, sent.run, parameters, wait_for, dependencies)])[0]

@@ -10,7 +10,7 @@ from distributed import Status
 from agent.model.capacity import WorkerCapacity
 from agent.model.events import TaskCheckpointed, WorkerNoticed
 from agent.model.outcomes import Result
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.scheduler.binding import Binding
 from agent.scheduler.host import GovernedTask, Host
 
@@ -56,17 +56,17 @@ class Departures:
     def said(self, topic: str, said: Any) -> None:
         """What bodies and workers say of themselves."""
         host = self.host
-        if topic == p.MOVED_TOPIC:
+        if topic == protocol.MOVED_TOPIC:
             if (task := host.tasks.get(said["key"])) is not None:
                 task.left = Result(said["result"])
-        elif topic == p.CHECKPOINT_TOPIC:
+        elif topic == protocol.CHECKPOINT_TOPIC:
             if (task := host.tasks.get(said["key"])) is not None and task.on is not None:
                 at_ms, nbytes = int(said["at_ms"]), int(said["bytes"])
                 task.checkpoint = (at_ms or (task.checkpoint or (0, 0))[0], nbytes)
                 host.tell(TaskCheckpointed(task.key, *task.checkpoint))
                 if (worker := host.workers.get(task.on)) is not None and worker.draining:
                     self.ask(task, f"{worker.name} is going away")
-        elif topic == p.NOTICE_TOPIC:
+        elif topic == protocol.NOTICE_TOPIC:
             worker = host.workers.get(said["worker"])
             left_ms, why = int(said["left_ms"]), str(said["why"])
             if worker is not None and not worker.draining:
@@ -85,4 +85,4 @@ class Departures:
         """Ask a body that has checkpoints to leave at the next."""
         comms = self.host.scheduler.stream_comms
         if task.checkpoint is not None and task.on is not None and task.on in comms and self.host.governs(task):
-            comms[task.on].send({"op": p.LEAVE, "key": task.key, "why": why})
+            comms[task.on].send({"op": protocol.LEAVE, "key": task.key, "why": why})

@@ -8,7 +8,7 @@ from typing import Any
 from agent.model.capacity import WorkerCapacity
 from agent.model.events import TaskEnded
 from agent.model.outcomes import Result
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.scheduler.departures import Departures
 from agent.scheduler.holding import hold
 from agent.scheduler.host import GovernedTask, Host
@@ -50,8 +50,8 @@ class Endings:
         where, nbytes = kwargs.get("worker") or where, kwargs.get("nbytes") or 0
         checkpoint, task.checkpoint, task.left = task.checkpoint or (), None, None
         if said:
-            result = _RESULTS.get(str(said.get(p.RESULT)), result)
-        named = _lineage(said.get(p.LINEAGE)) if said else ()
+            result = _RESULTS.get(str(said.get(protocol.RESULT)), result)
+        named = _lineage(said.get(protocol.LINEAGE)) if said else ()
         self.host.tell(TaskEnded(task.key, result, where, start_ms, stop_ms, nbytes, named, checkpoint))
         if finish == "memory" and where is not None:
             self.copies.stored(task.key, where)
@@ -84,7 +84,7 @@ class Endings:
 
 def _said(ts: Any) -> Mapping[str, Any]:
     """What a body says of itself, in its task's metadata."""
-    said = ts.metadata.get(p.ANNOTATION) if ts.metadata else None
+    said = ts.metadata.get(protocol.ANNOTATION) if ts.metadata else None
     return said if isinstance(said, Mapping) else {}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.model.events import GraphSubmitted, TaskPassedThrough, TaskPlacedByDask, TaskReady
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.scheduler.host import GovernedTask, Host
 from agent.scheduler.lending import SOONER, Lending
 from agent.scheduler.nested_tasks import NestedTasks
@@ -21,7 +21,7 @@ MOST_SUMMED = 1000
 #: largest priority that is told, either way; whole numbers up to it are the same for everybody who reads them
 MOST_PRIORITY = 2**53
 #: shared by all tasks that ask for nothing themselves; Dask only reads it
-_HELD = {p.HOLD: 1}
+_HELD = {protocol.HOLD: 1}
 
 
 class Holding:
@@ -41,7 +41,7 @@ class Holding:
             ts = table.get(key)
             if ts is None or ts.state != "released" or ts.run_spec is None or key in host.tasks:
                 continue
-            says = ts.annotations.get(p.ANNOTATION) if ts.annotations else None
+            says = ts.annotations.get(protocol.ANNOTATION) if ts.annotations else None
             if self._lets_through(ts, says):
                 continue
             if host.mode_of(says) != "govern":
@@ -58,20 +58,20 @@ class Holding:
             host.tasks[key] = GovernedTask(key, number, asked, now)
             if host.specs.has_deadline(number):
                 timed.append(key)
-            ts.resource_restrictions = {**asked, p.HOLD: 1} if asked else _HELD
+            ts.resource_restrictions = {**asked, protocol.HOLD: 1} if asked else _HELD
         if timed:
             host.tell(GraphSubmitted(self._graph(timed)))
         host.took("hold", begin)
 
     def _lets_through(self, ts: Any, says: Any) -> bool:
         """Whether a new task is not ours: by its flow's word, by restrictions of its author's, or as inner work."""
-        if says is not None and (not isinstance(says, Mapping) or says.get(p.MODE) == "off"):
+        if says is not None and (not isinstance(says, Mapping) or says.get(protocol.MODE) == "off"):
             return True
         if ts.actor or ts.worker_restrictions or ts.host_restrictions:
             why = "an actor" if ts.actor else "pinned to workers or hosts by its author"
             self.host.tell(TaskPassedThrough(ts.key, why))
             return True
-        return says is not None and p.INNER in says and self.nested.adopt(ts, says[p.INNER])
+        return says is not None and protocol.INNER in says and self.nested.adopt(ts, says[protocol.INNER])
 
     def submitted(self) -> list[tuple[Any, int, list[Any]]]:
         """The tasks of runs with a deadline that have not ended, as they were told when they were submitted."""
@@ -151,12 +151,12 @@ class Holding:
 def hold(ts: Any, asked: dict[str, float] | None) -> None:
     """Keep a task from running until it is bound; `asked` are the resources that its author asked for."""
     ts.worker_restrictions = None
-    ts.resource_restrictions = {**asked, p.HOLD: 1} if asked else _HELD
+    ts.resource_restrictions = {**asked, protocol.HOLD: 1} if asked else _HELD
 
 
 def is_held(ts: Any) -> bool:
     """Whether a task waits for the resource that nobody has."""
-    return bool(ts.resource_restrictions) and p.HOLD in ts.resource_restrictions
+    return bool(ts.resource_restrictions) and protocol.HOLD in ts.resource_restrictions
 
 
 def input_bytes(ts: Any) -> int:

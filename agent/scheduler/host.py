@@ -10,7 +10,7 @@ from typing import Any
 from agent.model.capacity import PoolSpec, WorkerCapacity
 from agent.model.events import Event
 from agent.model.outcomes import Result
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.scheduler.delta_log import DeltaLog
 from agent.scheduler.spec_registry import SpecRegistry
 
@@ -70,7 +70,7 @@ class Host:
 
     def mode_of(self, says: Mapping[str, Any] | None) -> str:
         """A flow's own word, else the scheduler's mode."""
-        return (says.get(p.MODE) if says else None) or self.mode
+        return (says.get(protocol.MODE) if says else None) or self.mode
 
     def governs(self, task: GovernedTask) -> bool:
         """Whether a governor decides where it runs."""

@@ -10,8 +10,7 @@ from typing import Any
 from distributed import SchedulerPlugin
 
 from agent.model.events import Restarted, TaskCancelled, TaskEnded
-from agent.scheduler import compatibility, instructions
-from agent.scheduler import protocol as p
+from agent.scheduler import compatibility, instructions, protocol
 from agent.scheduler.batched_release import BatchedRelease
 from agent.scheduler.binding import Binding
 from agent.scheduler.dashboard import page
@@ -55,9 +54,14 @@ class Extension(SchedulerPlugin):
         self.scheduler = scheduler
         self._make_parts()
         scheduler.handlers.update(
-            {p.FOLLOW: self.follow, p.INSTRUCT: self.instruct, p.SNAPSHOT: self.snapshot, p.STATE: self.state}
+            {
+                protocol.FOLLOW: self.follow,
+                protocol.INSTRUCT: self.instruct,
+                protocol.SNAPSHOT: self.snapshot,
+                protocol.STATE: self.state,
+            }
         )
-        scheduler.set_metadata([p.PRESENT], True)
+        scheduler.set_metadata([protocol.PRESENT], True)
         self.degraded = self.status.degraded = compatibility.problems(scheduler, self.allow_untested)
         if self.degraded:
             self.host.mode = "off"
@@ -158,7 +162,7 @@ class Extension(SchedulerPlugin):
 
     def restart(self, scheduler: Any) -> None:
         """`client.restart`: Dask has forgotten every task, and its metadata."""
-        scheduler.set_metadata([p.PRESENT], True)
+        scheduler.set_metadata([protocol.PRESENT], True)
         self.host.tasks.clear()
         self.copies.wanted.clear()
         self.nested.clear()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.model.events import Event, SpecAdded
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 
 
 class SpecRegistry:
@@ -21,7 +21,7 @@ class SpecRegistry:
 
     def number(self, ts: Any, says: Mapping[str, Any] | None, asked: Mapping[str, float] | None) -> int:
         """The number of what a task says, with the resources its author asked for."""
-        named = says.get(p.SPEC) if says else ""
+        named = says.get(protocol.SPEC) if says else ""
         saying = named if named is not None else json.dumps(says, sort_keys=True, default=str)
         key = f"{ts.prefix.name}\0{saying}\0{sorted(asked.items()) if asked else ''}"
         number = self._numbers.get(key)
@@ -38,12 +38,12 @@ class SpecRegistry:
 
     def flow_run(self, number: int) -> str:
         """The flow run they belong to; "" for plain Dask."""
-        return str((self.says(number).get(p.RUN) or {}).get("flow_run", ""))
+        return str((self.says(number).get(protocol.RUN) or {}).get("flow_run", ""))
 
     def name(self, number: int) -> str:
         """What people call them."""
-        return str(self.says(number).get(p.NAME) or self.told[number]["prefix"])
+        return str(self.says(number).get(protocol.NAME) or self.told[number]["prefix"])
 
     def has_deadline(self, number: int) -> bool:
         """Whether they belong to a run with a deadline, for which it matters what comes behind them."""
-        return (self.says(number).get(p.RUN) or {}).get("deadline_ms") is not None
+        return (self.says(number).get(protocol.RUN) or {}).get("deadline_ms") is not None

@@ -10,7 +10,7 @@ from typing import Any
 from agent.errors import SettingError
 from agent.model import needs as said
 from agent.model.needs import Needs
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 
 Facts = dict[str, str | int | bool]
 
@@ -43,25 +43,30 @@ def read(number: int, says: Mapping[str, Any], now_ms: int) -> TaskSpec:
     """A spec from what the extension reports; a wrong one carries its error."""
     body, prefix = says["says"], str(says["prefix"])
     resources = tuple((str(k), round(float(v) * 1000)) for k, v in sorted(says["resources"].items()))
-    run: Mapping[str, Any] = body.get(p.RUN) or {}
+    run: Mapping[str, Any] = body.get(protocol.RUN) or {}
     try:
-        if p.NEEDS in body:
-            fields = dict(body[p.NEEDS])
+        if protocol.NEEDS in body:
+            fields = dict(body[protocol.NEEDS])
         else:
             fields = said.read(
-                {k: v for k, v in body.items() if k not in (p.SPEC, p.RUN, p.NAME, p.INNER, p.MODE, p.BATCH)}
+                {
+                    k: v
+                    for k, v in body.items()
+                    if k
+                    not in (protocol.SPEC, protocol.RUN, protocol.NAME, protocol.INNER, protocol.MODE, protocol.BATCH)
+                }
             )
         needs = said.from_fields({**fields, "resources": resources})
         error = ""
     except (SettingError, TypeError, ValueError) as wrong:
         needs, error = Needs(resources=resources), f"{prefix}: {wrong}"
-    batch: Mapping[str, Any] = body.get(p.BATCH) or {}
+    batch: Mapping[str, Any] = body.get(protocol.BATCH) or {}
     deadline = run.get("deadline_ms")
     if deadline is None and needs.deadline_ms is not None and not run:
         deadline = now_ms + needs.deadline_ms
     return TaskSpec(
         number=number,
-        name=str(body.get(p.NAME) or prefix),
+        name=str(body.get(protocol.NAME) or prefix),
         task_class=_class(needs.task_class, batch) or str(body.get("task_class") or prefix),
         needs=needs,
         flow_run=run.get("flow_run", ""),
@@ -79,7 +84,7 @@ def read(number: int, says: Mapping[str, Any], now_ms: int) -> TaskSpec:
 
 def _class(said: str | None, batch: Mapping[str, Any]) -> str:
     """The class a task says it is of; a chunk takes as long as its items together, and is of another."""
-    return said + p.CHUNKS if said and batch else said or ""
+    return said + protocol.CHUNKS if said and batch else said or ""
 
 
 def facts(spec: TaskSpec, input_mib: int, preemptions: int, losses: int, now_ms: int) -> Facts:

@@ -34,7 +34,7 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 
 from agent.errors import CheckpointError
 from agent.model.outcomes import Result
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.worker import preemption
 
 T = TypeVar("T")
@@ -216,4 +216,4 @@ def _tell(size: int, took_ms: int, at_ms: int) -> None:
     `at_ms` is 0 for none new.
     """
     if (key := _key()) is not None:
-        get_worker().log_event(p.CHECKPOINT_TOPIC, {"key": key, "at_ms": at_ms, "bytes": size, "ms": took_ms})
+        get_worker().log_event(protocol.CHECKPOINT_TOPIC, {"key": key, "at_ms": at_ms, "bytes": size, "ms": took_ms})

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from agent.model.outcomes import Result
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.worker import settings
 
 logger = logging.getLogger("orc.preemption")
@@ -70,9 +70,9 @@ def ready(worker: Any) -> None:
 
     Once for a process.
     """
-    if p.LEAVE in worker.stream_handlers:
+    if protocol.LEAVE in worker.stream_handlers:
         return
-    worker.stream_handlers[p.LEAVE] = _leave
+    worker.stream_handlers[protocol.LEAVE] = _leave
     worker.close = _graceful(worker, worker.close)
     worker.loop.add_callback(_hear_signals, worker)
     if sign := settings.load().notice:
@@ -121,7 +121,7 @@ def _hear_signals(worker: Any) -> None:
 async def _notice(worker: Any, seconds: float, why: str) -> None:
     """Tell the scheduler, and wait until nothing runs here or the time is up."""
     until = time.monotonic() + seconds
-    worker.log_event(p.NOTICE_TOPIC, {"left_ms": round(seconds * 1000), "why": why})
+    worker.log_event(protocol.NOTICE_TOPIC, {"left_ms": round(seconds * 1000), "why": why})
     while worker.state.executing_count and time.monotonic() < until:
         await asyncio.sleep(0.05)
 

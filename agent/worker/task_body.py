@@ -13,7 +13,7 @@ from prefect._internal.result_records import ResultRecord
 from prefect.client.schemas.objects import State
 
 from agent.model.outcomes import Result
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.worker import lineage, preemption
 from agent.worker.chunks import portable
 from agent.worker.engine import run_async, run_sync
@@ -39,7 +39,7 @@ def run_task(name: str, code: str | bytes, call: bytes, found: Sequence[Any]) ->
             state = copy_context().run(_run, (name, code, call), found, _held(entry))
     except preemption.Moved as moved:
         # told before the task comes back: both go to the scheduler by the same stream
-        worker.log_event(p.MOVED_TOPIC, {"key": key, "result": moved.result, "why": moved.why})
+        worker.log_event(protocol.MOVED_TOPIC, {"key": key, "result": moved.result, "why": moved.why})
         raise Reschedule from None
     finally:
         preemption.forget(key)
@@ -47,23 +47,24 @@ def run_task(name: str, code: str | bytes, call: bytes, found: Sequence[Any]) ->
         _make_portable(state)
         said = outcome(state)
         if named:
-            said[p.LINEAGE] = named
+            said[protocol.LINEAGE] = named
         if said:
-            entry.metadata[p.ANNOTATION] = said
+            entry.metadata[protocol.ANNOTATION] = said
     return state
 
 
 def _held(entry: Any) -> bool:
     """Whether a governor decides where it runs, so that it may be decided anew."""
-    says = (getattr(entry, "annotations", None) or {}).get(p.ANNOTATION)
-    return isinstance(says, Mapping) and says.get(p.MODE) == "govern"
+    says = (getattr(entry, "annotations", None) or {}).get(protocol.ANNOTATION)
+    return isinstance(says, Mapping) and says.get(protocol.MODE) == "govern"
 
 
 def outcome(state: State[Any]) -> dict[str, Any]:
     """What became of a task run, and why, for the decision record: Dask sees a State and calls it a result."""
     if state.is_failed() or state.is_crashed():
-        return {p.RESULT: Result.FAILED, p.CAUSE: "out of memory" if _out_of_memory(state.data) else "broken"}
-    return {p.RESULT: Result.CACHED} if state.name == "Cached" else {}
+        cause = "out of memory" if _out_of_memory(state.data) else "broken"
+        return {protocol.RESULT: Result.FAILED, protocol.CAUSE: cause}
+    return {protocol.RESULT: Result.CACHED} if state.name == "Cached" else {}
 
 
 def _out_of_memory(data: Any) -> bool:
@@ -88,7 +89,7 @@ def _run(sent: tuple[str, str | bytes, bytes], found: Sequence[Any], moves: bool
     new, parameters, wait_for = unpack(call, found)
     run = new.run(payload.template)
     key = worker.get_current_task()
-    with at_home(name, payload, modules, new.assets), dask.annotate(**{p.ANNOTATION: {p.INNER: key}}):
+    with at_home(name, payload, modules, new.assets), dask.annotate(**{protocol.ANNOTATION: {protocol.INNER: key}}):
         if task.isasync:
             return asyncio.run(run_async(task, run, new.emitted, parameters, wait_for, moves))
         return run_sync(task, run, new.emitted, parameters, wait_for, moves)

@@ -22,7 +22,7 @@ from prefect.states import State
 from agent import GovernedTaskRunner, needs
 from agent.errors import CheckpointError, SettingError, TaskError
 from agent.runner.mode import Governance
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from harness.cluster import LOCAL
 from harness.processes import free_port
 from harness.wait import until
@@ -301,8 +301,8 @@ def test_the_cause_of_a_failure_is_told_to_the_scheduler(runner, dask_address):
             key = future.wrapped_future.key
             return client.run_on_scheduler(lambda dask_scheduler: dict(dask_scheduler.tasks[key].metadata))
 
-    said = work()[p.ANNOTATION]
-    assert (said[p.RESULT], said[p.CAUSE]) == ("failed", "out of memory")
+    said = work()[protocol.ANNOTATION]
+    assert (said[protocol.RESULT], said[protocol.CAUSE]) == ("failed", "out of memory")
 
 
 SECRETS = {PREFECT_API_AUTH_STRING: "orc:hidden-1", PREFECT_API_KEY: "hidden-2"}

@@ -11,7 +11,7 @@ from agent.model import codec
 from agent.model.events import SpecAdded, TaskEnded, TaskReady, WorkerJoined, from_wire, to_wire
 from agent.model.outcomes import Result
 from agent.model.snapshot import Policy
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.state import events
 from tests.values import pool
 
@@ -79,7 +79,7 @@ class Rig:
 
     def spec(self, **needs):
         run = {"flow_run": "f", "root_run": "r"}
-        self.say(SpecAdded(0, {"prefix": "work", "says": {p.NEEDS: needs, p.RUN: run}, "resources": {}}))
+        self.say(SpecAdded(0, {"prefix": "work", "says": {protocol.NEEDS: needs, protocol.RUN: run}, "resources": {}}))
 
     async def run_out(self, mib):
         """A task is bound with so much memory, runs out of it, and is decided anew."""

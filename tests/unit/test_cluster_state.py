@@ -8,7 +8,7 @@ from agent.model.effects import RefuseTask, SeeTo
 from agent.model.events import Restarted, SpecAdded, TaskEnded, TaskReady, WorkerBusy, WorkerJoined, WorkerLeft
 from agent.model.leases import EndCause
 from agent.model.outcomes import Result
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.state import events
 from agent.state.cluster import ClusterState
 from agent.state.snapshot import pools
@@ -18,7 +18,7 @@ from tests.values import MINUTE, pool
 SPOT = pool("spot", "spot", 0.09)
 SAYS = {
     "prefix": "work",
-    "says": {p.NEEDS: {"interruptible": True, "runtime_ms": MINUTE}, p.RUN: {"flow_run": "f", "root_run": "r"}},
+    "says": {protocol.NEEDS: {"interruptible": True, "runtime_ms": MINUTE}, protocol.RUN: {"flow_run": "f", "root_run": "r"}},
     "resources": {},
 }
 WORKER = {

@@ -7,7 +7,7 @@ import pytest
 from agent.governor.rulebook import Refused, Rulebook, Rules, Watch
 from agent.model.events import SpecAdded, TaskReady
 from agent.model.verdicts import Verdict
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.state.approvals import Answers, carry_over
 from rules.schema import RuleError
 from tests.unit.test_cluster_state import apply, ready, view
@@ -180,7 +180,7 @@ def test_groups_that_become_one_keep_only_what_was_said_of_each():
         apply(
             made,
             SpecAdded(number,
-                {"prefix": "work", "says": {"task_class": "c", p.NAME: name}, "resources": {}},
+                {"prefix": "work", "says": {"task_class": "c", protocol.NAME: name}, "resources": {}},
             ),
             0,
         )

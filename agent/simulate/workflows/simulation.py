@@ -23,7 +23,7 @@ from agent.model.outcomes import Result
 from agent.model.plans import Plan
 from agent.model.records import Entry
 from agent.model.snapshot import Running, Snapshot
-from agent.scheduler import protocol as p
+from agent.scheduler import protocol
 from agent.simulate.workflows.foretelling import EPOCH_MS, foretold_states
 from agent.simulate.workflows.setting import SimulationResult, SimulationSetting, Span
 from agent.simulate.workflows.workflow import Job, WorkflowTask
@@ -214,7 +214,7 @@ class _Simulation:
             if job.deadline_ms is not None:
                 run["deadline_ms"] = job.deadline_ms + EPOCH_MS  # type: ignore[assignment]
             needs = {field: getattr(task.needs, field) for field in Needs.__dataclass_fields__ if field != "resources"}
-            says = {"prefix": name, "says": {p.NEEDS: {**needs, "task_class": name}, p.RUN: run}, "resources": {}}
+            says = {"prefix": name, "says": {protocol.NEEDS: {**needs, "task_class": name}, protocol.RUN: run}, "resources": {}}
             apply(self.state, SpecAdded(number, says), EPOCH_MS)
         return self._specs[key]
 
