@@ -15,6 +15,8 @@ from agent.errors import InstructionError, NeedUnmetError
 from agent.model.events import (
     GraphSubmitted,
     TaskCancelled,
+    TaskCheckpointed,
+    TaskEnded,
     TaskPassedThrough,
     TaskPlacedByDask,
     TaskReady,
@@ -23,6 +25,7 @@ from agent.model.events import (
     WorkerJoined,
     WorkerPaused,
 )
+from agent.scheduler import protocol
 from harness.wait import until
 from tests.integration.conftest import Governor
 
@@ -171,6 +174,40 @@ def test_a_refused_task_fails_with_the_reason_and_its_dependents_with_it(cluster
     with pytest.raises(NeedUnmetError):
         second.result(timeout=10)
     until(lambda: first.key in governor.keys(TaskCancelled))
+
+
+def says_of_itself(said):
+    worker = get_worker()
+    worker.state.tasks[worker.get_current_task()].metadata["orc"] = said
+    return 1
+
+
+@pytest.mark.parametrize(
+    "said", [{"result": "eaten"}, {"result": [1]}, "x", {"lineage": 7}, {"lineage": [("reads",)]}], ids=str
+)
+def test_what_a_body_says_of_its_end_in_no_form_is_not_told(cluster, governor, said):
+    future = cluster.client.submit(says_of_itself, said, pure=False)
+    governor.ready(1)
+    governor.bind("safe", future.key)
+    assert future.result(timeout=10) == 1
+    until(lambda: governor.ended(future.key) == ["done"])
+    assert [event.lineage for event in governor.of(TaskEnded)] == [()]
+
+
+def says_that_it_can_leave(at_ms):
+    worker = get_worker()
+    worker.log_event(protocol.CHECKPOINT_TOPIC, {"key": worker.get_current_task(), "at_ms": at_ms, "bytes": 5})
+    return 1
+
+
+def test_a_checkpoint_is_told_with_its_time_or_not_at_all(cluster, governor):
+    for at_ms, told in (("soon", []), (1234, [(1234, 5)])):
+        future = cluster.client.submit(says_that_it_can_leave, at_ms, pure=False)
+        until(lambda future=future: future.key in governor.ready(1))
+        governor.bind("safe", future.key)
+        assert future.result(timeout=10) == 1
+        until(lambda future=future: governor.ended(future.key) == ["done"])
+        assert [(event.at_ms, event.nbytes) for event in governor.of(TaskCheckpointed)] == told
 
 
 def test_an_older_governor_is_fenced(cluster, governor):
