@@ -31,9 +31,11 @@ HERE = Path(__file__).parent / "reference"
 
 def settings() -> str:
     """Settings, with their defaults."""
+    every = [(variable, field) for variable, _, field in Settings.variables()]
+    every += [(WorkerSettings.variable(name), field) for name, field in WorkerSettings.model_fields.items()]
     rows = [
-        f"| `ORC_{name.upper()}` | {'' if field.default is None else f'`{field.default}`'} | {field.description} |"
-        for name, field in (Settings.model_fields | WorkerSettings.model_fields).items()
+        f"| `{variable}` | {'' if field.default is None else f'`{field.default}`'} | {field.description} |"
+        for variable, field in every
     ]
     return _page(
         "Settings",
@@ -50,10 +52,10 @@ def env_example() -> str:
         "# Every setting of ORC, with its default. Copy to .env, uncomment and change what you need; the "
         "environment wins over .env."
     ]
-    for name, field in Settings.model_fields.items():
+    for variable, _, field in Settings.variables():
         default = "" if field.default is None else field.default
         shown = str(default).lower() if isinstance(default, bool) else str(default)
-        lines += ["", f"# {field.description}", f"# ORC_{name.upper()}={shown}"]
+        lines += ["", f"# {field.description}", f"# {variable}={shown}"]
     return "\n".join(lines) + "\n"
 
 

@@ -59,6 +59,8 @@ def main() -> None:
     except (OrcError, RuleError) as error:
         print("orc: " + "\n".join(printable(line) for line in str(error).split("\n")), file=sys.stderr)
         sys.exit(2)
+    finally:
+        gc.freeze()  # nor is there anything to find in them at the end, where the interpreter looks once more
 
 
 if __name__ == "__main__":

@@ -46,11 +46,11 @@ def build(settings: Settings, scheduler: str, environment: dict[str, str], holde
         pools=said.pools,
         budgets=said.budgets,
         rulebook=rulebook,
-        policy=replace(settings.policy(), shares=said.shares),
+        policy=replace(settings.planning.policy(), shares=said.shares),
         providers={"local": local},
         mode=settings.mode,
         holder=holder,
-        feeds=[prices.watch(known, said.price_names, duration_ms(settings.prices_every))] if said.price_names else (),
+        feeds=[prices.watch(known, said.price_names, duration_ms(settings.prices.every))] if said.price_names else (),
     )
 
 
@@ -67,7 +67,7 @@ async def _main(settings: Settings, scheduler: str) -> int:
         if not await governor.wait_for_lease(address.standby):
             return 0
         # not before: what a second governor would answer is nobody's business
-        api = Serving(application(GovernorDesk(governor), token), settings.host, settings.governor_port)
+        api = Serving(application(GovernorDesk(governor), token), settings.host, settings.ports.governor)
         api.start()
         address.open(f"http://{settings.host}:{api.port}", token)
         await governor.run()

@@ -57,14 +57,14 @@ class Address:
 
 def address(settings: Settings) -> Address:
     """The graph of ORC_GRAPH_URL, else the embedded one of `orc up`. Raises GraphAwayError when there is none."""
-    if settings.graph_url == "off":
+    if settings.graph.url == "off":
         raise GraphAwayError("ORC_GRAPH_URL=off: there is no graph; unset it for the embedded one, or name a server")
-    if settings.graph_url is not None:
+    if settings.graph.url is not None:
         return Address(
-            url=settings.graph_url,
-            user=settings.graph_user,
-            password=settings.graph_password.get_secret_value(),
-            database=settings.graph_database,
+            url=settings.graph.url,
+            user=settings.graph.user,
+            password=settings.graph.password.get_secret_value(),
+            database=settings.graph.database,
         )
     said = said_of(settings.home)
     if said is None:

@@ -44,7 +44,7 @@ def serve(settings: Settings, port: int, stopping: threading.Event) -> None:
     # it writes its logs beside where it stands
     os.chdir(home / "graph")
     # the JVM leaves SIGTERM to us (-Xrs), or nobody would act on it
-    jvm = {"heap_size": settings.graph_heap, "jvm_args": "-Xrs"}
+    jvm = {"heap_size": settings.graph.heap, "jvm_args": "-Xrs"}
     # before anybody can connect, or the first to come would find no database
     store = home / "graph" / "databases" / DATABASE
     if not store.exists():

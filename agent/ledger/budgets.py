@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -11,7 +12,9 @@ from agent.ledger import schema as t
 from agent.ledger.engine import Database
 from agent.ledger.upsert import upsert
 from agent.model.records import Ended, Placed
-from agent.model.snapshot import Budget
+
+if TYPE_CHECKING:
+    from agent.model.snapshot import Budget
 
 
 def declare(database: Database, limits: Mapping[str, int]) -> None:
@@ -30,6 +33,9 @@ def declare(database: Database, limits: Mapping[str, int]) -> None:
 
 def declared(database: Database) -> dict[str, Budget]:
     """Every declared budget as it stands."""
+    # not at the top: whoever only reads decisions needs nothing of snapshots
+    from agent.model.snapshot import Budget
+
     with database.reading() as db:
         return {
             row.name: Budget(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
-from agent.ledger import budgets
+from agent.ledger import budgets, queries
 from agent.ledger.cursors import Cursors
 from agent.ledger.engine import Database
 from agent.ledger.kinds import MERGED
@@ -16,6 +17,9 @@ from agent.ledger.spool import Spool
 from agent.ledger.writer import Writer
 from agent.model.codec import encode
 from agent.model.records import Entry
+
+if TYPE_CHECKING:
+    from agent.model.snapshot import Budget
 
 
 class Ledger(Reader):
@@ -93,6 +97,15 @@ class Ledger(Reader):
     def away(self) -> bool:
         """Whether records wait for the database: money cannot be reserved, and people's answers wait."""
         return self.writer.spooled > 0
+
+    def next_numbers(self) -> tuple[int, int, int, int]:
+        """The first unused numbers of decisions, placements, leases and runs."""
+        found = self.fetch(queries.next_numbers(self.chain))[0]
+        return found.decision, found.placement, found.lease, found.run
+
+    def budgets(self) -> dict[str, Budget]:
+        """Every declared budget as it stands."""
+        return budgets.declared(self.database)
 
     def declare_budgets(self, limits: dict[str, int]) -> None:
         """Set the limits of declared budgets, micro-dollars; what is reserved and spent stays."""

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection, Select, select
 
 from agent.errors import LedgerPartError
-from agent.ledger import budgets, queries
+from agent.ledger import queries
 from agent.ledger import schema as t
 from agent.ledger.engine import Database
 from agent.ledger.kinds import ANSWER, SAID
@@ -19,7 +19,6 @@ from agent.ledger.notes import notes_of
 from agent.ledger.views import DecisionView, NoteView, OpenPlacement, OutcomeView, PlacementView
 from agent.model.leases import EndCause, Lease
 from agent.model.records import Ended, Execution, FlowRun, Record
-from agent.model.snapshot import Budget
 
 #: records read at once
 PAGE = 500
@@ -139,15 +138,6 @@ class Reader:
             )
             for row in reversed(self.fetch(queries.executions(self.chain, limit)))
         ]  # fmt: skip
-
-    def next_numbers(self) -> tuple[int, int, int, int]:
-        """The first unused numbers of decisions, placements, leases and runs."""
-        found = self.fetch(queries.next_numbers(self.chain))[0]
-        return found.decision, found.placement, found.lease, found.run
-
-    def budgets(self) -> dict[str, Budget]:
-        """Every declared budget as it stands."""
-        return budgets.declared(self.database)
 
     def _record(self, row: Any) -> Record:
         body, unreadable = _body(row.body)

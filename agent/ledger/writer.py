@@ -15,9 +15,9 @@ from agent.ledger import schema as t
 from agent.ledger.digests import chain_hash, content_digest
 from agent.ledger.engine import Database
 from agent.ledger.lease import WriterLease
+from agent.ledger.manifest import Manifest
 from agent.ledger.rows import Rows
 from agent.ledger.sealed import Sealed, raw, text
-from agent.ledger.snapshots import Manifest
 from agent.ledger.spool import Spool
 from agent.model.records import Entry
 

@@ -15,7 +15,7 @@ from agent.settings import Settings, load
 def consumers(settings: Settings, ledger: Ledger) -> tuple[Consumer, ...]:
     """Who reads the ledger."""
     notifier = Notifier(ledger)
-    return (notifier,) if settings.graph_url == "off" else (notifier, RunGraph(ledger, settings))
+    return (notifier,) if settings.graph.url == "off" else (notifier, RunGraph(ledger, settings))
 
 
 async def _main(settings: Settings) -> None:

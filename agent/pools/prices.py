@@ -110,8 +110,8 @@ def of(settings: Settings) -> Prices:
     """Where the settings say that prices are looked up."""
     from agent.pools.aws import AwsPrices
 
-    file = FilePrices(settings.prices) if settings.prices is not None else None
-    return FileFirst(file, {"aws": AwsPrices(settings.aws_endpoint_url)})
+    file = FilePrices(settings.prices.file) if settings.prices.file is not None else None
+    return FileFirst(file, {"aws": AwsPrices(settings.prices.aws_endpoint_url)})
 
 
 def watch(

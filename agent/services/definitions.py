@@ -98,14 +98,25 @@ def define(settings: Settings, state: State, scheduler: str, umask: int) -> Serv
         mind=Service("mind", [*python, "agent.mind.process"]),
         prefect_worker=Service(
             "prefect-worker",
-            [*python, "prefect", "worker", "start", "--pool", settings.work_pool, "--type", "process", "--name", "orc"],
+            [
+                *python,
+                "prefect",
+                "worker",
+                "start",
+                "--pool",
+                settings.prefect.work_pool,
+                "--type",
+                "process",
+                "--name",
+                "orc",
+            ],
             umask=of_tasks,
         ),
     )
 
 
 def _graph(settings: Settings, port: int) -> Service | None:
-    if settings.graph_url is not None or importlib.util.find_spec("arcadedb_embedded") is None:
+    if settings.graph.url is not None or importlib.util.find_spec("arcadedb_embedded") is None:
         return None
     return Service(
         "graph",

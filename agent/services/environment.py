@@ -32,7 +32,7 @@ def environment(settings: Settings, state: State) -> dict[str, str]:
         "ORC_HOME": str(home),
         "ORC_SCHEDULER": scheduler or f"tcp://{settings.host}:{state.ports['scheduler']}",
         "ORC_RULES": str(settings.rule_files().absolute()),
-        "ORC_WORK_POOL": settings.work_pool,
+        "ORC_WORK_POOL": settings.prefect.work_pool,
         "ORC_CHAIN": settings.chain or scheduler or "local",
     }
     if settings.pools_declared():
@@ -74,8 +74,8 @@ def prefect_server(settings: Settings, state: State) -> dict[str, str]:
         "PREFECT_UI_API_URL": f"{at}/api",
         **RECORDING,
     }
-    if settings.prefect_database_url is not None:
-        said["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.prefect_database_url
+    if settings.prefect.database_url is not None:
+        said["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.prefect.database_url
     return said
 
 

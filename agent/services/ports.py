@@ -16,10 +16,10 @@ def choose(settings: Settings, old: Mapping[str, int]) -> dict[str, int]:
     """A port for each service: the one that is set, else last time's, else a free one. Raises ServiceError."""
     out: dict[str, int] = {}
     for name in NAMES:
-        wanted = getattr(settings, f"{name}_port")
+        wanted = getattr(settings.ports, name)
         if wanted and not ports.is_free(settings.host, wanted):
             raise ServiceError(
-                f"port {wanted} (ORC_{name.upper()}_PORT) is in use{ports.owner(wanted)}; "
+                f"port {wanted} ({settings.ports.variable(name)}) is in use{ports.owner(wanted)}; "
                 "end that, or set another port (0: any free one)"
             )
         if not wanted and old.get(name) and ports.is_free(settings.host, old[name]):

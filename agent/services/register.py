@@ -20,7 +20,7 @@ def main() -> None:
     """Exit code of `prefect deploy`; 0 when there is no prefect.yaml."""
     settings = load()
     with get_client(sync_client=True) as client:
-        work_pool(client, settings.work_pool)
+        work_pool(client, settings.prefect.work_pool)
     if Path("prefect.yaml").exists():
         sys.exit(
             subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], check=False).returncode

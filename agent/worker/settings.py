@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
 
-from agent.errors import SettingError
+from agent.settings.environment import checked, spoken
+from agent.settings.sections import Section
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(Section):
     """Each is `ORC_NAME` in the environment of the worker."""
-
-    model_config = SettingsConfigDict(env_prefix="ORC_", extra="ignore", frozen=True)
 
     notice: str = Field(
         "",
@@ -32,9 +30,6 @@ class WorkerSettings(BaseSettings):
 
 def load() -> WorkerSettings:
     """The settings. Raises SettingError naming each wrong one and why."""
-    try:
-        return WorkerSettings()
-    except ValidationError as error:
-        raise SettingError(
-            "\n".join(f"ORC_{str(e['loc'][0]).upper()}={e['input']!r}: {e['msg']}" for e in error.errors())
-        ) from error
+    variables = {WorkerSettings.variable(name): name for name in WorkerSettings.model_fields}
+    values = {variables[variable]: value for variable, value in spoken(variables).items()}
+    return checked(WorkerSettings, values, {(name,): variable for variable, name in variables.items()})

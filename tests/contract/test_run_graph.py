@@ -38,10 +38,7 @@ def run_graph(graph_at, ledger, tmp_path):
             graph.run(f"MATCH (n:{label}) DETACH DELETE n")
     settings = Settings(
         home=tmp_path,
-        graph_url=graph_at.url,
-        graph_user=graph_at.user,
-        graph_password=graph_at.password,
-        graph_database=graph_at.database,
+        graph={name: getattr(graph_at, name) for name in ("url", "user", "password", "database")},
     )
     made = RunGraph(ledger, settings)
     yield made

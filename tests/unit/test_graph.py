@@ -44,22 +44,22 @@ def test_a_password_is_not_shown():
 
 def test_there_is_no_graph_when_it_is_off_or_none_runs(tmp_path):
     with pytest.raises(GraphAwayError, match="ORC_GRAPH_URL=off"):
-        address(Settings(home=tmp_path, graph_url="off"))
+        address(Settings(home=tmp_path, graph={"url": "off"}))
     with pytest.raises(GraphAwayError, match="orc up"):
         address(Settings(home=tmp_path))
 
 
 def test_a_neo4j_is_reached_by_its_settings(tmp_path):
     at = address(
-        Settings(home=tmp_path, graph_url="neo4j://n:7687", graph_user="u", graph_password="p", graph_database="d")
+        Settings(home=tmp_path, graph={"url": "neo4j://n:7687", "user": "u", "password": "p", "database": "d"})
     )
     assert at == Address(url="neo4j://n:7687", user="u", password="p", database="d")
 
 
-@pytest.mark.parametrize(("name", "value"), [("graph_url", "http://n:7474"), ("graph_heap", "lots")])
+@pytest.mark.parametrize(("name", "value"), [("url", "http://n:7474"), ("heap", "lots")])
 def test_a_wrong_graph_setting_is_refused(name, value):
     with pytest.raises(ValidationError):
-        Settings(**{name: value})
+        Settings(graph={name: value})
 
 
 def test_names_are_quoted_for_cypher():

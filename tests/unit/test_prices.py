@@ -207,7 +207,7 @@ def test_the_file_comes_before_the_cloud(tmp_path, ec2):
     file.write_text(f"prices: {{{V100}: 0.5, lab/big: 2}}\n")
     zone_b = V100.replace("1a", "1b")
     ec2.history.append(("p3.2xlarge", "us-east-1b", "2026-01-01T00:00:00.000Z", "0.7"))
-    found = prices.of(Settings(prices=file, aws_endpoint_url=ec2.url)).look([V100, zone_b, "lab/big"])
+    found = prices.of(Settings(prices={"file": file, "aws_endpoint_url": ec2.url})).look([V100, zone_b, "lab/big"])
     assert {name: prices.in_force(steps, NEW_YEAR) for name, steps in found.items()} == {
         V100: 500_000,
         zone_b: 700_000,

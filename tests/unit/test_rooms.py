@@ -21,7 +21,6 @@ LARGER = {
 }
 #: classes with more methods, with the reason
 WITH_MORE_METHODS = {
-    "agent.ledger.reader.Reader": "one method for each question that is asked of a ledger",
     "agent.simulate.workflows.world.World": "everything that may happen in a simulated world",
 }
 

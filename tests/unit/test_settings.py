@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import reduce
 
 import pytest
 
@@ -27,20 +28,41 @@ def folder(tmp_path, monkeypatch):
 def test_the_example_says_each_setting_and_its_default():
     lines = [line for line in (ROOT / ".env.example").read_text().splitlines() if "=" in line and "ORC_" in line]
     said = dict(line.removeprefix("# ").split("=", 1) for line in lines if line.startswith("# ORC_"))
-    assert list(said) == [f"ORC_{name.upper()}" for name in Settings.model_fields]
-    defaults = Settings()
-    for name in Settings.model_fields:
-        if value := said[f"ORC_{name.upper()}"]:
-            assert getattr(Settings(**{name: value}), name) == getattr(defaults, name), name
+    assert list(said) == [variable for variable, _, _ in Settings.variables()]
+    assert len(set(said)) == len(said)
+    for variable, place, _ in Settings.variables():
+        default = reduce(getattr, place, Settings())
+        if value := said[variable]:
+            made = Settings(**reduce(lambda inner, name: {name: inner}, reversed(place), value))
+            assert reduce(getattr, place, made) == default, variable
         else:
-            assert str(getattr(defaults, name) or "") == "", name
+            assert str(default or "") in ("", "**********"), variable
+
+
+def test_each_setting_is_taken_from_its_variable_whatever_its_case(monkeypatch):
+    for variable, value in (
+        ("ORC_MODE", "shadow"), ("ORC_PRICES", "p.yaml"), ("ORC_PRICES_EVERY", "1 min"), ("orc_aws_endpoint_url", "http://a"),
+        ("ORC_GRAPH_URL", "off"), ("ORC_GRAPH_PASSWORD", "p"), ("ORC_PREFECT_PORT", "1"), ("ORC_PREFECT_DATABASE_URL", "d"),
+        ("ORC_WORK_POOL", "w"), ("ORC_MAX_LOSSES", "7"), ("ORC_SCHEDULER", "tcp://s:1"), ("ORC_SCHEDULER_PORT", "2"),
+        ("ORC_UNKNOWN", "x"),
+    ):  # fmt: skip
+        monkeypatch.setenv(variable, value)
+    made = load()
+    assert (made.mode, str(made.prices.file), made.prices.every) == ("shadow", "p.yaml", "1 min")
+    assert (made.prices.aws_endpoint_url, made.graph.url, made.graph.password.get_secret_value()) == ("http://a", "off", "p")
+    assert (made.ports.prefect, made.ports.scheduler, made.prefect.database_url, made.prefect.work_pool) == (1, 2, "d", "w")
+    assert (made.planning.max_losses, made.scheduler) == (7, "tcp://s:1")
+    monkeypatch.setenv("ORC_GRAPH_HEAP", "lots")
+    monkeypatch.setenv("ORC_PREFECT_PORT", "70000")
+    with pytest.raises(SettingError, match=r"ORC_GRAPH_HEAP='lots': .*no Java heap[^\n]*\nORC_PREFECT_PORT='70000': "):
+        load()
 
 
 def test_the_environment_wins_over_the_file_and_what_the_file_said_is_told(folder, monkeypatch):
     (folder / ".env").write_text("ORC_MODE=shadow\nORC_AGING=3min\nOTHER=1\n")
     monkeypatch.setenv("ORC_AGING", "4min")
     settings = load()
-    assert (settings.mode, settings.aging) == ("shadow", "4min")
+    assert (settings.mode, settings.planning.aging) == ("shadow", "4min")
     assert settings.by_file() == ".env says ORC_MODE"
     assert "ORC_MODE" in settings_and_rights(settings)[0].says
     monkeypatch.setenv("ORC_ENV_FILE", "")

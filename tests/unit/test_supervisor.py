@@ -20,7 +20,7 @@ def supervisor(tmp_path):
     """One that has started nothing, of its own folder."""
     home = tmp_path / "orc"
     (home / "logs").mkdir(parents=True)
-    return Supervisor(Settings(home=home, prefect_database_url="postgresql+asyncpg://u:hunter2@h/db"), {}, 0o022)
+    return Supervisor(Settings(home=home, prefect={"database_url": "postgresql+asyncpg://u:hunter2@h/db"}), {}, 0o022)
 
 
 def ended(supervisor, code, final):
