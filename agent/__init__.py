@@ -1,4 +1,4 @@
-"""ORC: each task of your Prefect flows on the cheapest Dask worker that still meets its deadline and budget, with a record.
+"""ORC: each task of your Prefect flows on the cheapest Dask worker that still meets its deadline and budget.
 
 What a user imports: `needs`, `GovernedTaskRunner`, `checkpoint` and `lineage`.
 """

@@ -211,6 +211,6 @@ class ServiceError(OrcError):
 class InfrastructureLostError(BaseException):
     """The Dask scheduler is gone while a flow waits for its tasks.
 
-    Not an Exception, on purpose: a flow's own `except Exception` must not take it for a task's failure, and Prefect ends
-    a flow run that raises it as Crashed, which is what happened.
+    Not an Exception, on purpose: a flow's own `except Exception` must not take it for a task's failure, and Prefect
+    ends a flow run that raises it as Crashed, which is what happened.
     """

@@ -29,7 +29,7 @@ from distributed import Client, LocalCluster
 
 from agent.graph.bolt import Address, Graph, quoted
 from bench import table
-from flows.steps import graph, mapping
+from flows.steps import graph, mapping, shaping
 from harness import servers
 from harness.processes import ROOT, Processes
 
@@ -68,7 +68,7 @@ def shaped(said: mapping.GraphMapping, rows: int, folder: Path) -> dict[str, lis
         Client(cluster) as to,
     ):
         for kind in (*said.nodes, *said.relations):
-            made = to.submit(graph.shape.fn, kind.name, said.text, tables, str(folder / "rows")).result()
+            made = to.submit(shaping.shape.fn, kind.name, said.text, tables, str(folder / "rows")).result()
             frame = pd.concat(pd.read_parquet(Path(made["folder"]) / part) for part in made["parts"])
             if kind.name == RELATION:
                 frame = frame.head(rows)

@@ -10,11 +10,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.futures import PrefectFuture
 
 from agent import GovernedTaskRunner, needs
-from flows.steps import graph
+from flows.steps import graph, shaping
 from flows.steps import mapping as mappings
 
-#: parts that are loaded at once: with more, both servers lose in races for the same nodes what they gain
-#: (bench/graph_load.py)
+#: parts that are loaded at once: with more, both servers lose in races for the same nodes what they gain (see
+#: bench/graph_load.py)
 LOADERS = 2
 
 
@@ -37,10 +37,10 @@ def enrich(
     """
     said = mappings.read(mapping)
     # everything that can be wrong is found before the graph is touched
-    mappings.require(said, {name: graph.columns_of(path) for name, path in tables.items()})
+    mappings.require(said, {name: shaping.columns_of(path) for name, path in tables.items()})
     names, rows = [kind.name for kind in (*said.nodes, *said.relations)], str(Path(folder) / "graph")
     shapes = [
-        graph.shape.submit(name, said.text, {k: tables[k] for k in sorted(said.tables())}, rows) for name in names
+        shaping.shape.submit(name, said.text, {k: tables[k] for k in sorted(said.tables())}, rows) for name in names
     ]
     shaped = [future.result() for future in shapes]
     opened = graph.open_graph.submit(said.text, shaped).result()
@@ -70,9 +70,8 @@ def told(counts: list[dict[str, Any]], opened: dict[str, str]) -> str:
     ]
     for row in counts:
         name = f":{row['name']}" if row["kind"] == "node" else f"→ {row['name']}"
-        lines.append(
-            f"| {name} | {row['read']:,} | {row['without_key']:,} | {row['duplicates']:,} | {row['orphans']:,} | "
-            f"{row['in_graph']:,} | {row['of_earlier_loads']:,} | {row['alone'] if row['kind'] == 'node' else ''} |"
-        )
+        counted = ("read", "without_key", "duplicates", "orphans", "in_graph", "of_earlier_loads")
+        cells = [name, *(f"{row[each]:,}" for each in counted), f"{row['alone'] if row['kind'] == 'node' else ''}"]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [f"\n{row['name']}: {', '.join(row['examples'])}" for row in counts if row["examples"]]
     return "\n".join(lines) + "\n"

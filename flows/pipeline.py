@@ -29,8 +29,7 @@ def pipeline(spec: str = "deployments/nycflights.yaml", folder: str | None = Non
     Args:
         spec: path of the file.
         folder: where data and model go. By default one under ORC_HOME for this content of the file: that of the last
-            run
-            when it did not finish, so that its stored results are taken up, else a new one.
+            run when it did not finish, so that its stored results are taken up, else a new one.
     """
     text = Path(spec).read_text(encoding="utf-8")
     said = yaml.safe_load(text)
@@ -70,7 +69,7 @@ def _told(table: dict[str, Any], model: dict[str, Any], spec: dict[str, Any]) ->
     return (
         f"# {spec['target']}\n\n{table['rows']:,} rows; {model['rows']['trained']:,} learned from, "
         f"{model['rows']['held out']:,} held out.\n\n"
-        f"| on the held-out rows, {spec.get('unit', '')} | mean absolute error | RMSE | R² |\n|---|--:|--:|--:|\n"
-        f"{rows}\n\n"
+        f"| on the held-out rows, {spec.get('unit', '')} | mean absolute error | RMSE | R² |\n"
+        f"|---|--:|--:|--:|\n{rows}\n\n"
         f"Parameters {model['parameters']}, {model['rounds']} rounds, on {model['device']}. Model: `{model['path']}`\n"
     )

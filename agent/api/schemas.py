@@ -88,7 +88,8 @@ class PoolReport(Reply):
     priced: bool
     workers: list[WorkerReport]
     starting: list[str]
-    #: of a worker that runs for a day: interruptions expected, and the 90 % interval; none: it is not of the spot market
+    #: of a worker that runs for a day: interruptions expected, and the 90 % interval; none: it is not of the spot
+    #: market
     losses_a_day: tuple[float, int, int] | None
     refused_ms: int | None
     #: why the last launch failed, where it was not for want of capacity

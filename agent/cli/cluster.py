@@ -51,7 +51,8 @@ def init(
     if missing := [p.name for p in proposed.pools if p.name not in prices]:
         say(f"  say the price of {', '.join(missing)} in {out}: ORC does not guess it")
     say(
-        f"  ORC_POOLS={out} ORC_MODE=shadow orc up --scheduler {scheduler}    flows run as before, the plan is recorded",
+        f"  ORC_POOLS={out} ORC_MODE=shadow orc up --scheduler {scheduler}    "
+        "flows run as before, the plan is recorded",
         "  orc shadow report    what ORC would have done; then ORC_MODE=govern",
     )
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """The ledger, at the chain that is meant. Raises ServiceError when nothing has begun one, or several may be meant."""
+    """The ledger, at the chain that is meant. Raises ServiceError when there is none, or several may be meant."""
     from agent.ledger.ledger import Ledger
 
     names = chain_names(settings)

@@ -99,7 +99,8 @@ def _show_status(answer: dict[str, Any]) -> None:
     from agent.model.units import show_usd
 
     say(
-        f"scheduler {answer['scheduler']}, mode {answer['mode']}, governor epoch {answer['epoch']}, {answer['held']} held, "
+        f"scheduler {answer['scheduler']}, mode {answer['mode']}, governor epoch {answer['epoch']}, "
+        f"{answer['held']} held, "
         f"{answer['running']} running, open leases {show_usd(answer['open_usd_micros'])}"
     )
     for warning in (*answer["degraded"], *answer["warnings"]):

@@ -15,7 +15,10 @@ ledger_app = typer.Typer(help="The ledger.", no_args_is_help=True)
 def verify(
     replay: Annotated[bool, typer.Option("--replay", help="also make every plan again from its snapshot")] = False,
 ) -> None:
-    """Find changed, missing, reordered or unreadable records of every scheduler, or of ORC_CHAIN. Exit code 1 when there are some."""
+    """Find changed, missing, reordered or unreadable records of every scheduler, or of ORC_CHAIN.
+
+    Exit code 1 when there are some.
+    """
     from agent.cli.context import chain_names
     from agent.ledger import verify as ledgers
     from agent.ledger.ledger import Ledger

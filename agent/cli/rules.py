@@ -81,7 +81,8 @@ def rules_did(since: Annotated[str, typer.Option(help="how far back: 7d, 12 h")]
         names = []
         say(f"rules that did nothing are not listed: {error}", style="yellow")
     found = did(ledger, begin, names)
-    columns = ["rule", "verb", "decisions", "tasks", "kept from", "of these, best without it", "saved there", "preferred", "asked", "answered"]  # fmt: skip
+    columns = ["rule", "verb", "decisions", "tasks", "kept from", "of these, best without it", "saved there"]
+    columns += ["preferred", "asked", "answered"]
     table(f"what rules did in the last {since}", columns, [_row(rule) for rule in found], {"decisions", "tasks"})
     say(
         "best without it: ranked again from the snapshot on record, for that one decision. Saved there: what a task "

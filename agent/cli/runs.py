@@ -42,7 +42,8 @@ def show_report(made: RunReport, emulated: bool) -> None:
     """The report of a root run."""
     from agent.model.units import show_ms, show_usd
 
-    columns = ["task class", "tasks", "pools considered", "chosen", "why (the last time)", "estimated", "real, median", "moved", "cost"]  # fmt: skip
+    columns = ["task class", "tasks", "pools considered", "chosen", "why (the last time)", "estimated"]
+    columns += ["real, median", "moved", "cost"]
     right = {"tasks", "estimated", "real, median", "moved", "cost"}
     table("what ran where, and why", columns, [_class_row(row) for row in made.rows], right)
     if made.moves:

@@ -92,14 +92,16 @@ def _summary(made: ShadowReport) -> list[str]:
     lines = [f"ORC would have {verb} {show_usd(abs(saved))}{share}, in {show_ms(made.until_ms - made.since_ms)}"]
     if made.asked or made.refused:
         lines.append(
-            f"it would have asked a person about {made.asked} tasks and refused {made.refused}; both stay where they ran"
+            f"it would have asked a person about {made.asked} tasks and refused {made.refused}; "
+            "both stay where they ran"
         )
     if made.unpriced:
         lines.append(
             f"{made.unpriced} tasks ran on workers that belong to no pool; they are priced like the dearest one"
         )
     lines.append(
-        "modelled: the same executions, packed first fit onto leases with start-up, idle and minimum billing; tasks that "
+        "modelled: the same executions, packed first fit onto leases with start-up, idle and minimum billing; "
+        "tasks that "
         "are interrupted would run again"
     )
     return lines

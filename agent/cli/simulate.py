@@ -65,7 +65,8 @@ def simulate(  # noqa: PLR0913
     )
     if goal is not None and goal < what.feasible_ms:
         say(
-            f"on-demand workers need {show_ms(what.feasible_ms)}: the deadline cannot be kept, it is placed for the least lateness"
+            f"on-demand workers need {show_ms(what.feasible_ms)}: the deadline cannot be kept, "
+            "it is placed for the least lateness"
         )
     table(
         f"{made.name}, {len(made.tasks)} tasks{'' if scale == 1.0 else f', scaled {scale:g} times'}, simulated",

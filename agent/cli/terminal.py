@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @cache
 def console() -> Console:
-    """The terminal, or 160 columns where the output goes elsewhere. Rich is imported only where something is printed."""
+    """The terminal, or 160 columns where the output goes elsewhere. Rich is imported where something is printed."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if os.isatty(1) else 160)
@@ -56,7 +56,10 @@ def table(title: object, columns: Sequence[str], rows: Sequence[Sequence[object]
 
 
 def picture(title: str) -> str:
-    """What was printed while `console().record` was set, as SVG; with the viewer's own font, so that nothing is fetched."""
+    """What was printed while `console().record` was set, as SVG.
+
+    With the viewer's own font, so that nothing is fetched.
+    """
     return re.sub(r"@font-face \{.*?\}", "", console().export_svg(title=title), flags=re.DOTALL).replace(
         "Fira Code", "monospace"
     )

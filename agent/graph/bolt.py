@@ -69,7 +69,8 @@ def address(settings: Settings) -> Address:
     said = said_of(settings.home)
     if said is None:
         raise GraphAwayError(
-            f"no graph server runs in {settings.home}: `orc up` starts the embedded one (pip install 'orc-agent[graph]'), or set ORC_GRAPH_URL"
+            f"no graph server runs in {settings.home}: `orc up` starts the embedded one "
+            "(pip install 'orc-agent[graph]'), or set ORC_GRAPH_URL"
         )
     return said
 
@@ -115,8 +116,10 @@ class Graph:
         if not agent.startswith(TESTED):
             logger.warning(
                 "graph %s is %s; ORC was tested with %s: what it loads is counted, but try it on a copy first",
-                self.at.url, agent, " and ".join(f"{name}*" for name in TESTED),
-            )  # fmt: skip
+                self.at.url,
+                agent,
+                " and ".join(f"{name}*" for name in TESTED),
+            )
         return agent
 
     def read(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
@@ -162,7 +165,7 @@ class Graph:
             return rows
 
     def write(self, query: str, rows: Sequence[Mapping[str, Any]], batch: int = BATCH) -> None:
-        """A query over `$rows`, in transactions of at most `batch` rows: all of a transaction's rows are written, or none."""
+        """A query over `$rows`, in transactions of at most `batch` rows: all of such rows are written, or none."""
         for at in range(0, len(rows), batch):
             self._written(query, list(rows[at : at + batch]))
 
@@ -196,7 +199,8 @@ def _named(at: Address) -> Iterator[None]:
         yield
     except foreign.UnsupportedServerProduct as error:
         raise GraphVersionError(
-            f"graph {at.url} speaks no Bolt that the driver {neo4j.__version__} knows; upgrade the server (Neo4j 4.4 and later do), or install a driver of its age (pip install neo4j==VERSION)"
+            f"graph {at.url} speaks no Bolt that the driver {neo4j.__version__} knows; upgrade the server "
+            "(Neo4j 4.4 and later do), or install a driver of its age (pip install neo4j==VERSION)"
         ) from error
     except foreign.AuthError as error:
         raise GraphRefusedError(

@@ -1,4 +1,4 @@
-"""`python -m agent.graph.server PORT`: the embedded graph server (ArcadeDB) in a process of its own, its store under ORC_HOME."""
+"""`python -m agent.graph.server PORT`: the embedded graph server (ArcadeDB) as a process, its store under ORC_HOME."""
 
 from __future__ import annotations
 

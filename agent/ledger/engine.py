@@ -73,7 +73,8 @@ class Database:
             yield
         except (OperationalError, InterfaceError) as error:
             raise LedgerAwayError(
-                f"ledger {self.shown} cannot be reached: {self._first_line(error)}; is the database up, and ORC_LEDGER_URL right?"
+                f"ledger {self.shown} cannot be reached: {self._first_line(error)}; "
+                "is the database up, and ORC_LEDGER_URL right?"
             ) from error
         except (SQLAlchemyError, ImportError) as error:
             raise LedgerError(

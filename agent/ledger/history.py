@@ -41,12 +41,20 @@ def executions_of(reader: Reader, runs: Iterable[FlowRun]) -> list[RunExecution]
     bodies = decision_bodies(reader, {row.body: row.decision for row in rows})
     return [
         RunExecution(
-            id=row.id, key=row.key, decision=row.decision, pool=row.pool, task_class=row.task_class, decided=bodies.get(row.body) or _unread(reader, row),
-            result=t.RESULTS[row.result] if row.result is not None else "running", lease=row.lease or 0, start_ms=row.start_ms or 0,
-            run_ms=row.run_ms or 0, usd_micros=row.usd_micros or 0,
+            id=row.id,
+            key=row.key,
+            decision=row.decision,
+            pool=row.pool,
+            task_class=row.task_class,
+            decided=bodies.get(row.body) or _unread(reader, row),
+            result=t.RESULTS[row.result] if row.result is not None else "running",
+            lease=row.lease or 0,
+            start_ms=row.start_ms or 0,
+            run_ms=row.run_ms or 0,
+            usd_micros=row.usd_micros or 0,
         )
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def has_decisions(reader: Reader, runs: Iterable[FlowRun]) -> bool:
@@ -113,9 +121,16 @@ def _unread(reader: Reader, row: Any) -> Decision:
     """What stands in for a decision that cannot be read: the placement's own columns, and why."""
     why = decision_of(reader, row.body, row.decision)
     return Decision(
-        group="", task_class=row.task_class, name=row.task_class, root_run="", flow_run="", verb="bind", pool=row.pool,
-        reason=str(why), options=(),
-    )  # fmt: skip
+        group="",
+        task_class=row.task_class,
+        name=row.task_class,
+        root_run="",
+        flow_run="",
+        verb="bind",
+        pool=row.pool,
+        reason=str(why),
+        options=(),
+    )
 
 
 def snapshots(reader: Reader, wanted: Iterable[int]) -> Iterator[tuple[int, Snapshot]]:

@@ -12,13 +12,17 @@ SAID = "said"
 
 #: what docs say of them
 KINDS = {
-    START: "a governor began: scheduler, mode, pools, digest of the rules, version of the planner, how many placements it closed",
-    ROUND: "one plan: decisions, placements, outcomes, leases, the head of the snapshot, the parts that changed, the digest of the plan",
-    ANSWER: "what a person said, who is the record's actor: the answer to a question, or an override; about which groups, for which pool and dollars, and why",
+    START: "a governor began: scheduler, mode, pools, digest of the rules, version of the planner, how many placements "
+    "it closed",
+    ROUND: "one plan: decisions, placements, outcomes, leases, the head of the snapshot, the parts that changed, "
+    "the digest of the plan",
+    ANSWER: "what a person said, who is the record's actor: the answer to a question, or an override; about which "
+    "groups, for which pool and dollars, and why",
     APPROVAL: "a question to a person, by an id of its own: asked, answered or withdrawn",
     NOTICE: "a worker will be taken away, and when",
     DEPARTURE: "a worker left the scheduler, and why",
-    RULES: "`rules_in_force`: a set that comes into force (digest, count, names added, removed and changed); `rules_refused`: files that are wrong, and why",
+    RULES: "`rules_in_force`: a set that comes into force (digest, count, names added, removed and changed); "
+    "`rules_refused`: files that are wrong, and why",
     REFUSAL: "tasks that are refused for what they say, and why",
     OUT_OF_MEMORY: "a task class ran out of so much memory, and is given more from now on",
     RESTART: "a restart of the scheduler's workers ended tasks, and how many were held",

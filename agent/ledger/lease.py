@@ -47,7 +47,7 @@ class WriterLease:
         return epoch
 
     def renew(self, db: Connection, now_ms: int, epoch: int, seq: int | None = None) -> None:
-        """Renew it in a transaction, which writes record `seq` where one is given. Raises FencedError when it was lost."""
+        """Renew it in a transaction, which writes record `seq` where one is given. Raises FencedError when lost."""
         values = {"seen_ms": now_ms} if seq is None else {"seen_ms": now_ms, "last_seq": seq}
         done = db.execute(update(t.chain).where(t.chain.c.id == self.chain, t.chain.c.epoch == epoch).values(**values))
         if done.rowcount != 1:

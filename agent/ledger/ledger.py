@@ -54,8 +54,8 @@ class Ledger(Reader):
     def acquire_lease(self, holder: str, now_ms: int, stale_ms: int) -> int | None:
         """Become the writer: the new epoch, or None while another holder was seen less than `stale_ms` ago.
 
-        What an earlier writer on this machine left in the spool is written first; where somebody else has written since,
-        it can no longer stand in its place and is kept whole in a record of its own, of kind `merged`.
+        What an earlier writer on this machine left in the spool is written first; where somebody else has written
+        since, it can no longer stand in its place and is kept whole in a record of its own, of kind `merged`.
         """
         late = self.writer.left_behind()
         epoch = self.lease.acquire(holder, now_ms, stale_ms)

@@ -52,7 +52,8 @@ def _version(db: Connection) -> int | None:
     found = int(db.execute(select(t.version.c.version)).scalar() or 0)
     if found > t.VERSION:
         raise LedgerNewerError(
-            f"the ledger has version {found} and this ORC knows {t.VERSION}; install a newer orc-agent, nothing was changed"
+            f"the ledger has version {found} and this ORC knows {t.VERSION}; "
+            "install a newer orc-agent, nothing was changed"
         )
     return found
 

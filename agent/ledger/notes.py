@@ -1,4 +1,4 @@
-"""Notes: what is said besides decisions and outcomes. Each has its kind, also where older ledgers have one bag of them."""
+"""Notes: what is said besides decisions and outcomes. Each has its kind, also where older ledgers have one bag."""
 
 from __future__ import annotations
 

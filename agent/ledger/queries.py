@@ -20,6 +20,7 @@ _OF_LEASE = (_l.chain == _o.chain) & (_l.id == _o.lease)
 _TEAM = case((_d.team != "", _d.team), else_=_r.team).label("team")
 _RUN = (_r.flow_run, _r.root_run, _r.flow, _TEAM, _r.team.label("run_team"), _r.deployment)
 _PLACED = (_p.id, _p.key, _p.upstream, _p.decision, _d.pool, _d.task_class, *_RUN)
+_RAN = (_o.result, _o.lease, _o.start_ms, _o.run_ms)
 #: pool of the worker an execution was on
 _RAN_IN = case((_o.ran_in != "", _o.ran_in), else_=_d.pool).label("pool")
 
@@ -76,8 +77,9 @@ def open_placements(chain: int) -> Select[Any]:
 
 
 def executions(chain: int, limit: int) -> Select[Any]:
-    """The newest outcomes with what they were of, newest first: in the order of records, in a record in that of their ends."""
-    columns = (_o.placement, _d.task_class, _RAN_IN, _r.root_run, _o.result, _o.lease, _o.start_ms, _o.run_ms, _o.usd_micros, _o.ran_in, _o.spared_ms, _o["items"])  # fmt: skip
+    """The newest outcomes with what they were of, newest first: in the order of records, then of their ends."""
+    of = (_o.placement, _d.task_class, _RAN_IN, _r.root_run)
+    columns = (*of, *_RAN, _o.usd_micros, _o.ran_in, _o.spared_ms, _o["items"])
     query = select(*columns).select_from(_decided().join(t.outcome, _OF_OUTCOME)).where(_o.chain == chain)
     return query.order_by(_o.seq.desc(), (_o.start_ms + _o.run_ms).desc(), _o.placement.desc()).limit(limit)
 
@@ -85,12 +87,13 @@ def executions(chain: int, limit: int) -> Select[Any]:
 def next_numbers(chain: int) -> Select[Any]:
     """The first unused numbers of decisions, placements, leases and runs."""
     columns = {"decision": _d.id, "placement": _p.id, "lease": _l.id, "run": _r.no}
+    firsts = {name: select(func.coalesce(func.max(column), 0) + 1) for name, column in columns.items()}
     return select(
         *(
-            select(func.coalesce(func.max(column), 0) + 1).where(column.table.c.chain == chain).scalar_subquery().label(name)
+            firsts[name].where(column.table.c.chain == chain).scalar_subquery().label(name)
             for name, column in columns.items()
         )
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------------- of reports
@@ -102,7 +105,7 @@ def runs_of(chain: int, run: str) -> Select[Any]:
 def placements_of_runs(chain: int, numbers: Collection[int]) -> Select[Any]:
     """Placements of some runs, with their decision's body, and what became of them so far."""
     joined = t.placement.join(t.decision, _OF_DECISION).outerjoin(t.outcome, _OF_OUTCOME)
-    columns = (_p.id, _p.key, _p.decision, _d.pool, _d.task_class, _d.body, _o.result, _o.lease, _o.start_ms, _o.run_ms, _o.usd_micros)  # fmt: skip
+    columns = (_p.id, _p.key, _p.decision, _d.pool, _d.task_class, _d.body, *_RAN, _o.usd_micros)
     query = select(*columns).select_from(joined)
     return query.where(_p.chain == chain, _d.run.in_(numbers)).order_by(_p.id)
 

@@ -46,7 +46,7 @@ class Reader:
         return [self._record(row) for row in self.fetch(queries.records(self.chain, after, limit, kinds))]
 
     def every_record(self, after: int = 0, last: int | None = None, kinds: Collection[str] = ()) -> Iterator[Record]:
-        """Records behind a sequence number, up to and with `last`, of some kinds where any are given; read page by page."""
+        """Records behind a sequence number, up to and with `last`, of some kinds where any are given; by pages."""
         while found := self.fetch(queries.records(self.chain, after, PAGE, kinds)):
             for row in found:
                 if last is not None and row.seq > last:
@@ -78,7 +78,7 @@ class Reader:
         return self.notes((ANSWER,))
 
     def part(self, digest: bytes) -> bytes:
-        """A stored part, a snapshot's or the body of a decision, by its digest. Raises LedgerPartError when it is missing."""
+        """A stored part, a snapshot's or the body of a decision, by its digest. Raises LedgerPartError."""
         found = self.fetch(select(t.part.c.body).where(t.part.c.digest == digest))
         if not found:
             raise LedgerPartError(f"part {digest.hex()} is missing from the ledger")
@@ -125,19 +125,26 @@ class Reader:
         return [_run(row) for row in self.fetch(select(t.run).where(t.run.c.chain == self.chain).order_by(t.run.c.no))]
 
     def executions(self, limit: int = 200_000) -> list[Execution]:
-        """The newest outcomes with what they were of, in the order in which they went on record; in a record, in that of their ends."""
+        """The newest outcomes with what they were of, in the order of records; in a record, in that of their ends."""
         return [
             Execution(
                 task_class=row.task_class,
                 pool=row.pool,
                 root_run=row.root_run,
                 ended=Ended(
-                    placement=row.placement, result=t.RESULTS[row.result], lease=row.lease, start_ms=row.start_ms, run_ms=row.run_ms,
-                    usd_micros=row.usd_micros, ran_in=row.ran_in, spared_ms=row.spared_ms, items=row.items,
+                    placement=row.placement,
+                    result=t.RESULTS[row.result],
+                    lease=row.lease,
+                    start_ms=row.start_ms,
+                    run_ms=row.run_ms,
+                    usd_micros=row.usd_micros,
+                    ran_in=row.ran_in,
+                    spared_ms=row.spared_ms,
+                    items=row.items,
                 ),
             )
             for row in reversed(self.fetch(queries.executions(self.chain, limit)))
-        ]  # fmt: skip
+        ]
 
     def _record(self, row: Any) -> Record:
         body, unreadable = _body(row.body)

@@ -21,7 +21,10 @@ _LEASE = tuple(field.name for field in fields(Lease) if field.name in t.lease.c)
 
 
 class Rows:
-    """The rows of one entry, and the digest that ties them to the record. `bodies` are parts that may not be stored yet."""
+    """The rows of one entry, and the digest that ties them to the record.
+
+    `bodies` are parts that may not be stored yet.
+    """
 
     def __init__(self, chain: int, seq: int, entry: Entry, bodies: dict[bytes, bytes]) -> None:
         self.chain, self.seq, self.entry, self.bodies = chain, seq, entry, bodies
@@ -38,10 +41,18 @@ class Rows:
         placed = [placement_line(p.id, p.decision, p.key, p.upstream) for p in e.placements]
         ended = [
             outcome_line(
-                o.placement, t.RESULT_CODE[o.result], o.lease, o.start_ms, o.run_ms, o.usd_micros, o.ran_in, o.spared_ms, o.items
+                o.placement,
+                t.RESULT_CODE[o.result],
+                o.lease,
+                o.start_ms,
+                o.run_ms,
+                o.usd_micros,
+                o.ran_in,
+                o.spared_ms,
+                o.items,
             )
             for o in sorted(e.outcomes, key=lambda o: o.placement)
-        ]  # fmt: skip
+        ]
         decided = [
             decision_line(d.id, d.run, d.decision.task_class, d.decision.pool or "", d.decision.verb, digest, d.team)
             for d, digest in self.decision_bodies

@@ -1,4 +1,7 @@
-"""Tables of the ledger, in types that SQLite and PostgreSQL share. `record` is the chain; the others are its rows and projections."""
+"""Tables of the ledger, in types that SQLite and PostgreSQL share.
+
+`record` is the chain; the others are its rows and projections.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from agent.model.records import Decided, Ended, Entry, FlowRun, Placed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
-    """A record that is numbered and hashed, with its rows: written now, or kept in the spool until the database is back."""
+    """A record that is numbered and hashed, with its rows: written now, or kept in the spool for a while."""
 
     seq: int
     epoch: int

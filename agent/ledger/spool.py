@@ -21,7 +21,8 @@ class Spool:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute(
-                "CREATE TABLE IF NOT EXISTS sealed (scheduler TEXT, seq INTEGER, body BLOB, PRIMARY KEY (scheduler, seq))"
+                "CREATE TABLE IF NOT EXISTS sealed "
+                "(scheduler TEXT, seq INTEGER, body BLOB, PRIMARY KEY (scheduler, seq))"
             )
         except sqlite3.Error as error:
             raise LedgerError(f"spool {path} cannot be opened: {error}") from error

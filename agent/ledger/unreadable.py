@@ -1,4 +1,4 @@
-"""One record, or part of one, that cannot be read must not end whoever reads the others: it is named, and passed over."""
+"""A record, or part of one, that cannot be read must not end whoever reads the others: it is named, and passed over."""
 
 from __future__ import annotations
 

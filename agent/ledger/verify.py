@@ -43,7 +43,10 @@ class Report:
 
 
 def verify(ledger: Reader, report: Report, replay: bool = False) -> Iterator[Fault]:
-    """Every fault of the chain, oldest first: a changed, missing or reordered record, a changed row, a plan that differs."""
+    """Every fault of the chain, oldest first.
+
+    A changed, missing or reordered record, a changed row, a plan that differs.
+    """
     previous, expected = b"", 1
     #: name → digest of the parts of the newest snapshot; None: a record that cannot be read changed them
     named: Mapping[str, str] | None = {}

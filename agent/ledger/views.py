@@ -113,7 +113,7 @@ class DecidedAt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowExecution:
-    """An execution of shadow mode: where it would have gone, and the pool whose lease it ran on; None: on none of ours."""
+    """An execution of shadow mode: where it would have gone, and the pool whose lease it ran on; None: not ours."""
 
     pool: str
     verb: str

@@ -71,7 +71,7 @@ class Writer:
         return sealed.seq
 
     def renew_lease(self, now_ms: int) -> None:
-        """Renew the lease; not while the database is away, when nobody can take it. Raises FencedError when it was lost."""
+        """Renew the lease; not while the database is away, when nobody can take it. Raises FencedError."""
         if self.spool is not None and time.monotonic() < self.retry_at:
             return
         try:
@@ -100,11 +100,21 @@ class Writer:
         # the last three are columns of before, hashed as they always were
         head = [lease.scheduler, seq, lease.epoch, entry.kind, entry.at_ms, entry.mode, entry.actor, "", "", ""]
         sealed = Sealed(
-            seq=seq, epoch=lease.epoch, kind=entry.kind, at_ms=entry.at_ms, mode=entry.mode, actor=entry.actor, body=text(body),
-            hash=text(chain_hash(self._hash, head, body)), runs=tuple(entry.runs), decisions=tuple(entry.decisions),
-            placements=tuple(entry.placements), outcomes=tuple(entry.outcomes), leases=tuple(entry.leases),
+            seq=seq,
+            epoch=lease.epoch,
+            kind=entry.kind,
+            at_ms=entry.at_ms,
+            mode=entry.mode,
+            actor=entry.actor,
+            body=text(body),
+            hash=text(chain_hash(self._hash, head, body)),
+            runs=tuple(entry.runs),
+            decisions=tuple(entry.decisions),
+            placements=tuple(entry.placements),
+            outcomes=tuple(entry.outcomes),
+            leases=tuple(entry.leases),
             bodies=tuple((text(k), text(v)) for k, v in rows.bodies.items()) if self.spool is not None else (),
-        )  # fmt: skip
+        )
         return sealed, digests, rows
 
     def write(self, sealed: Sealed, rows: Rows) -> None:

@@ -49,8 +49,11 @@ class AwsPrices:
             client = boto3.client("ec2", region_name=region, endpoint_url=self.endpoint_url, config=patience)
             pages = client.get_paginator("describe_spot_price_history").paginate(
                 # from now on: what is in force, and nothing older
-                StartTime=datetime.now(UTC), InstanceTypes=[kind], ProductDescriptions=[PRODUCT], AvailabilityZone=zone,
-            )  # fmt: skip
+                StartTime=datetime.now(UTC),
+                InstanceTypes=[kind],
+                ProductDescriptions=[PRODUCT],
+                AvailabilityZone=zone,
+            )
             entries: list[Any] = [entry for page in pages for entry in page["SpotPriceHistory"]]
         except (BotoCoreError, ClientError) as error:
             raise PriceError(f"AWS does not tell price {name}: {error}") from error

@@ -178,13 +178,14 @@ def _look(path: Path, pool: str, name: str, known: Prices) -> tuple[PriceStep, .
 
 
 def _apart(path: Path, pools: Sequence[Pool]) -> None:
-    """Raises PoolError when a worker that is launched for a pool would count to another, or two pools select the same."""
+    """Raises PoolError when a worker launched for a pool would count to another, or two pools select the same."""
     selectors = tuple((pool.name, pool.selector) for pool in pools)
     for at, pool in enumerate(pools):
         same = next((other.name for other in pools[:at] if other.selector == pool.selector != Selector()), None)
         if same is not None:
             raise PoolError(
-                f"{path}: pools {same!r} and {pool.name!r} select the same workers; make their selectors exclude each other"
+                f"{path}: pools {same!r} and {pool.name!r} select the same workers; "
+                "make their selectors exclude each other"
             )
         if pool.provider is None:
             continue
@@ -193,7 +194,8 @@ def _apart(path: Path, pools: Sequence[Pool]) -> None:
         found = pool_of(selectors, name=worker, host="localhost", resources=resources, nthreads=pool.slots)
         if found not in (pool.name, DEFAULT):
             raise PoolError(
-                f"{path}: the selectors of pools {found!r} and {pool.name!r} overlap: worker {worker!r} would count to {found!r}, "
+                f"{path}: the selectors of pools {found!r} and {pool.name!r} overlap: "
+                f"worker {worker!r} would count to {found!r}, "
                 f"which comes first; rename one, or give {found!r} a selector that leaves it out"
             )
 

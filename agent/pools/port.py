@@ -56,4 +56,8 @@ class Provider(Protocol):
         """End a worker that has been drained; unknown names are ignored."""
 
     async def adopt(self, report: Report) -> Mapping[str, int | None]:
-        """Begin to observe. Workers of before: None for one that runs, else when it ended, ms since 1970, where that is known."""
+        """Begin to observe.
+
+        Returns:
+            Workers of before: None for one that runs, else when it ended, ms since 1970, where that is known.
+        """

@@ -1,4 +1,7 @@
-"""A first pools.yaml for a running cluster, from what its workers show. Pure: workers in, text and what could not be known out."""
+"""A first pools.yaml for a running cluster, from what its workers show.
+
+Pure: workers in, text and what could not be known out.
+"""
 
 from __future__ import annotations
 
@@ -58,11 +61,14 @@ def propose(workers: Sequence[SeenWorker]) -> Proposed:
         selector, because = found
         made.append(
             Proposal(
-                name=_name(group, {p.name for p in made}), workers=group, selector=selector, because=because,
+                name=_name(group, {p.name for p in made}),
+                workers=group,
+                selector=selector,
+                because=because,
                 gpus=round(next((amount for name, amount in group[0].resources if _GPU.match(name)), 0)),
                 spot=any(_SPOT.search(text) for text in (group[0].name, *(n for n, _ in group[0].resources))),
             )
-        )  # fmt: skip
+        )
     return Proposed(pools=tuple(made), left=tuple(left), unknown=tuple(_unknown(made, left)))
 
 
@@ -124,7 +130,8 @@ def _unknown(made: Sequence[Proposal], left: Sequence[SeenWorker]) -> list[str]:
     if left:
         names = ", ".join(worker.name for worker in left[:5])
         out.append(
-            f"{len(left)} workers ({names}{', …' if len(left) > 5 else ''}) show nothing that others do not: they stay in the pool "
+            f"{len(left)} workers ({names}{', …' if len(left) > 5 else ''}) show nothing that others do not: "
+            "they stay in the pool "
             "`default`; start them with a --name or --resources of their own to tell them apart"
         )
     return out
@@ -134,7 +141,8 @@ def text(proposed: Proposed, address: str, prices: Mapping[str, str]) -> str:
     """The pools.yaml; a price that nobody said is left open, and ORC refuses the file until it is said."""
     lines = [
         f"# Pools of the Dask cluster at {address}, proposed from what its workers show.",
-        "# A pool is a selector over live workers: none is restarted or changed, and one that joins later is matched in the same way.",
+        "# A pool is a selector over live workers: none is restarted or changed, "
+        "and one that joins later is matched in the same way.",
         *(f"# not known: {line}" for line in proposed.unknown),
         "pools:" if proposed.pools else "pools: {}",
     ]

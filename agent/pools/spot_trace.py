@@ -1,4 +1,6 @@
-"""Spot traces: when a zone has capacity and at what price, one sample each so many seconds. The one reader of such files.
+"""Spot traces: when a zone has capacity and at what price, one sample each so many seconds.
+
+The one reader of such files.
 
 `{zone, gap_seconds, available: [0|1], spot_usd_per_hour: [], on_demand_usd_per_hour, timestamps}`, gzipped or not; the
 last two may be absent, and other fields are for people. How a local pool plays it is said under `play`.
@@ -35,7 +37,8 @@ class Play(BaseModel):
     launch_delay_seconds: _Finite = 0.0
     #: the trace begins anew when the pool was empty for so long, seconds
     rewind_after_seconds: _Finite = 15.0
-    #: Unix time at which it begins, for traces that are to be played side by side; at its pool's first launch when not said
+    #: Unix time at which it begins, for traces that are to be played side by side; at its pool's first launch when not
+    #: said
     begins_unix_seconds: _Finite | None = None
 
 
@@ -128,9 +131,13 @@ def of(found: Any, where: str) -> SpotTrace:  # noqa: C901
         field = ".".join(str(part) for part in ("play", *first["loc"]))
         raise TraceError(f"{where}: {field}: {first['msg']}") from error
     return SpotTrace(
-        zone=zone, gap_seconds=gap, available=tuple(value > 0 for value in up), spot_usd_per_hour=tuple(spot),
-        on_demand_usd_per_hour=on_demand, play=play,
-    )  # fmt: skip
+        zone=zone,
+        gap_seconds=gap,
+        available=tuple(value > 0 for value in up),
+        spot_usd_per_hour=tuple(spot),
+        on_demand_usd_per_hour=on_demand,
+        play=play,
+    )
 
 
 def _number(value: Any) -> float:

@@ -108,9 +108,17 @@ def emit_to(
 
 
 _NOT_TOLD = {
-    "id", "created", "updated", "flow_run_id", "state_id", "state_type", "state_name", "state",
-    "estimated_start_time_delta", "estimated_run_time",
-}  # fmt: skip
+    "id",
+    "created",
+    "updated",
+    "flow_run_id",
+    "state_id",
+    "state_type",
+    "state_name",
+    "state",
+    "estimated_start_time_delta",
+    "estimated_run_time",
+}
 
 
 def _details(state: State[Any]) -> dict[str, Any]:

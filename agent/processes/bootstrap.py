@@ -32,7 +32,7 @@ def run(name: str, main: Callable[[], int | None]) -> NoReturn:
 
 
 def on_signals(stop: Callable[[], None], signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT)) -> None:
-    """Call `stop` when this process is told to end: in its event loop, where one runs, else between two instructions."""
+    """Call `stop` when this process is told to end: in its event loop, where one runs, else between instructions."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

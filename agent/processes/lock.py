@@ -11,7 +11,7 @@ from pathlib import Path
 class Lock:
     """A file that one process holds; whoever comes second can read who that is.
 
-    The lock is the kernel's: a process that is killed holds nothing. It can be handed to a child, which then holds it on.
+    The lock is the kernel's: a process that is killed holds nothing. It can be handed to a child, which holds it on.
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -58,9 +58,13 @@ def bars(rows: Sequence[tuple[str, float, str]]) -> list[Bar]:
 def render(template: Path, **values: Any) -> str:
     """The page of a template. Every value is text in it, whatever it holds."""
     environment = Environment(
-        loader=FileSystemLoader([template.parent, TEMPLATES]), autoescape=True, undefined=StrictUndefined, finalize=_plain, trim_blocks=True,
+        loader=FileSystemLoader([template.parent, TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_plain,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     return environment.get_template(template.name).render(colors=COLORS, **values)
 
 

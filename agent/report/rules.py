@@ -31,7 +31,8 @@ class RuleDid:
     kept_from: Counter[str] = field(default_factory=Counter)
     #: pool → those of them in which that pool would have been the best, the rule apart
     would_be_best: Counter[str] = field(default_factory=Counter)
-    #: what a task would have cost less there, summed over those decisions; below zero: it was better and dearer, micro-dollars
+    #: what a task would have cost less there, summed over those decisions, micro-dollars; below zero: it was better and
+    #: dearer
     forgone_usd_micros: int = 0
     #: pool → decisions in which a pool that it prefers was chosen
     preferred: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What ORC would have done with what ran in shadow mode: the same executions packed onto the pools it chose. Modelled."""
+"""What ORC would have done with what ran in shadow mode: the executions packed onto the pools it chose. Modelled."""
 
 from __future__ import annotations
 
@@ -71,9 +71,14 @@ def shadow_report(reader: Reader, since_ms: int, now_ms: int) -> ShadowReport | 
         # a task that ORC refuses would not have run; it stays where it was, so that both sides do the same work
         orc[row.pool or row.ran_in or DEFAULT].append(execution)
     return ShadowReport(
-        since_ms=min(row.start_ms for row in rows), until_ms=max(row.start_ms + row.run_ms for row in rows),
-        today=_sides(today, pools), orc=_sides(orc, pools), asked=asked, refused=refused, unpriced=len(today.get(DEFAULT, ())),
-    )  # fmt: skip
+        since_ms=min(row.start_ms for row in rows),
+        until_ms=max(row.start_ms + row.run_ms for row in rows),
+        today=_sides(today, pools),
+        orc=_sides(orc, pools),
+        asked=asked,
+        refused=refused,
+        unpriced=len(today.get(DEFAULT, ())),
+    )
 
 
 def _sides(work: Mapping[str, Sequence[tuple[int, int]]], pools: Mapping[str, Pool]) -> tuple[Side, ...]:
@@ -95,6 +100,12 @@ def _side(name: str, executions: Sequence[tuple[int, int]], pools: Mapping[str, 
     run = sum(ms for _, ms in executions)
     hazard = pool.interruptions_per_1000_hours / 1000 if pool is not None else 0.0
     return Side(
-        pool=name, kind=pool.shown_kind if pool is not None else "observed", tasks=len(executions), run_ms=run, leases=leases, usd_micros=usd,
-        startup_ms=leases * on.startup_ms, interruptions=hazard * run / 3_600_000,
-    )  # fmt: skip
+        pool=name,
+        kind=pool.shown_kind if pool is not None else "observed",
+        tasks=len(executions),
+        run_ms=run,
+        leases=leases,
+        usd_micros=usd,
+        startup_ms=leases * on.startup_ms,
+        interruptions=hazard * run / 3_600_000,
+    )

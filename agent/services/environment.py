@@ -11,8 +11,9 @@ from agent.processes.family import INSTANCE
 from agent.services.state import State
 from agent.settings import Settings
 
-#: Prefect's server records each state change in a transaction of its own; many in one are several times as many a second,
-#: and what it cannot record in time it drops. Whole seconds: the recorder's interval is cast to an integer, and at 0 it spins
+#: Prefect's server records each state change in a transaction of its own; many in one are several times as many a
+#: second, and what it cannot record in time it drops. Whole seconds: the recorder's interval is cast to an integer, and
+#: at 0 it spins
 RECORDING = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
@@ -88,7 +89,10 @@ def prefect_auth(settings: Settings) -> str | None:
 
 
 def new_prefect_auth(settings: Settings) -> str:
-    """The same, made where there is none. It stays: a browser has to be told once. Without its file, another is made."""
+    """The same, made where there is none.
+
+    It stays: a browser has to be told once. Without its file, another is made.
+    """
     found = prefect_auth(settings)
     if found is None:
         found = f"{USER}:{secrets.token_urlsafe(18)}"

@@ -120,7 +120,8 @@ class Supervisor:
         while service.ready is not None and not await asyncio.to_thread(service.ready):
             if service.process is not None and service.process.returncode is not None:
                 raise ServiceError(
-                    f"{service.name} ended with {service.process.returncode}: {self._last_line(service)} (see {self._log(service)})"
+                    f"{service.name} ended with {service.process.returncode}: {self._last_line(service)} "
+                    f"(see {self._log(service)})"
                 )
             if time.monotonic() > until:
                 raise ServiceError(f"{service.name} did not answer within {patience:.0f} s (see {self._log(service)})")
@@ -151,8 +152,10 @@ class Supervisor:
                 logger.error(
                     "%s ended with %s and is not started again: another one has taken over; "
                     "`orc down` and `orc up` here take it back (see %s)",
-                    service.name, code, self._log(service),
-                )  # fmt: skip
+                    service.name,
+                    code,
+                    self._log(service),
+                )
                 return
             now = time.monotonic()
             service.deaths = [t for t in service.deaths if now - t < 60] + [now]
@@ -181,8 +184,9 @@ class Supervisor:
         out, _ = await process.communicate()
         (self.settings.home / "logs" / "register.log").write_bytes(out)
         if process.returncode:
+            last = out.decode(errors="replace").strip().splitlines()[-1]
             raise ServiceError(
-                f"the deployments could not be registered: {out.decode(errors='replace').strip().splitlines()[-1]} (see logs/register.log in {self.settings.home})"
+                f"the deployments could not be registered: {last} (see logs/register.log in {self.settings.home})"
             )
         mark.write_text(digest)
 

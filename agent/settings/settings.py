@@ -110,9 +110,9 @@ class Settings(Section):
     def _loopback(cls, value: str, info: ValidationInfo) -> str:
         if not info.data.get("allow_open_host") and not _of_this_machine(value):
             raise ValueError(
-                "others on the network could reach the services there, and there is no TLS yet: whoever reaches the Dask "
-                "scheduler or a worker runs code as you. Keep 127.0.0.1, or, where a firewall keeps others out, set "
-                "ORC_ALLOW_OPEN_HOST=true"
+                "others on the network could reach the services there, and there is no TLS yet: whoever reaches the "
+                "Dask scheduler or a worker runs code as you. Keep 127.0.0.1, or, where a firewall keeps others out, "
+                "set ORC_ALLOW_OPEN_HOST=true"
             )
         return value
 

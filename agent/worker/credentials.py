@@ -1,4 +1,4 @@
-"""Credentials in Prefect's settings: a task run brings none of them, as whoever reaches the scheduler reads what lies there.
+"""Credentials in Prefect's settings: a task run brings none, as whoever reaches the scheduler reads what lies there.
 
 A worker that has credentials of its own for the flow's server uses those. One that has none, as in a cluster that ORC
 did not start, asks the flow's process, which tells that worker alone, in its memory.

@@ -136,6 +136,11 @@ def read(path: str | Path) -> GraphMapping:
     return parse(said, text, str(path))
 
 
+def parsed(text: str) -> GraphMapping:
+    """The mapping of a file's content, which was read and checked before."""
+    return parse(yaml.safe_load(text), text, "of this run")
+
+
 def parse(said: Any, text: str, where: str) -> GraphMapping:
     """The mapping of what YAML said. Raises MappingError."""
     try:
@@ -202,9 +207,15 @@ def _relation(where: str, name: str, relation: _Relation, nodes: Mapping[str, Ki
             )
         ends.append(End(label=label, key=nodes[label].key, columns=tuple(listed)))
     return Kind(
-        name=name, table=relation.table, start=ends[0], end=ends[1], plain=plain, aggregates=aggregates,
-        distinct=relation.distinct or bool(aggregates), refuse_orphans=relation.orphans == "refuse",
-    )  # fmt: skip
+        name=name,
+        table=relation.table,
+        start=ends[0],
+        end=ends[1],
+        plain=plain,
+        aggregates=aggregates,
+        distinct=relation.distinct or bool(aggregates),
+        refuse_orphans=relation.orphans == "refuse",
+    )
 
 
 def _properties(
@@ -227,7 +238,7 @@ def _properties(
 
 
 def require(mapping: GraphMapping, columns: Mapping[str, Iterable[str]]) -> None:
-    """Raises MappingError, before anything is written, when a table or column that the mapping reads is not there."""
+    """Raises MappingError when a table or a column that the mapping reads is not there; nothing is written then."""
     for kind in (*mapping.nodes, *mapping.relations):
         if kind.table not in columns:
             raise MappingError(

@@ -46,7 +46,10 @@ def _split(table: str, spec: Mapping[str, Any], start: float) -> tuple[pd.DataFr
 def _boosted(
     seen: pd.DataFrame, spec: Mapping[str, Any], parameters: Mapping[str, Any], rounds: int, kept: str = ""
 ) -> Any:
-    """A model of so many rounds; kept under a name, it is a checkpoint every `checkpoint_rounds`."""
+    """A model of so many rounds.
+
+    With a name to keep it under, what is done so far is a checkpoint every `checkpoint_rounds`.
+    """
     import xgboost as xgb
 
     data = xgb.QuantileDMatrix(seen.drop(columns=spec["target"]), seen[spec["target"]], enable_categorical=True)

@@ -1,8 +1,8 @@
 """One lock for a worker's threads that plan tables with Dask.
 
 Dask plans a table's graph by cached properties, whose locks Python 3.11 shares among all objects of a class: two
-threads that plan at once, in another order, wait for each other for ever. The lock stands in a module of its own,
-since a task's function may travel by value, and a lock cannot.
+threads that plan at once, in another order, wait for each other for ever. The lock stands in a module of its own, since
+a task's function may travel by value, and a lock cannot.
 """
 
 from __future__ import annotations

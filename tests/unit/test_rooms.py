@@ -17,7 +17,6 @@ LARGER = {
     "agent/governor/governor.py": "the composition of a round, a few lines over",
     "agent/simulate/workflows/simulation.py": "one simulated world's loop",
     "agent/simulate/long_job/peers/skynomad.py": "a published policy, kept together as it was published",
-    "flows/steps/graph.py": "one flow's steps",
 }
 #: classes with more methods, with the reason
 WITH_MORE_METHODS = {

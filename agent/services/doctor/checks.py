@@ -91,7 +91,8 @@ def extension(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
             warning(
                 "extension",
                 "the scheduler has no ORC extension: nothing is held or recorded",
-                f"orc up --scheduler {cluster.address} (ORC_MODE=shadow first), or start it with --preload agent.scheduler.preload",
+                f"orc up --scheduler {cluster.address} (ORC_MODE=shadow first), "
+                "or start it with --preload agent.scheduler.preload",
             )
         ]
     if orc["degraded"]:
@@ -210,7 +211,8 @@ def imports(cluster: SeenCluster, _: Sequence[Pool]) -> list[Finding]:
             f"{len(names)} workers cannot import {module} ({why}): {some(names)}",
             what_to_do.get(
                 module,
-                "put its folder on their PYTHONPATH, or install it there; the flow's own folder is on the flow's path alone",
+                "put its folder on their PYTHONPATH, or install it there; "
+                "the flow's own folder is on the flow's path alone",
             ),
         )
         for (module, why), names in sorted(lacks.items())
