@@ -125,13 +125,23 @@ class ByServer(LoadScopeScheduling):
             self._groups = json.loads(next(self._folder.iterdir()).read_text())
         return self._groups[nodeid]
 
+    def _reschedule(self, node: Any) -> None:
+        """Give out groups until the worker can go on: it runs a test only when it knows of a next one, or of none."""
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
+
     def remove_node(self, node: Any) -> str | None:
-        """What a worker ran when it crashed has failed: it is not run again, to crash the next one."""
-        units = self.assigned_work[node].values()
-        crashed = next((nodeid for unit in units for nodeid, done in unit.items() if not done), None)
-        for unit in units:
+        """What a worker ran when it crashed has failed: it is not run again, to crash the next one.
+
+        Groups that were done are not given out again either: a worker would wait for their tests for ever.
+        """
+        assigned = self.assigned_work[node]
+        crashed = next((nodeid for unit in assigned.values() for nodeid, done in unit.items() if not done), None)
+        for group, unit in list(assigned.items()):
             if crashed in unit:
                 unit[crashed] = True
+            if all(unit.values()):
+                del assigned[group]
         super().remove_node(node)
         return crashed
 

@@ -34,8 +34,9 @@ def test_leaves_a_process_and_goes_on():
 
 def test_hangs():
     threading.Event().wait()
-
-def test_after_it():
+"""
+PASSES = """
+def test_is_fine():
     pass
 """
 
@@ -44,6 +45,8 @@ def test_after_it():
 def session(tmp_path):
     """Starts pytest on the file above, with our plugin alone, in a folder of its own."""
     (tmp_path / "test_leaves.py").write_text(LEAVES)
+    for name in ("before", "later", "last"):
+        (tmp_path / f"test_{name}.py").write_text(PASSES)
     (tmp_path / "pytest.ini").write_text("[pytest]\ntimeout_method = thread\n")
     started = []
 
@@ -101,10 +104,12 @@ def test_a_session_that_is_ended_leaves_nothing(session, tmp_path, workers, numb
     until(lambda: ended(seen) and all(ended(each) for each in family), 60)
 
 
-def test_a_test_that_hangs_fails_and_the_session_goes_on_and_ends(session, tmp_path):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_test_that_hangs_fails_and_the_session_goes_on_and_ends(session, workers):
     began = time.monotonic()
-    process = session("-n", "1", "-k", "hangs or after", "--timeout", "3")
+    files = [f"test_{name}.py" for name in ("before", "leaves", "later", "last")]
+    process = session("-n", workers, "-k", "hangs or fine", "--timeout", "3", *files)
     said, _ = process.communicate(timeout=90)
-    assert "1 failed, 1 passed" in said
+    assert "1 failed, 3 passed" in said
     assert "test_leaves.py::test_hangs" in said
     assert time.monotonic() - began < 60
