@@ -240,7 +240,8 @@ class Governor:
         if self._show.take(now):
             await self.scheduler_client.call("orc_instruct", figures=self._figures(now))
         if state.shadow:
-            await shadow_round(state, self.recorder, self.journal, self.policy, self.rules.digest, now)
+            asked = await shadow_round(state, self.recorder, self.journal, self.policy, self.rules.digest, now)
+            self.outbox.put(asked, self.provisioner)
         running = self._running(now)
         movable = any(not task.leaves_for for task in running)
         unrecorded = state.ended or state.fleet.leases.dirty

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
+from agent.model.events import TaskEnded
 from agent.model.pools import Pool
 from agent.model.records import Ended, Entry
 from agent.model.snapshot import Group, Running
@@ -54,6 +55,8 @@ class ClusterState:
         #: tasks that were not held, by their own wish
         self.passed_through = 0
         self.shadow: dict[Any, tuple[ReadyTask, str]] = {}
+        #: ends of such tasks that were heard of before their plan was on record
+        self.shadow_ended: dict[Any, TaskEnded] = {}
         #: something happened since the last plan that may change it
         self.dirty = True
         #: root run → when a task of it ended last

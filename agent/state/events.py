@@ -76,7 +76,9 @@ def _ended(state: ClusterState, now_ms: int, event: TaskEnded) -> Sequence[Effec
     bound = state.bound.pop(key, None)
     state.movable.leaving.pop(key, None)
     if bound is None:
-        if result is Result.CANCELLED:
+        if key in state.shadow:
+            state.shadow_ended[key] = event
+        elif result is Result.CANCELLED:
             state.waiting.drop(key)
         return ()
     live = state.fleet.live.get(bound.address)
@@ -174,6 +176,8 @@ def _passed_through(state: ClusterState, now_ms: int, event: TaskPassedThrough) 
 def _placed_by_dask(state: ClusterState, now_ms: int, event: TaskPlacedByDask) -> Sequence[Effect]:
     ready = ReadyTask(event.key, event.spec, input_bucket(event.input_bytes), event.since_ms)
     state.shadow[event.key] = (ready, event.address)
+    # it runs again: its end is still to come
+    state.shadow_ended.pop(event.key, None)
     return ()
 
 

@@ -11,7 +11,7 @@ import pytest
 from agent.ledger import schema as t
 from agent.ledger.digests import chain_hash, rows_digest
 from agent.model import codec
-from agent.model.events import SpecAdded, TaskCheckpointed, TaskEnded, TaskReady, WorkerLeft
+from agent.model.events import SpecAdded, TaskCheckpointed, TaskEnded, TaskPlacedByDask, TaskReady, WorkerLeft
 from agent.model.outcomes import Result
 from agent.model.records import Entry
 from agent.scheduler import protocol
@@ -183,5 +183,20 @@ def test_an_answer_is_in_force_after_a_restart_however_much_was_said_before_it(r
         assert await heir.take()
         assert heir.state.groups.answers["g"].approved_by == "ada"
         assert [(note.actor, note.body) for note in rig.ledger.answers()] == [("ada", said)]
+
+    asyncio.run(story())
+
+
+def test_a_task_that_ends_before_its_shadow_plan_is_on_record_gets_its_outcome(rig):
+    async def story():
+        await rig.governor.take()
+        rig.spec()
+        rig.join("on-demand")
+        rig.say(TaskPlacedByDask("work-1", 0, 0, rig.now, "tcp://on-demand"))
+        rig.say(TaskEnded("work-1", Result.DONE, "tcp://on-demand", rig.now, rig.now + 10))  # in the same answer
+        await rig.round()
+        await rig.round(1)
+        assert rig.outcomes() == ["done"]
+        assert rig.ledger.open_placements() == []
 
     asyncio.run(story())
