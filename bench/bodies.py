@@ -11,7 +11,7 @@ from prefect import task
 from prefect.context import TaskRunContext
 from prefect.transactions import get_transaction
 
-from agent import needs
+from agent import checkpoint, needs
 
 
 def plain(n: int, seconds: float) -> int:
@@ -68,3 +68,12 @@ NAP_MS = 4_000
 def nap(seconds: float, above: object = None) -> None:
     """Waits."""
     time.sleep(seconds)
+
+
+@task
+def stepping(steps: int, seconds: float) -> int:
+    """Works in steps, and keeps after each how many it has done."""
+    for number in range(checkpoint.load(default=0), steps):
+        time.sleep(seconds)
+        checkpoint.save(number + 1)
+    return steps

@@ -1,6 +1,6 @@
 """The simulator against the real thing: a run under the demo's spot trace, and the same tasks through the simulator.
 
-`python -m bench.live [--tasks 60] [--seconds 4] [--runs 3] [--json FILE]`
+`python -m bench.live [--tasks 60] [--seconds 4] [--runs 3] [--json FILE]`, or with `--job` a long job: see `bench.live_job`.
 
 Live: `orc up` with the demo's spot and on-demand pools, whose spot pool plays a real capacity trace, sped up; a governed flow of
 naps in three layers. Simulated: the runtimes and dependencies the ledger has, the same pools with the start-up that was seen,
@@ -35,7 +35,7 @@ from agent.simulate.workflows.simulation import simulate
 from agent.simulate.workflows.trace import CapacityTrace
 from agent.simulate.workflows.workflow import Job, WorkflowTask, ordered
 from agent.simulate.workflows.world import Supply
-from bench import table
+from bench import live_job, table
 from bench.bodies import NAP_MS
 from bench.chaos import Home
 from harness.processes import ROOT
@@ -186,9 +186,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--flow", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--flow", nargs="*", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--job", action="store_true", help="a long job over zones that play their traces fast")
+    parser.add_argument("--traces", type=Path, help="folder of spot traces, with --job")
+    parser.add_argument("--zones", default="us-east-1c,us-east-1d,us-east-1f")
+    parser.add_argument("--start-hours", default="5,100,220")
+    parser.add_argument("--speed", type=int, default=240, help="hours of the traces in one of the wall clock")
+    parser.add_argument("--kill", type=int, default=2, help="how often the governor is killed while the job runs")
     said = parser.parse_args()
-    if said.flow:
+    if said.job:
+        if said.flow is not None:
+            return live_job.job_flow(*said.flow)
+        if said.traces is None:
+            parser.error("--job needs --traces DIR")
+        return live_job.bench_job(said)
+    if said.flow is not None:
         return flow_of(said.tasks, said.seconds)
     rows: list[dict[str, Any]] = []
     for number in range(said.runs):
