@@ -16,7 +16,7 @@ from agent.state.recorder import Recorder
 logger = logging.getLogger("orc.governor")
 
 #: kinds of notes that are taken in again
-REPLAYED = (kinds.ANSWER, kinds.APPROVAL, kinds.OUT_OF_MEMORY)
+REPLAYED = (kinds.ANSWER, kinds.APPROVAL, kinds.OUT_OF_MEMORY, kinds.CHECKPOINT)
 
 
 async def recall(state: ClusterState, recorder: Recorder, journal: Journal) -> None:
@@ -38,6 +38,8 @@ def _replay(state: ClusterState, seq: int, body: Mapping[str, Any]) -> None:
     try:
         if "mib" in body:
             state.out_of_memory(str(body.get("task_class") or body["starved"]), int(body["mib"]))
+        elif "done_ms" in body:
+            state.checkpointed(str(body["task"]), int(body["done_ms"]), str(body["pool"]), int(body["mib"]))
         elif "asked_ms" in body:
             state.approvals.restore(body)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.model.capacity import NO_LOAD
@@ -10,12 +10,10 @@ from agent.model.events import TaskEnded, from_wire
 from agent.model.outcomes import Result
 from agent.model.plans import Decision
 from agent.model.records import Ended, Entry
+from agent.planner.estimate import estimate
 from agent.state.cluster import ClusterState
 from agent.state.recorder import Recorder, RecorderDraft
 from agent.state.tasks import BoundTask, ReadyTask
-
-#: a task that was bound before is expected to take so long, ms
-EXPECTED_MS = 60_000
 
 
 def recover(
@@ -34,14 +32,14 @@ def recover(
     """
     opened = list(opened)
     draft = recorder.draft(entry, reversed(state.specs))
-    bound = {str(key): (key, spec, address) for key, spec, address in seen["bound"]}
+    # a scheduler that was started by an older release says no more than the first three
+    bound = {str(key): (ReadyTask(key, spec, 0, now_ms), address, *more) for key, spec, address, *more in seen["bound"]}
     ended = {str(event.key): event for event in map(from_wire, seen["ended"]) if isinstance(event, TaskEnded)}
     ready = {str(key) for key, *_ in seen["ready"]}
     newest = {key: placement for placement, key, *_ in opened}
     for placement, key, _, pool, _ in opened:
         if newest[key] == placement and key in bound:
-            theirs, spec, address = bound[key]
-            _rebind(state, placement, pool, ReadyTask(theirs, spec, 0, now_ms), address, now_ms)
+            _rebind(state, placement, pool, now_ms, *bound[key])
         elif newest[key] == placement and key in ended:
             event = ended[key]
             entry.outcomes.append(
@@ -57,13 +55,14 @@ def recover(
             result = Result.NOT_SENT if key in ready else Result.UNKNOWN
             entry.outcomes.append(Ended(placement=placement, result=result))
     entry.says["closed"] = len(entry.outcomes)
-    for key, (theirs, spec, address) in bound.items():
+    for key, known in bound.items():
         if key not in newest:
-            _adopt(state, draft, ReadyTask(theirs, spec, 0, now_ms), address, now_ms)
+            _adopt(state, draft, now_ms, *known)
+    state.forget_saved()
     return draft
 
 
-def _adopt(state: ClusterState, draft: RecorderDraft, task: ReadyTask, address: str, now_ms: int) -> None:
+def _adopt(state: ClusterState, draft: RecorderDraft, now_ms: int, task: ReadyTask, address: str, *since: Any) -> None:
     """A task is bound and no record says so: another governor's record has not arrived. It gets one."""
     live = state.fleet.live.get(address)
     pool = live.counts.pool if live is not None else ""
@@ -72,11 +71,31 @@ def _adopt(state: ClusterState, draft: RecorderDraft, task: ReadyTask, address: 
         group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run, flow_run=group.flow_run, verb="bind",
         pool=pool, reason=f"{pool}: bound before this governor began, by one whose record has not arrived", options=(),
     )  # fmt: skip
-    _rebind(state, draft.placed(draft.decided(decision, group.team), task), pool, task, address, now_ms)
+    _rebind(state, draft.placed(draft.decided(decision, group.team), task), pool, now_ms, task, address, *since)
 
 
-def _rebind(state: ClusterState, placement: int, pool: str, task: ReadyTask, address: str, now_ms: int) -> None:
+def _rebind(  # noqa: PLR0913
+    state: ClusterState,
+    placement: int,
+    pool: str,
+    now_ms: int,
+    task: ReadyTask,
+    address: str,
+    at_ms: int = 0,
+    checkpoint: Sequence[int] | None = None,
+) -> None:
+    """It runs on, since it was bound, from the checkpoint that was known then.
+
+    Args:
+        at_ms: 0: not known.
+        checkpoint: its last one since then, ms and bytes.
+    """
     group = state.group(task, now_ms)
+    statistics = {(s.task_class, s.pool): s for s in state.statistics.of_classes({group.task_class})}
+    guess = estimate(group, pool if (group.task_class, pool) in statistics else "", statistics, 0.0)
     load = state.fleet.load(group, pool) if state.fleet.state_of(pool) else NO_LOAD
     price = state.fleet.price(pool, now_ms)
-    state.sent(BoundTask(task, placement, group.id, pool, address, now_ms, EXPECTED_MS, price, load))
+    expected_ms, saved = max(1, guess.mean_ms - group.done_ms), (checkpoint[0], checkpoint[1]) if checkpoint else None
+    state.sent(
+        BoundTask(task, placement, group.id, pool, address, at_ms or now_ms, expected_ms, price, load, saved=saved)
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 START, ROUND, MERGED = "start", "round", "merged"
 ANSWER, APPROVAL, NOTICE, DEPARTURE = "answer", "approval", "notice", "departure"
 RULES, REFUSAL, OUT_OF_MEMORY, RESTART = "rules", "refusal", "out_of_memory", "restart"
+CHECKPOINT = "checkpoint"
 #: kinds of records that hold notes: neither decisions nor outcomes
-NOTES = (ANSWER, APPROVAL, NOTICE, DEPARTURE, RULES, REFUSAL, OUT_OF_MEMORY, RESTART)
+NOTES = (ANSWER, APPROVAL, NOTICE, DEPARTURE, RULES, REFUSAL, OUT_OF_MEMORY, CHECKPOINT, RESTART)
 #: the one bag that ledgers of before have of all notes
 SAID = "said"
 
@@ -25,6 +26,7 @@ KINDS = {
     "`rules_refused`: files that are wrong, and why",
     REFUSAL: "tasks that are refused for what they say, and why",
     OUT_OF_MEMORY: "a task class ran out of so much memory, and is given more from now on",
+    CHECKPOINT: "a task that was interrupted goes on from a checkpoint: how much of its work that keeps, in which pool it lies, and its size",
     RESTART: "a restart of the scheduler's workers ended tasks, and how many were held",
     MERGED: "records of a governor whose place in the chain was taken while the database was away, whole",
 }

@@ -9,7 +9,9 @@ from typing import Any, Literal
 from agent.model.leases import Lease
 
 #: kinds of records that are neither a decision nor an outcome
-NoteKind = Literal["answer", "approval", "notice", "departure", "rules", "refusal", "out_of_memory", "restart"]
+NoteKind = Literal[
+    "answer", "approval", "notice", "departure", "rules", "refusal", "out_of_memory", "checkpoint", "restart"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

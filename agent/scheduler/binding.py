@@ -96,7 +96,7 @@ class Binding:
         address: str = ts.processing_on.address
         # narrowed, so that nothing is stolen past the count
         ts.worker_restrictions = task.ours = {address}
-        task.on, task.ready = address, False
+        task.on, task.ready, task.bound_ms = address, False, round(time.time() * 1000)
         self.waits_ms.append((time.perf_counter() - task.ready_at) * 1000)
         self.host.workers[address].bound[key] = load
         return address

@@ -26,8 +26,9 @@ class GovernedTask:
     asked: dict[str, float] | None
     since_ms: int
     ready: bool = False
-    #: address of the worker it is bound to
+    #: address of the worker it is bound to, and since when, ms
     on: str | None = None
+    bound_ms: int = 0
     withdrawing: bool = False
     #: the restriction its bind gave it; another object there means Dask pinned it (a shuffle's partition)
     ours: set[str] | None = None

@@ -198,7 +198,11 @@ class Extension(SchedulerPlugin):
             "workers": self.registry.all_described(),
             "ready": self.holding.all_ready(round(time.time() * 1000)),
             "submitted": self.holding.submitted(),
-            "bound": [(task.key, task.spec, task.on) for task in host.tasks.values() if task.on is not None],
+            "bound": [
+                (task.key, task.spec, task.on, task.bound_ms, task.checkpoint)
+                for task in host.tasks.values()
+                if task.on is not None
+            ],
             "ended": host.log.unrecorded(TaskEnded),
             "departed": list(self.registry.departed),
         }

@@ -117,7 +117,10 @@ def _ended(state: ClusterState, now_ms: int, event: TaskEnded) -> Sequence[Effec
     checkpoint = event.checkpoint
     if checkpoint and checkpoint[0] > bound.at_ms and verdict.result in outcomes.UNDONE:
         done_ms = (saved.done_ms if saved else 0) + checkpoint[0] - bound.at_ms
-        state.checkpointed(key, done_ms, bound.pool, -(-checkpoint[1] // 2**20))
+        mib = -(-checkpoint[1] // 2**20)
+        body = {"task": str(key), "done_ms": done_ms, "pool": bound.pool, "mib": mib}
+        state.checkpointed(key, done_ms, bound.pool, mib)
+        effects = (*effects, Note(kind="checkpoint", body=body))
     if result is Result.DONE and start_ms and state.learns_runtimes:
         state.statistics.record_execution(spec.task_class, ran_in, stop_ms or now_ms, ended, spec.root_run)
         state.graphs.learned(spec)
