@@ -38,8 +38,8 @@ def run_task(name: str, code: str | bytes, call: bytes, found: Sequence[Any]) ->
         with lineage.collected() as named:
             state = copy_context().run(_run, (name, code, call), found, _held(entry))
     except preemption.Moved as moved:
-        # told before the task comes back: both go to the scheduler by the same stream
-        worker.log_event(protocol.MOVED_TOPIC, {"key": key, "result": moved.result, "why": moved.why})
+        # told before the task comes back: both go to the scheduler by the same stream; Dask takes plain strings only
+        worker.log_event(protocol.MOVED_TOPIC, {"key": key, "result": moved.result.value, "why": moved.why})
         raise Reschedule from None
     finally:
         preemption.forget(key)
