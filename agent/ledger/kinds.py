@@ -26,7 +26,8 @@ KINDS = {
     "`rules_refused`: files that are wrong, and why",
     REFUSAL: "tasks that are refused for what they say, and why",
     OUT_OF_MEMORY: "a task class ran out of so much memory, and is given more from now on",
-    CHECKPOINT: "a task that was interrupted goes on from a checkpoint: how much of its work that keeps, in which pool it lies, and its size",
+    CHECKPOINT: "a task that was interrupted goes on from a checkpoint: how much of its work that keeps, "
+    "in which pool it lies, and its size",
     RESTART: "a restart of the scheduler's workers ended tasks, and how many were held",
     MERGED: "records of a governor whose place in the chain was taken while the database was away, whole",
 }
