@@ -58,7 +58,9 @@ def recover(
     for key, known in bound.items():
         if key not in newest:
             _adopt(state, draft, now_ms, *known)
-    state.forget_saved()
+    # checkpoints were recalled of every task that ever left with one
+    for key in [key for key in state.saved if key not in state.bound and key not in state.waiting.group_of]:
+        del state.saved[key]
     return draft
 
 

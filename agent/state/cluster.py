@@ -74,11 +74,6 @@ class ClusterState:
         """A task that was interrupted goes on from a checkpoint."""
         self.saved[key] = SavedWork(done_ms, pool, mib)
 
-    def forget_saved(self) -> None:
-        """Let go of checkpoints that were recalled of tasks that have ended since."""
-        for key in [key for key in self.saved if key not in self.bound and key not in self.waiting.group_of]:
-            del self.saved[key]
-
     def submitted(self, tasks: Iterable[tuple[Hashable, int, Iterable[Hashable]]]) -> None:
         """Tasks that were submitted, ready or not: (key, spec, keys of its inputs), inputs first."""
         self.graphs.submitted((key, self.specs[number], parents) for key, number, parents in tasks)
