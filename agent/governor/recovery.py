@@ -59,8 +59,9 @@ def recover(
         if key not in newest:
             _adopt(state, draft, now_ms, *known)
     # checkpoints were recalled of every task that ever left with one
-    for key in [key for key in state.saved if key not in state.bound and key not in state.waiting.group_of]:
-        del state.saved[key]
+    over = [key for key in state.saved if key not in state.bound and key not in state.waiting.group_of]
+    for task in over:
+        del state.saved[task]
     return draft
 
 
