@@ -36,10 +36,10 @@ async def recall(state: ClusterState, recorder: Recorder, journal: Journal) -> N
 def _replay(state: ClusterState, seq: int, body: Mapping[str, Any]) -> None:
     """Take in one note. What cannot be read is said, and passed: it must not keep everybody from being placed."""
     try:
-        if "mib" in body:
-            state.out_of_memory(str(body.get("task_class") or body["starved"]), int(body["mib"]))
-        elif "done_ms" in body:
+        if "done_ms" in body:
             state.checkpointed(str(body["task"]), int(body["done_ms"]), str(body["pool"]), int(body["mib"]))
+        elif "mib" in body:
+            state.out_of_memory(str(body.get("task_class") or body["starved"]), int(body["mib"]))
         elif "asked_ms" in body:
             state.approvals.restore(body)
         else:

@@ -9,6 +9,7 @@ import pytest
 
 from agent.errors import BudgetTakenError
 from agent.governor.journal import STALE_MS
+from agent.governor.recovery import recover
 from agent.ledger import reader
 from agent.ledger import schema as t
 from agent.model.effects import Note
@@ -19,6 +20,7 @@ from agent.model.records import Entry
 from agent.pools.memory import MemoryProvider
 from agent.pools.port import Gone
 from agent.state.stale import plan_is_stale
+from agent.state.tasks import SavedWork
 from tests.unit.rig import SAFE, SPOT, Rig
 from tests.values import HOUR, MINUTE, pool
 
@@ -262,5 +264,55 @@ def test_a_launch_that_fails_by_a_fault_of_ours_is_named_and_teaches_nothing_of_
         (hold,) = rig.governor.holds.values()
         assert "no such image" in hold.why
         assert not rig.governor.state.statistics.away
+
+    told(story())
+
+
+def test_what_a_checkpoint_keeps_of_a_task_that_waits_is_known_to_the_next_governor(made):
+    async def story():
+        rig = made()
+        await rig.governor.take()
+        rig.spec(interruptible=True, checkpoint_ms=1_000)
+        rig.join("on-demand")
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
+        await rig.round()
+        bound_ms = rig.now
+        rig.now += 90_000
+        saved = (bound_ms + 60_000, 3 * 2**20)
+        rig.say(TaskEnded("work-1", Result.MOVED, "tcp://on-demand", bound_ms, rig.now, 0, (), saved))
+        assert rig.governor.state.saved["work-1"].done_ms == 60_000
+        await rig.round()
+        await rig.governor.journal.resign()
+        rig.governor = rig.new("second")
+        await rig.governor.take()
+        assert rig.governor.state.saved["work-1"] == SavedWork(60_000, "on-demand", 3)
+
+    told(story())
+
+
+def test_a_bound_task_that_is_taken_up_has_run_since_it_was_bound(made):
+    async def story():
+        rig = made()
+        await rig.governor.take()
+        rig.spec(interruptible=True, checkpoint_ms=1_000, runtime_ms=10 * MINUTE)
+        rig.join("on-demand")
+        rig.say(TaskReady("work-1", 0, 0, rig.now))
+        await rig.round()
+        bound_ms = rig.now
+        rig.now += 5 * MINUTE
+        state = rig.new("second").state
+        for worker in rig.joined:
+            state.fleet.joined(worker, rig.now)
+        state.specs.append(rig.governor.state.specs[0])
+        seen = {
+            "bound": [("work-1", 0, "tcp://on-demand", bound_ms, [bound_ms + 4 * MINUTE, 10])], "ended": [], "ready": [],
+        }  # fmt: skip
+        state.checkpointed("work-0", 1, "on-demand", 1)
+        recover(state, rig.governor.recorder, rig.ledger.open_placements(), seen, Entry(kind="start", at_ms=0), rig.now)
+        taken = state.bound["work-1"]
+        assert taken.at_ms == bound_ms
+        assert taken.saved == (bound_ms + 4 * MINUTE, 10)
+        assert taken.expected_ms > 8 * MINUTE
+        assert not state.saved, "of a task that is neither bound nor waits"
 
     told(story())
