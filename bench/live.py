@@ -1,11 +1,12 @@
 """The simulator against the real thing: a run under the demo's spot trace, and the same tasks through the simulator.
 
-`python -m bench.live [--tasks 60] [--seconds 4] [--runs 3] [--json FILE]`, or with `--job` a long job: see `bench.live_job`.
+`python -m bench.live [--tasks 60] [--seconds 4] [--runs 3] [--json FILE]`, or with `--job` a long job: see
+`bench.live_job`.
 
-Live: `orc up` with the demo's spot and on-demand pools, whose spot pool plays a real capacity trace, sped up; a governed flow of
-naps in three layers. Simulated: the runtimes and dependencies the ledger has, the same pools with the start-up that was seen,
-the same trace as capacity and price, the same planner and policy. Compared: what the leases cost until the run's end, and the
-ledger's spend against the leases.
+Live: `orc up` with the demo's spot and on-demand pools, whose spot pool plays a real capacity trace, sped up; a
+governed flow of naps in three layers. Simulated: the runtimes and dependencies the ledger has, the same pools with the
+start-up that was seen, the same trace as capacity and price, the same planner and policy. Compared: what the leases
+cost until the run's end, and the ledger's spend against the leases.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def simulated(ran: Ran, pools: dict[str, Pool], traces: dict[str, SpotTrace], se
         market = traces.get(name)
         trace = trace_of(name, market, pool.max_workers, ran.end - ran.begin) if market is not None else None
         supplies.append(Supply(pool=replace(pool, startup_ms=ran.startup_ms(name, pool.startup_ms)), trace=trace))
-    # as live: of the runtimes it knows what the tasks say, then what it sees; of a run without a deadline it is told no graph
+    # as live: of the runtimes it knows what the tasks say, then what it sees; of a run without a deadline it is told no
+    # graph
     setting = SimulationSetting(
         seed=seed,
         exact=False,
@@ -208,8 +210,14 @@ def main() -> None:
         rows += [
             {"what": f"run {number}: leases, live $", "floor": "", "measured": made["live_usd"]},
             {"what": "simulated / live", "floor": "0.9 to 1.1", "measured": made["ratio"]},
-            {"what": "seconds, live / simulated", "floor": "", "measured": f"{made['live_seconds']:.0f} / {made['simulated_seconds']:.0f}"},
-            {"what": "workers or tasks taken, live / simulated", "floor": "", "measured": f"{made['live_losses']} / {made['simulated_losses']}"},
+            {
+                "what": "seconds, live / simulated", "floor": "",
+                "measured": f"{made['live_seconds']:.0f} / {made['simulated_seconds']:.0f}",
+            },
+            {
+                "what": "workers or tasks taken, live / simulated", "floor": "",
+                "measured": f"{made['live_losses']} / {made['simulated_losses']}",
+            },
             {"what": "the ledger's spend / the leases priced anew", "floor": "0.99 to 1.01", "measured": made["spend"]},
         ]  # fmt: skip
     table.show("live against simulated", rows, said.json)

@@ -1,11 +1,13 @@
 """A long job on real workers over zones that play real spot traces fast, against the same trace in both simulators.
 
-`python -m bench.live --job --traces DIR [--zones A,B,C] [--start-hours 5,100,220] [--speed 240] [--kill 2] [--json FILE]`
+`python -m bench.live --job --traces DIR [--zones A,B,C] [--start-hours 5,100,220] [--speed 240] [--kill 2]
+[--json FILE]`
 
-Live: `orc up` with one spot pool a zone, each playing its trace from the same instant, and one pool on demand; a governed flow of
-one task that works for hours of the traces' time and keeps checkpoints. The governor is killed `--kill` times while it runs, and
-started again by its supervisor. Simulated: the same work, traces, start-ups and slack through the simulator of long jobs, and
-through the governor's own rounds in virtual time. Compared: what the leases cost until the job's end.
+Live: `orc up` with one spot pool a zone, each playing its trace from the same instant, and one pool on demand; a
+governed flow of one task that works for hours of the traces' time and keeps checkpoints. The governor is killed
+`--kill` times while it runs, and started again by its supervisor. Simulated: the same work, traces, start-ups and slack
+through the simulator of long jobs, and through the governor's own rounds in virtual time. Compared: what the leases
+cost until the job's end.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ from harness.processes import ROOT
 WORK_H, LEFT_H = 16.0, 22.0
 #: between checkpoints, seconds of the wall clock
 STEP_S = 0.25
-#: an author's word is a median: with its spread of 0.7 the mean is so many times as much, and the quantile deadlines are met with
+#: an author's word is a median: with its spread of 0.7 the mean is so many times as much, and the quantile deadlines
+#: are met with
 MEAN, HIGH = 1.2776, 3.163
 #: the traces begin so long after `orc up` is asked for, seconds
 LEAD_S = 100.0
@@ -101,7 +104,9 @@ def job_flow(begins: float, work_s: float, author_s: float, deadline_s: float) -
         return done
 
     if (late := time.time() - begins) > 0:
-        raise SystemExit(f"the traces began {late:.0f} s before the flow could: this machine needs longer to start ORC (LEAD_S)")
+        raise SystemExit(
+            f"the traces began {late:.0f} s before the flow could: this machine needs longer to start ORC (LEAD_S)"
+        )
     time.sleep(-late)
     assert long_job() == round(work_s / STEP_S)
 
@@ -113,8 +118,10 @@ def window(traces: Path, zone: str, start_h: float, speed: int, begins: float) -
     first = round(start_h * 3600 / trace.gap_seconds)
     last = first + round(4 * LEFT_H * 3600 / trace.gap_seconds)
     return {
-        "zone": trace.zone, "gap_seconds": trace.gap_seconds, "available": [int(up) for up in trace.available[first:last]],
-        "spot_usd_per_hour": list(trace.spot_usd_per_hour[first:last]), "on_demand_usd_per_hour": trace.on_demand_usd_per_hour,
+        "zone": trace.zone, "gap_seconds": trace.gap_seconds,
+        "available": [int(up) for up in trace.available[first:last]],
+        "spot_usd_per_hour": list(trace.spot_usd_per_hour[first:last]),
+        "on_demand_usd_per_hour": trace.on_demand_usd_per_hour,
         "play": {
             "seconds_per_sample": trace.gap_seconds / speed, "notice_seconds": 0.4, "launch_delay_seconds": 0.0,
             "begins_unix_seconds": begins,
@@ -125,7 +132,10 @@ def window(traces: Path, zone: str, start_h: float, speed: int, begins: float) -
 def pools_of(folder: Path, zones: Sequence[dict[str, Any]]) -> str:
     """A spot pool a zone and one on demand."""
     out = ["pools:"]
-    size = "worker: {cpus: 1, memory: 1 GiB, slots: 1}\n    workers: {max: 1}\n    startup: 4s\n    idle: 1s\n    provider: local"
+    size = (
+        "worker: {cpus: 1, memory: 1 GiB, slots: 1}\n    workers: {max: 1}\n    startup: 4s\n    idle: 1s\n"
+        "    provider: local"
+    )
     for zone in zones:
         (folder / f"{zone['zone']}.json").write_text(json.dumps(zone))
         labels = f"labels: {{zone: {zone['zone']}}}"
@@ -267,9 +277,10 @@ def once(traces: Path, zones: Sequence[str], start_h: float, speed: int, kills: 
         ended_s = (job.end_ms - job.begins_ms) / 1000
         return {
             "live": live, "simulated": simulated(scene, startup_ms), "virtual": governed(scene, pools, startup_ms),
-            "hours": ended_s * speed / 3600, "late": ended_s > scene.deadline_s, "startup_min": startup_ms * speed / 60_000,
-            "placements": job.placements, "leases": len(job.leases), "refused": job.refused, "killed": killed,
-            "faults": len(faults), "waits": sum("waits for" in why for why in job.reasons),
+            "hours": ended_s * speed / 3600, "late": ended_s > scene.deadline_s,
+            "startup_min": startup_ms * speed / 60_000, "placements": job.placements, "leases": len(job.leases),
+            "refused": job.refused, "killed": killed, "faults": len(faults),
+            "waits": sum("waits for" in why for why in job.reasons),
             "on_demand": WORK_H / speed * pools["on-demand"].price[0].usd_micros_per_hour / MICROS,
         }  # fmt: skip
 
@@ -284,17 +295,38 @@ def bench_job(said: argparse.Namespace) -> None:
             total[key] += made[key]
         head = f"from hour {start_h:g}: "
         rows += [
-            {"what": head + "leases, live $ / all on demand", "floor": "", "measured": f"{made['live']:.4f} / {made['on_demand']:.4f}"},
+            {
+                "what": head + "leases, live $ / all on demand", "floor": "",
+                "measured": f"{made['live']:.4f} / {made['on_demand']:.4f}",
+            },
             {"what": head + "live / simulator of long jobs", "floor": "", "measured": made["live"] / made["simulated"]},
-            {"what": head + "live / the governor's rounds in virtual time", "floor": "", "measured": made["live"] / made["virtual"]},
-            {"what": head + f"hours of {LEFT_H:g}, late", "floor": "not late", "measured": f"{made['hours']:.1f}, {'LATE' if made['late'] else 'in time'}"},
-            {"what": head + "placements, leases, refusals, waits", "floor": "", "measured": f"{made['placements']}, {made['leases']}, {made['refused']}, {made['waits']}"},
-            {"what": head + "governor killed; faults of the ledger", "floor": f"{said.kill}; 0", "measured": f"{made['killed']}; {made['faults']}"},
+            {
+                "what": head + "live / the governor's rounds in virtual time", "floor": "",
+                "measured": made["live"] / made["virtual"],
+            },
+            {
+                "what": head + f"hours of {LEFT_H:g}, late", "floor": "not late",
+                "measured": f"{made['hours']:.1f}, {'LATE' if made['late'] else 'in time'}",
+            },
+            {
+                "what": head + "placements, leases, refusals, waits", "floor": "",
+                "measured": f"{made['placements']}, {made['leases']}, {made['refused']}, {made['waits']}",
+            },
+            {
+                "what": head + "governor killed; faults of the ledger", "floor": f"{said.kill}; 0",
+                "measured": f"{made['killed']}; {made['faults']}",
+            },
             {"what": head + "a start-up, minutes of the trace", "floor": "", "measured": made["startup_min"]},
         ]  # fmt: skip
         print(json.dumps(made), file=sys.stderr, flush=True)
     rows += [
-        {"what": "all: live / simulator of long jobs", "floor": "0.9 to 1.1", "measured": total["live"] / total["simulated"]},
-        {"what": "all: live / the governor's rounds in virtual time", "floor": "0.9 to 1.1", "measured": total["live"] / total["virtual"]},
+        {
+            "what": "all: live / simulator of long jobs", "floor": "0.9 to 1.1",
+            "measured": total["live"] / total["simulated"],
+        },
+        {
+            "what": "all: live / the governor's rounds in virtual time", "floor": "0.9 to 1.1",
+            "measured": total["live"] / total["virtual"],
+        },
     ]  # fmt: skip
     table.show("a long job, live against simulated", rows, said.json)

@@ -1,4 +1,5 @@
-"""Placement against the peers and the bound: `python -m bench.placement long-job …` and `python -m bench.placement workflows …`.
+"""Placement against the peers and the bound: `python -m bench.placement long-job …` and
+`python -m bench.placement workflows …`.
 
 One long job on spot traces, and workflows arriving over days; each part explains its own options with `--help`.
 """

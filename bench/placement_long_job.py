@@ -2,9 +2,10 @@
 
 `python -m bench.placement long-job --data DIR [--quick] [--json FILE] [--chart FILE.svg] [--every-h H] [--processes N]`
 
-Semantics: those of `agent.simulate.long_job.simulator.run`. The deadline is held and the work is deadline / ratio. Starts overlap,
-one each two hours; the interval is of a moving-block bootstrap whose blocks are as long as the deadline. The zone sets
-and starts on which the policy's setting was chosen are reported apart from those that were held out.
+Semantics: those of `agent.simulate.long_job.simulator.run`. The deadline is held and the work is deadline / ratio.
+Starts overlap, one each two hours; the interval is of a moving-block bootstrap whose blocks are as long as the
+deadline. The zone sets and starts on which the policy's setting was chosen are reported apart from those that were
+held out.
 """
 
 from __future__ import annotations
@@ -135,8 +136,9 @@ def rows(
             usd = float(np.mean([runs[n]["usd"][policy] for n in kept])) if kept else float("nan")
             out.append(
                 {
-                    "traces": cloud, "zones": name, "set": "tuned on" if (cloud, name) in tuned else "held out", "ratio": ratio, "policy": policy,
-                    "starts": len(runs), "missed": len(runs) - len(kept), "mean $": usd, "over bound": float(np.mean(over)) if over else float("nan"),
+                    "traces": cloud, "zones": name, "set": "tuned on" if (cloud, name) in tuned else "held out",
+                    "ratio": ratio, "policy": policy, "starts": len(runs), "missed": len(runs) - len(kept),
+                    "mean $": usd, "over bound": float(np.mean(over)) if over else float("nan"),
                     "90 %": f"{low:.3f}–{high:.3f}", "worst": max(over, default=float("nan")),
                     "ours / it": float(np.mean(ours[kept])) / usd if kept else float("nan"),
                     "s a run": float(np.mean([r["seconds"][policy] for r in runs])),
@@ -168,7 +170,8 @@ def chart(found: list[dict[str, Any]], into: Path) -> None:
             top = y + 28 + 18 * k
             parts.append(f'<text x="{x + 8}" y="{top + 11}">{name}</text>')
             parts.append(
-                f'<rect x="{x + 130}" y="{top}" width="{max(long, 1):.1f}" height="13" fill="{"#1a7f37" if name == OURS else "#8c959f"}"/>'
+                f'<rect x="{x + 130}" y="{top}" width="{max(long, 1):.1f}" height="13" '
+                f'fill="{"#1a7f37" if name == OURS else "#8c959f"}"/>'
             )
             parts.append(f'<text x="{x + 134 + long:.1f}" y="{top + 11}">{mean:.3f}</text>')
     into.write_text("\n".join([*parts, "</svg>\n"]))

@@ -1,6 +1,7 @@
 """Workflows with deadlines on spot: the planner, its peers, the bound, and what could have been done.
 
-`python -m bench.placement_workflows --data ../shared/data [--quick] [--seeds 3,4,5] [--workflows NAME,…] [--noisy] [--unscaled] [--gpu] [--json FILE] [--chart FILE]`
+`python -m bench.placement_workflows --data ../shared/data [--quick] [--seeds 3,4,5] [--workflows NAME,…]
+[--noisy] [--unscaled] [--gpu] [--json FILE] [--chart FILE]`
 
 Semantics. Runs of one real workflow (WfCommons) arrive at random instants over three days; each has `ratio` times the
 time that on-demand workers without limit need from nothing until its deadline. A worker is a p3.2xlarge as four slots;
@@ -9,10 +10,11 @@ are taken, without notice); on demand is always granted at $3.06. Start-up of 5 
 that is billed, a refused launch is answered after 30 s. Tasks keep a checkpoint each 15 min; nothing else survives a
 loss. Policies know prices, their own workers, answers and losses. Runtimes are the real ones times a factor, which is
 printed: the longest path is brought to four hours, or the work of a run to 60 worker-hours, whichever is less; unscaled
-with `--unscaled`. With `--gpu` the class with the most work becomes an injected GPU stage: ResNet-50 (batch 128) as measured in
-Gavel, so many times faster on the V100 of these workers as there than on a K80, and p2.xlarge (K80, four slots) is on demand at
-$0.90 besides; a task of the stage takes a GPU for itself. Exact: each runtime is told to within 5 %, rounded up; noisy: classes are told by three earlier runs,
-and every execution is off by a log-normal factor of 15 %.
+with `--unscaled`. With `--gpu` the class with the most work becomes an injected GPU stage: ResNet-50 (batch 128) as
+measured in Gavel, so many times faster on the V100 of these workers as there than on a K80, and p2.xlarge (K80, four
+slots) is on demand at $0.90 besides; a task of the stage takes a GPU for itself. Exact: each runtime is told to within
+5 %, rounded up; noisy: classes are told by three earlier runs, and every execution is off by a log-normal factor of
+15 %.
 """
 
 from __future__ import annotations
@@ -91,9 +93,11 @@ def pools(data: Path, zones: tuple[str, ...], start_ms: int, length_ms: int, gpu
 
     def pool(name: str, market: Any, usd_micros: int, most: int, model: str = "v100") -> Pool:
         return Pool(
-            name=name, market=market, cpus=SLOTS, memory_mib=61 * 1024, slots=SLOTS, max_workers=most, startup_ms=STARTUP_MS,
-            idle_ms=5 * MINUTE, min_billing_ms=MINUTE, interruptions_per_1000_hours=100 if market == "spot" else 0,
-            gpus=1 if gpu else 0, gpu_model=model if gpu else None, provider="simulated", price=(PriceStep(since_ms=0, usd_micros_per_hour=usd_micros),),
+            name=name, market=market, cpus=SLOTS, memory_mib=61 * 1024, slots=SLOTS, max_workers=most,
+            startup_ms=STARTUP_MS, idle_ms=5 * MINUTE, min_billing_ms=MINUTE,
+            interruptions_per_1000_hours=100 if market == "spot" else 0, gpus=1 if gpu else 0,
+            gpu_model=model if gpu else None, provider="simulated",
+            price=(PriceStep(since_ms=0, usd_micros_per_hour=usd_micros),),
         )  # fmt: skip
 
     out = []
@@ -140,9 +144,10 @@ def measured(
 
 def _row(one: Cell, policy: str, result: SimulationResult, bounds: tuple[int, int], seconds: float) -> dict[str, Any]:
     return {
-        "workflow": one.workflow, "seed": one.seed, "factor": round(one.factor, 2), "policy": policy, "usd": result.usd_micros / 1e6,
-        "on_demand_usd": result.by_pool.get("on-demand", 0) / 1e6, "missed": len(result.missed), "runs": len(one.jobs),
-        "preemptions": result.preemptions, "refusals": result.refusals, "workers": len(result.spans), "events": result.events,
+        "workflow": one.workflow, "seed": one.seed, "factor": round(one.factor, 2), "policy": policy,
+        "usd": result.usd_micros / 1e6, "on_demand_usd": result.by_pool.get("on-demand", 0) / 1e6,
+        "missed": len(result.missed), "runs": len(one.jobs), "preemptions": result.preemptions,
+        "refusals": result.refusals, "workers": len(result.spans), "events": result.events,
         "bound_usd": max(bounds) / 1e6, "per_task_bound_usd": bounds[0] / 1e6, "seconds": seconds,
     }  # fmt: skip
 
@@ -177,7 +182,9 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The floors: the part of the gap that is closed between the cheapest peer without a miss and the best in hindsight."""
+    """The floors: the part of the gap that is closed between the cheapest peer without a miss and the best in
+    hindsight.
+    """
     known = {row["policy"]: row for row in summary(rows)}
     peers = [row for name, row in known.items() if name not in ("orc", "in hindsight") and not row["missed"]]
     if not peers or "in hindsight" not in known:
@@ -197,7 +204,8 @@ def chart(rows: list[dict[str, Any]]) -> str:
     found = summary(rows)
     most = max(row["usd a seed"] for row in found)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="820" height="{28 * len(found) + 20}" font-family="sans-serif" font-size="13">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="820" height="{28 * len(found) + 20}" '
+        f'font-family="sans-serif" font-size="13">'
     ]
     for n, row in enumerate(found):
         y, width = 10 + 28 * n, 420 * row["usd a seed"] / most

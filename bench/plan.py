@@ -132,7 +132,9 @@ def _latencies(what: str, times: list[tuple[float, float]], quantile: float, flo
 def rules(folder: Path) -> Rulebook:
     """Twenty rules, of which eleven match."""
     text = "rules:\n" + "".join(
-        f"  - {{name: r{n}, reason: because, when: {{cpus: {{{'at_least' if n < 11 else 'above'}: {0 if n < 11 else 99}}}}}, then: {{{'prefer' if n % 2 else 'forbid'}: {{pool: pool{n}}}}}}}\n"
+        f"  - {{name: r{n}, reason: because, "
+        f"when: {{cpus: {{{'at_least' if n < 11 else 'above'}: {0 if n < 11 else 99}}}}}, "
+        f"then: {{{'prefer' if n % 2 else 'forbid'}: {{pool: pool{n}}}}}}}\n"
         for n in range(RULES)
     )
     (folder / "rules.yaml").write_text(text)
@@ -178,14 +180,20 @@ def bulk() -> list[dict[str, Any]]:
 
 
 def replan(events: int) -> list[dict[str, Any]]:
-    """One event on a 100,000-task graph, up to the next plan: the view, the graph and the plan, against a full pass each tenth."""
+    """One event on a 100,000-task graph, up to the next plan: the view, the graph and the plan, against a full pass
+    each tenth.
+    """
     r = random.Random(1)
     five = tuple(replace(state.pool, slots=64, cpus=64) for state in pools(6))
     view = ClusterState(five, lambda facts: (), frozenset())
     needs = {"interruptible": True}
     for n in range(GROUPS):
         run = {"flow_run": "f", "root_run": "r", "deadline_ms": 10**10}
-        apply(view, SpecAdded(n, {"prefix": f"class{n}", "says": {protocol.NEEDS: needs, protocol.RUN: run}, "resources": {}}), 0)
+        apply(
+            view,
+            SpecAdded(n, {"prefix": f"class{n}", "says": {protocol.NEEDS: needs, protocol.RUN: run}, "resources": {}}),
+            0,
+        )
     # fifty layers of two thousand tasks, each task behind three of the layer before
     wide = TASKS // GROUPS
     tasks = [

@@ -171,7 +171,8 @@ class GovernorDesk:
         g.command(take)
         if (count := await done) is None:
             raise TooLateError(
-                f"{asked.task} no longer waits under {asked.id[:12]}: it was answered, or ended; `orc why` lists what waits"
+                f"{asked.task} no longer waits under {asked.id[:12]}: it was answered, or ended; "
+                "`orc why` lists what waits"
             )
         return schemas.Answered(task=asked.task, count=count, answer=verb)
 

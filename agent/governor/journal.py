@@ -86,7 +86,9 @@ class Journal:
         self.commit_ms.append((time.perf_counter() - begin) * 1000)
 
     def may_wait(self, error: Exception) -> bool:
-        """Whether a refused commit may be tried again: another was faster, or the database is away and there is a spool."""
+        """Whether a refused commit may be tried again: another was faster, or the database is away and there is a
+        spool.
+        """
         return not isinstance(error, LedgerAwayError) or self.ledger.spool is not None
 
     async def budgets(self) -> tuple[Budget, ...]:

@@ -29,7 +29,9 @@ class Outbox:
         self._once_recorded: list[Callable[[], None]] = []
 
     def once_recorded(self, call: Callable[[], None]) -> None:
-        """Called when all that waits now is on record: nobody is told that a word was taken which a crash could lose."""
+        """Called when all that waits now is on record: nobody is told that a word was taken which a crash
+        could lose.
+        """
         self._once_recorded.append(call)
 
     def note(self, note: Note) -> None:

@@ -1,4 +1,6 @@
-"""The workers a plan asks for or lets go: launched, drained and ended through the providers, in jobs beside the rounds."""
+"""The workers a plan asks for or lets go: launched, drained and ended through the providers,
+in jobs beside the rounds.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,10 @@ class Provisioner:
         self._changed()
 
     async def drain(self, drain: Drain) -> None:
-        """Move results off an idle worker, then end it. Kept when it holds the only copy of something, or has other work."""
+        """Move results off an idle worker, then end it.
+
+        Kept when it holds the only copy of something, or has other work.
+        """
         found = next(((a, live) for a, live in self.fleet.live.items() if live.counts.name == drain.worker), None)
         if found is None:
             return
@@ -144,7 +149,9 @@ class Provisioner:
         self.job(self._end_left(effect.lease, EndCause.CUT_OFF, effect.why or "it left the scheduler", LINGER))
 
     async def _end_left(self, lease: Lease, end: EndCause, why: str, seconds: float) -> None:
-        """End a worker that is not on the scheduler: stopped or cut off it costs money, and holds a place in its pool."""
+        """End a worker that is not on the scheduler: stopped or cut off it costs money,
+        and holds a place in its pool.
+        """
         await asyncio.sleep(seconds)
         now = self.fleet.leases.open.get(lease.id)
         provider = self.providers.get(self.fleet.pools[lease.pool].pool.provider or "")

@@ -24,7 +24,8 @@ def recover(
     entry: Entry,
     now_ms: int,
 ) -> RecorderDraft:
-    """Close what is over, take up what still runs, and nothing else. What it numbers counts once the entry is on record.
+    """Close what is over, take up what still runs, and nothing else. What it numbers counts once the entry is on
+    record.
 
     Args:
         opened: open placements: number, key, _, pool, _.
@@ -71,8 +72,9 @@ def _adopt(state: ClusterState, draft: RecorderDraft, now_ms: int, task: ReadyTa
     pool = live.counts.pool if live is not None else ""
     group = state.group(task, now_ms)
     decision = Decision(
-        group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run, flow_run=group.flow_run, verb="bind",
-        pool=pool, reason=f"{pool}: bound before this governor began, by one whose record has not arrived", options=(),
+        group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run, flow_run=group.flow_run,
+        verb="bind", pool=pool, reason=f"{pool}: bound before this governor began, by one whose record has not arrived",
+        options=(),
     )  # fmt: skip
     _rebind(state, draft.placed(draft.decided(decision, group.team), task), pool, now_ms, task, address, *since)
 

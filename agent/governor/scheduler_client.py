@@ -53,5 +53,8 @@ class SchedulerClient:
         return reply
 
     async def copy_off(self, address: str) -> bool:
-        """Results that only this worker has go to others; what it runs goes on. False: something stays that only it has."""
+        """Results that only this worker has go to others; what it runs goes on.
+
+        False: something stays that only it has.
+        """
         return address in await self._rpc.retire_workers(workers=[address], close_workers=False, remove=False)

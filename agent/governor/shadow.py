@@ -1,4 +1,6 @@
-"""Shadow mode: tasks that run where Dask put them are planned as if they were held; it is recorded, and nothing is done."""
+"""Shadow mode: tasks that run where Dask put them are planned as if they were held; it is recorded, and nothing is
+done.
+"""
 
 from __future__ import annotations
 

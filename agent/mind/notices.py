@@ -1,4 +1,6 @@
-"""Prefect's UI told what the ledger says: an event for each bound, moved and refused task, a table for each flow run."""
+"""Prefect's UI told what the ledger says: an event for each bound, moved and refused task,
+a table for each flow run.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ TABLE, SUMMARY = "Where its tasks ran and why (ORC)", "What it cost (ORC)"
 
 
 def events(ledger: Reader, record: Record) -> tuple[list[Event], set[str]]:
-    """Events of one record, each with an id of its own so that telling it twice is telling it once; and the flow runs it is about."""
+    """Events of one record, each with an id of its own so that telling it twice is telling it once; and the flow runs
+    it is about.
+    """
     out, runs = [], set()
     for row in ledger.placements_of(record.seq):
         runs.add(row.flow_run)
@@ -132,18 +136,22 @@ def summary(report: RunReport) -> str:
     for row in report.leases:
         lease = row.lease
         lines.append(
-            f"| {markdown(lease.worker)} | {markdown(lease.kind)} | {show_usd(row.startup_usd_micros)} | {show_usd(row.busy_usd_micros)} | {show_usd(row.idle_usd_micros)} | {show_usd(row.usd_micros)} | {markdown(lease.cause) if lease.ended_ms else 'running'} |"
+            f"| {markdown(lease.worker)} | {markdown(lease.kind)} | {show_usd(row.startup_usd_micros)} "
+            f"| {show_usd(row.busy_usd_micros)} | {show_usd(row.idle_usd_micros)} | {show_usd(row.usd_micros)} "
+            f"| {markdown(lease.cause) if lease.ended_ms else 'running'} |"
         )
     lines.append(
-        f"\n**{show_usd(report.usd_micros)}** in all while the run lasted ({show_ms(report.stop_ms - report.start_ms)})."
+        f"\n**{show_usd(report.usd_micros)}** in all while the run lasted "
+        f"({show_ms(report.stop_ms - report.start_ms)})."
     )
     if report.on_demand_usd_micros is not None:
         lines.append(
-            f"The same executions packed onto {markdown(report.on_demand_pool)}: {show_usd(report.on_demand_usd_micros)} on {report.on_demand_leases} leases."
+            f"The same executions packed onto {markdown(report.on_demand_pool)}: "
+            f"{show_usd(report.on_demand_usd_micros)} on {report.on_demand_leases} leases."
         )
     lines += [
-        f"\n{markdown(m.key)} was {m.result} on {markdown(m.from_pool)} after {show_ms(m.lost_ms)} ({show_usd(m.usd_micros)} lost) "
-        f"and went to {markdown(m.to_pool) if m.to_pool else 'nowhere yet'}."
+        f"\n{markdown(m.key)} was {m.result} on {markdown(m.from_pool)} after {show_ms(m.lost_ms)} "
+        f"({show_usd(m.usd_micros)} lost) and went to {markdown(m.to_pool) if m.to_pool else 'nowhere yet'}."
         for m in report.moves
     ]
     return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""What the ledger's records say as a graph: values in, rows of Cypher statements out. The same records give the same graph."""
+"""What the ledger's records say as a graph: values in, rows of Cypher statements out.
+
+The same records give the same graph.
+"""
 
 from __future__ import annotations
 
@@ -129,26 +132,29 @@ def _decision(ledger: Reader, made: Projection, record: Record, row: DecisionVie
     if not isinstance(said, Decision):
         logger.error("record %d of %s: %s; the graph has what its columns say", record.seq, made.scheduler, said)
         said = Decision(
-            group="", task_class=row.task_class, name=row.task_class, root_run="", flow_run="", verb=row.verb, pool=row.pool,
-            reason=said, options=(),
+            group="", task_class=row.task_class, name=row.task_class, root_run="", flow_run="", verb=row.verb,
+            pool=row.pool, reason=said, options=(),
         )  # fmt: skip
     id = made.node(
-        "OrcDecision", made.id_of(row.id), scheduler=made.scheduler, at_ms=record.at_ms, verb=said.verb, task_class=said.task_class,
-        name=said.name, reason=said.reason, verdicts=[str(word) for word in said.verdicts], approved_by=said.approved_by,
+        "OrcDecision", made.id_of(row.id), scheduler=made.scheduler, at_ms=record.at_ms, verb=said.verb,
+        task_class=said.task_class, name=said.name, reason=said.reason, verdicts=[str(word) for word in said.verdicts],
+        approved_by=said.approved_by,
     )  # fmt: skip
     if (run := _run(made, row)) is not None:
         made.relation("OrcDecision", id, "ORC_FOR_RUN", "OrcFlowRun", run)
     for at, option in enumerate(said.options):
         pool = made.node("OrcPool", made.id_of(option.pool), scheduler=made.scheduler, name=option.pool)
         made.relation(
-            "OrcDecision", id, "ORC_CONSIDERED", "OrcPool", pool, rank=at, chosen=option.pool == said.pool, why_not=option.why_not,
-            usd_micros=option.usd_micros, score_usd_micros=option.score_usd_micros, wait_ms=option.wait_ms, run_ms=option.run_ms,
+            "OrcDecision", id, "ORC_CONSIDERED", "OrcPool", pool, rank=at, chosen=option.pool == said.pool,
+            why_not=option.why_not, usd_micros=option.usd_micros, score_usd_micros=option.score_usd_micros,
+            wait_ms=option.wait_ms, run_ms=option.run_ms,
         )  # fmt: skip
 
 
 def _placed(made: Projection, record: Record, row: PlacementView) -> None:
     task = made.node(
-        "OrcTask", made.id_of(row.key), scheduler=made.scheduler, key=row.key, task_class=row.task_class, task_run=task_run_of(row.key)
+        "OrcTask", made.id_of(row.key), scheduler=made.scheduler, key=row.key, task_class=row.task_class,
+        task_run=task_run_of(row.key)
     )  # fmt: skip
     attempt = made.node(
         "OrcAttempt", made.id_of(row.id), scheduler=made.scheduler, pool=row.pool, bound_ms=record.at_ms

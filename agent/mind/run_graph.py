@@ -20,7 +20,10 @@ _DELETED = 5_000
 
 
 class RunGraph:
-    """See `Consumer`. Its cursor stands in the graph itself: a graph that was emptied or restored is brought up to date."""
+    """See `Consumer`.
+
+    Its cursor stands in the graph itself: a graph that was emptied or restored is brought up to date.
+    """
 
     name = "the graph"
     away: tuple[type[Exception], ...] = (GraphError,)
@@ -53,7 +56,10 @@ class RunGraph:
             await asyncio.to_thread(graph.close)
 
     def take_in(self) -> bool:
-        """Project the next records; True when there may be more. Writing them twice leaves the graph as writing them once."""
+        """Project the next records; True when there may be more.
+
+        Writing them twice leaves the graph as writing them once.
+        """
         graph = self._opened()
         found = graph.read("MATCH (c:OrcCursor {id: $id}) RETURN c.seq AS seq", id=self.ledger.scheduler)
         after = int(found[0]["seq"]) if found else 0

@@ -1,4 +1,6 @@
-"""What a task takes, what a worker has, and whether the one fits on the other: for planner, governor and scheduler alike."""
+"""What a task takes, what a worker has, and whether the one fits on the other: for planner, governor and scheduler
+alike.
+"""
 
 from __future__ import annotations
 
@@ -116,8 +118,8 @@ class WorkerCapacity:
     def free(self) -> FreeCapacity:
         """What is free, with the largest tasks taken as the running ones where more were sent than run at once.
 
-        A task that waits for work of its own lends its slot, cpus and GPUs. Its memory stays taken, but not where nothing
-        else runs: counted there too, it and the work it waits for would wait for each other.
+        A task that waits for work of its own lends its slot, cpus and GPUs. Its memory stays taken, but not where
+        nothing else runs: counted there too, it and the work it waits for would wait for each other.
         """
         loads = [load for key, load in self.bound.items() if key not in self.seceded]
         cpus, memory = [load.cpus for load in loads], [load.memory_mib for load in loads]

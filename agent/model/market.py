@@ -1,4 +1,7 @@
-"""What is believed of a market of zones that sell spot workers, as values. `planner.long_job.Beliefs` says what they mean."""
+"""What is believed of a market of zones that sell spot workers, as values.
+
+`planner.long_job.Beliefs` says what they mean.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ class ZoneBelief:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarketBeliefs:
-    """A market: its zones, and the regime that it is in. Hours are the market's: those of a trace that is played fast are short."""
+    """A market: its zones, and the regime that it is in.
+
+    Hours are the market's: those of a trace that is played fast are short.
+    """
 
     #: size of its workers, and how fast it is played
     name: str = ""

@@ -1,4 +1,6 @@
-"""Text of others as nothing but text: names of tasks come from whoever may submit one, and people decide by what they read."""
+"""Text of others as nothing but text: names of tasks come from whoever may submit one, and people decide by what they
+read.
+"""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ class Option:
     fallback_usd_micros: int = 0
     #: moving its checkpoint there
     move_usd_micros: int = 0
-    #: what the whole rest of a long job is expected to cost when it goes there now, moves and losses included; None: no such job
+    #: what the whole rest of a long job is expected to cost when it goes there now, moves and losses included; None: no
+    #: such job
     to_go_usd_micros: int | None = None
     #: waiting tasks it can still take in time
     takes: int = 0
@@ -116,7 +117,8 @@ class Decision:
     release: str = ""
     #: every pool, best first, the infeasible last
     options: tuple[Option, ...]
-    #: what the deadline leaves, ms, and what a minute of a task's delay is worth by it, micro-dollars; None: no deadline
+    #: what the deadline leaves, ms, and what a minute of a task's delay is worth by it, micro-dollars; None: no
+    #: deadline
     slack_ms: int | None = None
     minute_usd_micros: int | None = None
     #: what each rule said

@@ -154,7 +154,8 @@ class Group:
     verdicts: tuple[Verdict, ...] = ()
     #: absolute deadline of the root run, ms
     deadline_ms: int | None = None
-    #: from these tasks' end to the end of the root run, ms: the longest path behind them as far as it is known, then learned
+    #: from these tasks' end to the end of the root run, ms: the longest path behind them as far as it is known, then
+    #: learned
     tail_ms: int = 0
     #: work a checkpoint keeps, ms of it
     done_ms: int = 0
@@ -205,7 +206,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A running task that may be worth moving: much slower than expected, or on demand with a checkpoint to go on from."""
+    """A running task that may be worth moving: much slower than expected,
+    or on demand with a checkpoint to go on from.
+    """
 
     placement: int
     #: as it would be if it were decided now, from its last checkpoint

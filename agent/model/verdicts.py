@@ -17,7 +17,8 @@ class Verdict:
     rule: str
     verb: RuleVerb
     reason: str
-    #: (field, values): kind, market, pool, gpu_model, or label.NAME; a pool is selected when every field is among its values
+    #: (field, values): kind, market, pool, gpu_model, or label.NAME; a pool is selected when every field is among its
+    #: values
     select: tuple[tuple[str, tuple[str, ...]], ...] = ()
     #: escalate only when the group's expected dollars are above, micro-dollars
     above_usd_micros: int | None = None

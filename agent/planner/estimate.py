@@ -17,7 +17,8 @@ PRIOR_LOG_MS, PRIOR_SIGMA = math.log(60_000), 1.5
 SCATTER = 0.5
 #: an author's word is worth so many executions, and is right within a factor of two in two of three cases
 AUTHOR_WEIGHT, AUTHOR_SIGMA = 2.0, 0.7
-#: pools differ in speed by so much (logarithm), and the other pools' history is worth so many executions here, at least and at most
+#: pools differ in speed by so much (logarithm), and the other pools' history is worth so many executions here, at least
+#: and at most
 CLASS_SIGMA, CLASS_LEAST, CLASS_MOST = 0.5, 0.5, 20.0
 #: the spread never counts as less, nor as more
 SIGMA_LEAST, SIGMA_MOST = 0.05, 2.0
@@ -28,8 +29,8 @@ Statistics = Mapping[tuple[str, str], Statistic]
 def by_shape(found: Iterable[Statistic], pools: Iterable[Pool]) -> dict[tuple[str, str], Statistic]:
     """Statistics by class and pool, where pools whose workers are alike have those of all of them together.
 
-    Workers of one shape are as fast in each market and zone. And a spot pool's own history is of the tasks that ended before
-    they were taken: of the short ones.
+    Workers of one shape are as fast in each market and zone. And a spot pool's own history is of the tasks that ended
+    before they were taken: of the short ones.
     """
     shapes: dict[tuple[object, ...], list[str]] = {}
     for pool in pools:
@@ -63,11 +64,11 @@ def estimate(group: Group, pool: str, statistics: Statistics, sigmas: float) -> 
     """Runtime of one task without interruption.
 
     The logarithm of the runtime is taken as normal. Its mean is the average of n observed logarithms and of a prior
-    mean with the weight of k executions, (n·m + k·m0) / (n + k); its variance pools the observed squares, the prior's and
-    n·k/(n + k)·(m - m0)² (the posterior means of a normal-inverse-gamma prior; Murphy 2007, section 6.3), and what is
-    reported is the next execution's, 1 + 1/(n + k) times as large. The class over all pools is the prior of a pool, with
-    k = the variance within pools over that between them (the shrinkage of a random-effects model; Gelman and Hill 2006,
-    section 12.2). What is supposed of a task that nobody knows weighs nothing beside history.
+    mean with the weight of k executions, (n·m + k·m0) / (n + k); its variance pools the observed squares, the prior's
+    and n·k/(n + k)·(m - m0)² (the posterior means of a normal-inverse-gamma prior; Murphy 2007, section 6.3), and what
+    is reported is the next execution's, 1 + 1/(n + k) times as large. The class over all pools is the prior of a pool,
+    with k = the variance within pools over that between them (the shrinkage of a random-effects model; Gelman and Hill
+    2006, section 12.2). What is supposed of a task that nobody knows weighs nothing beside history.
 
     Args:
         sigmas: the quantile reported as `high_ms`, in standard deviations.
@@ -80,7 +81,9 @@ def estimate(group: Group, pool: str, statistics: Statistics, sigmas: float) -> 
     overall = statistics.get((group.task_class, ""))
     here = statistics.get((group.task_class, pool))
     if overall is not None and overall.n and (here is None or here.n < overall.n):
-        mean, variance = _with(overall.n, overall.log_mean, overall.log_m2 + CLASS_SIGMA * CLASS_SIGMA, weight, mean, worth, scatter)  # fmt: skip
+        mean, variance = _with(
+            overall.n, overall.log_mean, overall.log_m2 + CLASS_SIGMA * CLASS_SIGMA, weight, mean, worth, scatter
+        )
         # where runtimes scatter within a pool, a few of them say little of the pool: they may be the long tasks
         within = (overall.within_m2 + CLASS_SIGMA * CLASS_SIGMA) / (overall.n + 1)
         weight, source = min(CLASS_MOST, max(CLASS_LEAST, within / (CLASS_SIGMA * CLASS_SIGMA))), "class history"

@@ -38,7 +38,9 @@ def in_short(group: Group, ranked: Sequence[Option], slack_ms: int | None = None
 
 
 def figures(options: Sequence[Option]) -> str:
-    """The sums behind a choice: dollars of a task, its time and what that is worth, of the best option and the runner-up; ""."""
+    """The sums behind a choice: dollars of a task, its time and what that is worth, of the best option and the
+    runner-up; "".
+    """
     shown = [option for option in (*options[:1], _runner_up(options)) if option is not None and not option.why_not]
     return ", against ".join(
         f"{show_usd(option.usd_micros)} a task and {show_usd(option.delay_usd_micros)} for its "
@@ -181,6 +183,7 @@ def _aloud(entry: Option) -> str:
     )
     prefer = f"; preferred by {', '.join(entry.preferred_by)}" if entry.preferred_by else ""
     return (
-        f"{show_ms(guess.median_ms)} (up to {show_ms(guess.high_ms)}, {known[guess.source]}); {where}; {' + '.join(parts)} + delay "
-        f"{show_usd(entry.delay_usd_micros)} = {show_usd(entry.score_usd_micros)}{late}{prefer}"
+        f"{show_ms(guess.median_ms)} (up to {show_ms(guess.high_ms)}, {known[guess.source]}); {where}; "
+        f"{' + '.join(parts)} + delay {show_usd(entry.delay_usd_micros)} = "
+        f"{show_usd(entry.score_usd_micros)}{late}{prefer}"
     )

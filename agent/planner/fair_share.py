@@ -1,8 +1,8 @@
 """Whose turn it is: teams share the workers by weight, the runs of a team alike, and nobody waits for ever.
 
-Within a priority class the next turn goes to the team that has the fewest slots for its weight, and there to the run that has
-the fewest (weighted max-min fairness: what one leaves, the others get). A group that has waited is taken for a class higher
-after `aging_ms`, so that a stream of urgent work cannot starve the rest.
+Within a priority class the next turn goes to the team that has the fewest slots for its weight, and there to the run
+that has the fewest (weighted max-min fairness: what one leaves, the others get). A group that has waited is taken for a
+class higher after `aging_ms`, so that a stream of urgent work cannot starve the rest.
 """
 
 from __future__ import annotations

@@ -58,11 +58,15 @@ def reservation(draft: Draft, group: Group, best: Option, count: int) -> tuple[i
     each = cost_micros(price, (longest + state.startup_ms) * share(group, state)) + 1
     count = min(count, max(0, draft.left[name]) // each)
     if not count:
-        used = f"{show_usd(budget.spent_usd_micros)} spent, {show_usd(budget.limit_usd_micros - budget.spent_usd_micros - draft.left[name])} reserved"
+        used = (
+            f"{show_usd(budget.spent_usd_micros)} spent, "
+            f"{show_usd(budget.limit_usd_micros - budget.spent_usd_micros - draft.left[name])} reserved"
+        )
         return (
             0,
             0,
-            f"budget {name} of {show_usd(budget.limit_usd_micros)} has {show_usd(max(0, draft.left[name]))} left ({used}); a task reserves {show_usd(each)}",
+            f"budget {name} of {show_usd(budget.limit_usd_micros)} has {show_usd(max(0, draft.left[name]))} left "
+            f"({used}); a task reserves {show_usd(each)}",
         )
     draft.left[name] -= count * each
     return count, each, ""

@@ -1,4 +1,6 @@
-"""Running tasks that may go on elsewhere from their last checkpoint: those too slow, and those that spot would do for less."""
+"""Running tasks that may go on elsewhere from their last checkpoint: those too slow, and those that spot would do for
+less.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,9 @@ def too_slow(
     """Whether a slow task is worth moving.
 
     A task that has outrun its estimate is expected to run for as long again as it has (Lindy: of a heavy-tailed runtime
-    what is left grows with what has passed). Elsewhere it begins at its last checkpoint. While that holds less than a run
-    of its class takes, the rest of such a run is left; a task that has more behind it is a long one, and takes as long
-    again there too, by what the class takes there and here.
+    what is left grows with what has passed). Elsewhere it begins at its last checkpoint. While that holds less than a
+    run of its class takes, the rest of such a run is left; a task that has more behind it is a long one, and takes as
+    long again there too, by what the class takes there and here.
 
     Args:
         rooms: the pools. mean_ms: what the class takes where it runs, ms.
@@ -66,10 +68,10 @@ def back_to_spot(
 ) -> tuple[Option, str] | None:
     """The spot pool on which the rest of a task is worth more than what its move costs, and why; None when none is.
 
-    To go there costs what the option says, but for the wait: the work since the last checkpoint again, a start-up, losses,
-    and the slot that is kept until the next checkpoint. To stay costs the task's part of its worker, all of it when the task
-    keeps that up alone. Both cost delay. What is saved must be more than a quarter of the dollars spent there and a start-up
-    on demand, since a loss may bring the task back (hysteresis).
+    To go there costs what the option says, but for the wait: the work since the last checkpoint again, a start-up,
+    losses, and the slot that is kept until the next checkpoint. To stay costs the task's part of its worker, all of it
+    when the task keeps that up alone. Both cost delay. What is saved must be more than a quarter of the dollars spent
+    there and a start-up on demand, since a loss may bring the task back (hysteresis).
     """
     here = rooms.get(task.pool)
     spot = next((o for o in ranked if not o.why_not and rooms[o.pool].state.pool.market == "spot"), None)

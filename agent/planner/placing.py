@@ -33,7 +33,9 @@ def in_turns(draft: Draft, turns: FairShare) -> None:
 
 
 def place(draft: Draft, group: Group, remaining: int, most: int | None = None) -> int:
-    """Bind, hold, ask for or refuse the group's tasks; or bind at most so many, and say how many are left for another turn."""
+    """Bind, hold, ask for or refuse the group's tasks; or bind at most so many, and say how many are left for another
+    turn.
+    """
     urgent = draft.urgencies[group.id]
     ranked = draft.ranked(group, remaining, urgent)
     if _cannot(draft, group, ranked, remaining):

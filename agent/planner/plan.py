@@ -18,10 +18,10 @@ VERSION = "10"
 def plan(snapshot: Snapshot) -> Plan:
     """The plan for a snapshot: the same snapshot gives the same plan, whatever the order of its pools and groups.
 
-    Groups are taken by priority class, then by Dask's own priority, then by slack, then by age; teams and runs that wait
-    side by side take turns. Each group's tasks go, batch by batch, to the pool that is best for them at that moment; a
-    pool without room competes with the wait it means, so a cheap full pool wins over a dear empty one until the queue
-    gets too long.
+    Groups are taken by priority class, then by Dask's own priority, then by slack, then by age; teams and runs that
+    wait side by side take turns. Each group's tasks go, batch by batch, to the pool that is best for them at that
+    moment; a pool without room competes with the wait it means, so a cheap full pool wins over a dear empty one until
+    the queue gets too long.
     """
     draft = Draft(snapshot)
     urgent = draft.urgencies = {group.id: draft.urgency(group) for group in snapshot.groups}

@@ -56,9 +56,9 @@ def queue_in_time(
 ) -> PoolQueue:
     """With a deadline: as few workers as let the tasks start within the time that may be spent in queues.
 
-    A lane takes floor((until - first) / m) + 1 tasks of m ms that start until then. What the lanes that are there cannot
-    take gets new workers; where none can be had, tasks queue for as long as the deadline lets them, and after that only
-    hope for capacity to come back is left.
+    A lane takes floor((until - first) / m) + 1 tasks of m ms that start until then. What the lanes that are there
+    cannot take gets new workers; where none can be had, tasks queue for as long as the deadline lets them, and after
+    that only hope for capacity to come back is left.
     """
     pool, (each, step), may = room.state.pool, slots_of(group, room), room.may_launch(now_ms)
     lanes = room.lanes[step - 1 :: step] if step > 1 else room.lanes
@@ -117,7 +117,9 @@ def _takes(lanes: list[int], run_ms: int, until_ms: int, most: int) -> int:
 
 
 def _last(lanes: list[int], run_ms: int, count: int) -> int:
-    """When the last of so many tasks starts, to an eighth of a task: the least time until which the lanes take them all."""
+    """When the last of so many tasks starts, to an eighth of a task: the least time until which the lanes take them
+    all.
+    """
     if count <= len(lanes) and lanes[count - 1] <= lanes[0] + run_ms:
         return lanes[count - 1]
     low, high = lanes[0], lanes[0] + run_ms * count

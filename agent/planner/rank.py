@@ -29,10 +29,11 @@ def option(  # noqa: C901, PLR0913
 ) -> Option:
     """One pool for the `remaining` tasks of a group: feasible or why not, and the arithmetic of one task.
 
-    Marginal dollars: the task's part of a warm worker for its expected time, or all of an on-demand worker that it keeps up
-    alone; a cold worker's start-up, idle tail and unused minimum billing, shared by the tasks it is launched for; the
-    expected repetition after interruptions; moving its checkpoint; on demand after all, when spot does not come back in time; and what the wait and the runtime are
-    worth: the shadow price of the deadline, or the policy's price of delay when there is none.
+    Marginal dollars: the task's part of a warm worker for its expected time, or all of an on-demand worker that it
+    keeps up alone; a cold worker's start-up, idle tail and unused minimum billing, shared by the tasks it is launched
+    for; the expected repetition after interruptions; moving its checkpoint; on demand after all, when spot does not
+    come back in time; and what the wait and the runtime are worth: the shadow price of the deadline, or the policy's
+    price of delay when there is none.
     """
     state, pool = room.state, room.state.pool
     if (why := blocked(group, state)) is not None:
@@ -60,7 +61,8 @@ def option(  # noqa: C901, PLR0913
         line = queue_in_time(group, room, urgent, now_ms, remaining, mean, limit)
     alone = 0.0
     if pool.market != "spot":
-        # a task that keeps a dear worker up by itself costs all of it, not its slot alone; spot is what the others come to
+        # a task that keeps a dear worker up by itself costs all of it, not its slot alone; spot is what the others come
+        # to
         alone = room.occupied(group, ahead, mean, remaining) if fits else 0.0
         if line.launch:
             alone = 1 / min(slots_of(group, room)[0], line.served)
@@ -114,7 +116,9 @@ def order(entry: Option) -> tuple[bool, bool, int, int, str]:
 
 
 def tasks_ahead(group: Group, room: Room, median_ms: int, n: int, policy: Policy) -> int:
-    """Tasks a slot may be sent beyond the running one, so that short tasks do not wait for a round trip; 0 until the class is known."""
+    """Tasks a slot may be sent beyond the running one, so that short tasks do not wait for a round trip; 0 until the
+    class is known.
+    """
     if n < 8 or median_ms >= policy.ahead_ms or not small(group, room.state):
         return 0
     return min(policy.max_ahead, policy.ahead_ms // max(1, median_ms))

@@ -96,7 +96,8 @@ class Room:
     def occupied(self, group: Group, ahead: int, run_ms: int, count: int) -> float:
         """The part of a worker's price that a task of `run_ms` is the cause of, where `count` of them come at once.
 
-        A worker that is busy for longer anyway costs nothing more; one that would end without them is paid for by them alone.
+        A worker that is busy for longer anyway costs nothing more; one that would end without them is paid for by them
+        alone.
         """
         least, (load, sent) = 1.0, self._load(group, ahead)
         for worker in self.free:
@@ -124,7 +125,9 @@ class Room:
         return load_of(group, self.state.pool), ahead if ahead and small(group, self.state) else 0
 
     def claim(self, count: int, run_ms: int, step: int, launch: int) -> None:
-        """Give the slots that are free first, `step` of them a task, to tasks that wait or are bound; launched workers add theirs."""
+        """Give the slots that are free first, `step` of them a task, to tasks that wait or are bound; launched workers
+        add theirs.
+        """
         startup = self.state.startup_ms
         if launch:
             self.lanes.extend([startup] * (launch * self.state.pool.slots))

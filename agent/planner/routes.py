@@ -81,7 +81,9 @@ def _hold(draft: Draft, group: Group, count: int, route: Route, job: LongJob) ->
 
 
 def move_long_job(draft: Draft, job: LongJob, task: Running) -> None:
-    """Let it leave for where the rest costs less: a worker is launched there first, and it leaves when that is there."""
+    """Let it leave for where the rest costs less: a worker is launched there first,
+    and it leaves when that is there.
+    """
     if not task.leaves or (route := job.running(task)) is None:
         return
     best, room, group = route.ranked[0], draft.rooms[route.pool], task.group

@@ -4,11 +4,11 @@
 counted. It is spent in three ways: waiting for spot, doing again what was lost, and queueing on a smaller fleet.
 
 *Shadow price.* While slack lasts, an hour of it buys one hour on spot instead of on demand: waiting for an hour through
-an outage costs an hour of slack, going on demand through it costs the difference of the prices. So an hour is worth that
-difference when all slack will be used up, nothing when some will be left over, and in between the difference times the
-chance that the outages and losses still to come are longer than the slack (a newsvendor's critical ratio). Outages come
-at the pools' loss rate over the longest path that is left and last as the pools' return rates say; their sum is taken as
-normal with the variance of a compound Poisson sum of exponential times, 2·n·d².
+an outage costs an hour of slack, going on demand through it costs the difference of the prices. So an hour is worth
+that difference when all slack will be used up, nothing when some will be left over, and in between the difference times
+the chance that the outages and losses still to come are longer than the slack (a newsvendor's critical ratio). Outages
+come at the pools' loss rate over the longest path that is left and last as the pools' return rates say; their sum is
+taken as normal with the variance of a compound Poisson sum of exponential times, 2·n·d².
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What other rules would have done to the past.
 
-What rules forbid is exact: they are evaluated over the facts of the groups as the ledger has them. Dollars and minutes are
-*modelled*: the same executions with their observed runtimes, priced in the pool the rules leave; the interval is the
-middle 90 % of a bootstrap over executions, so it says how much rests on few of them, not what the future will be.
+What rules forbid is exact: they are evaluated over the facts of the groups as the ledger has them. Dollars and minutes
+are *modelled*: the same executions with their observed runtimes, priced in the pool the rules leave; the interval is
+the middle 90 % of a bootstrap over executions, so it says how much rests on few of them, not what the future will be.
 """
 
 from __future__ import annotations
@@ -165,8 +165,9 @@ def _ratios(found: Sequence[_Execution]) -> dict[tuple[str, str], float]:
 def _facts(x: _Execution) -> Facts:
     group = x.group
     spec = TaskSpec(
-        number=0, name=group.name, task_class=group.task_class, needs=group.needs, flow_run=group.flow_run, root_run=group.root_run,
-        flow=x.run.flow, deployment=x.run.deployment, team=group.needs.team or x.run.team, deadline_ms=group.deadline_ms,
+        number=0, name=group.name, task_class=group.task_class, needs=group.needs, flow_run=group.flow_run,
+        root_run=group.root_run, flow=x.run.flow, deployment=x.run.deployment, team=group.needs.team or x.run.team,
+        deadline_ms=group.deadline_ms,
     )  # fmt: skip
     return specs.facts(spec, 0, group.preemptions, group.losses, x.at_ms)
 

@@ -51,8 +51,9 @@ def what_if(made: WhatIf) -> str:
     return page.render(
         _TEMPLATES / "what_if.html",
         title=f"{made.workflow.name}, simulated",
-        about=f"{len(made.workflow.tasks)} tasks; on-demand workers without limit need at least {show_ms(made.feasible_ms)}; "
-        f"deadline {show_ms(made.deadline_ms)}. Runtimes known {told}; seed {setting.seed}.",
+        about=f"{len(made.workflow.tasks)} tasks; on-demand workers without limit need at least "
+        f"{show_ms(made.feasible_ms)}; deadline {show_ms(made.deadline_ms)}. "
+        f"Runtimes known {told}; seed {setting.seed}.",
         policies=page.table(HEAD, table(made)),
         first=first,
         curve=_curve(made.curve),
@@ -69,7 +70,8 @@ def backtest(made: Backtest) -> str:
         executions=made.executions,
         forbidden=page.table(FORBIDDEN, forbidden(made)),
         asked=made.asked,
-        modelled=f"Modelled, with the observed runtimes: {signed(usd.value)} ({signed(usd.low)} to {signed(usd.high)}), "
+        modelled=f"Modelled, with the observed runtimes: {signed(usd.value)} "
+        f"({signed(usd.low)} to {signed(usd.high)}), "
         f"{ms.value / 60_000:+.1f} minutes of work ({ms.low / 60_000:+.1f} to {ms.high / 60_000:+.1f}).",
         kept_out=page.bars([(f"{f.rule}: {f.pool}", f.executions, str(f.executions)) for f in made.forbidden]),
         limits=made.limits,

@@ -132,7 +132,9 @@ class Fleet:
         return None
 
     def sighted(self, workers: Iterable[Mapping[str, Any]]) -> None:
-        """The workers that the scheduler has now: no other gets work, though what became of them is still to be heard."""
+        """The workers that the scheduler has now: no other gets work,
+        though what became of them is still to be heard.
+        """
         there = {worker["address"]: worker for worker in workers}
         for address, live in self.live.items():
             worker = there.get(address)

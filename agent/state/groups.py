@@ -124,6 +124,8 @@ class PlacementGroups:
 
 
 def _magnitude(dask_priority: int) -> int:
-    """Dask's priority as far as groups are told apart by it: by powers of two, or each of a thousand would be a group."""
+    """Dask's priority as far as groups are told apart by it: by powers of two,
+    or each of a thousand would be a group.
+    """
     size = abs(dask_priority).bit_length()
     return size if dask_priority > 0 else -size

@@ -1,4 +1,6 @@
-"""Statistics rebuilt from the ledger: the same folds over the same facts as live, in the order in which they became true. Pure."""
+"""Statistics rebuilt from the ledger: the same folds over the same facts as live, in the order in which they became
+true. Pure.
+"""
 
 from __future__ import annotations
 

@@ -67,7 +67,10 @@ class Leases:
 
     # ------------------------------------------------------------------ a lease's life
     def draft(self, pool: Pool, now_ms: int, why: str) -> Lease:
-        """A lease for a worker that may be asked for, under a name that no other worker has had. Nothing is changed yet."""
+        """A lease for a worker that may be asked for, under a name that no other worker has had.
+
+        Nothing is changed yet.
+        """
         number, self.next_id = self.next_id, self.next_id + 1
         return _lease(number, pool, f"{pool.name}-{number}", now_ms, why)
 
@@ -118,7 +121,9 @@ class Leases:
         status.refused_since_ms = status.refused_since_ms if status.refused_since_ms is not None else now_ms
 
     def failed(self, number: int, now_ms: int, why: str) -> None:
-        """The launch failed by a fault that says nothing of the market: it is named, and tried again each time later."""
+        """The launch failed by a fault that says nothing of the market: it is named,
+        and tried again each time later.
+        """
         self._not_given(number, now_ms, EndCause.FAULT, f"failed: {why}").fault = why
 
     def _not_given(self, number: int, now_ms: int, end: EndCause, words: str) -> PoolStatus:

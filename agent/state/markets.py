@@ -21,9 +21,9 @@ LONG = 2_016
 class ZoneWatch:
     """Zones that sell workers of one size, each a spot pool: beliefs that are told what was seen.
 
-    In each tick a zone is seen up when a worker is granted, or one that was granted is kept; down when one is refused, or
-    taken away. A worker that runs through a tick says that its zone was up in it. Time is cut the same way whoever asks, so
-    that what is rebuilt from the ledger is what was believed live.
+    In each tick a zone is seen up when a worker is granted, or one that was granted is kept; down when one is refused,
+    or taken away. A worker that runs through a tick says that its zone was up in it. Time is cut the same way whoever
+    asks, so that what is rebuilt from the ledger is what was believed live.
     """
 
     def __init__(self, name: str, pools: Iterable[Pool]) -> None:
@@ -79,7 +79,9 @@ class ZoneWatch:
         return believed.value(self.zones, name=self.name, speed=self.speed, ends_ms=ends_ms)
 
     def _still_up(self, beliefs: Beliefs) -> None:
-        """Workers that were not taken say so of their zones, at the end of a tick: within it they may still be taken."""
+        """Workers that were not taken say so of their zones, at the end of a tick:
+        within it they may still be taken.
+        """
         for zone in sorted(+self._kept):
             if beliefs.now[zone] is None:
                 beliefs.saw(zone, True)

@@ -1,4 +1,7 @@
-"""Running tasks that may be worth moving: slow ones, long jobs, and those on demand that could go on on spot. No I/O."""
+"""Running tasks that may be worth moving: slow ones, long jobs, and those on demand that could go on on spot.
+
+No I/O.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +33,16 @@ class Movable:
         self._seen = 0
 
     def told_to_leave(self, key: Any, pool: str, checkpoint_every_ms: int, now_ms: int) -> None:
-        """A task is to leave its worker at its next checkpoint, and go on in a pool: a slot is kept there for as long as that may take."""
+        """A task is to leave its worker at its next checkpoint, and go on in a pool: a slot is kept there for as long
+        as that may take.
+        """
         self.leaving[key] = (pool, now_ms + max(2 * checkpoint_every_ms, KEPT_MS))
 
     def running(self, now_ms: int, look: bool, group_of: Callable[[BoundTask], Group | None]) -> tuple[Running, ...]:
         """Running tasks that may be worth moving, and those that were told to leave.
 
-        Slow ones, each again when it has run for twice as long; on demand those with a checkpoint, every half a minute and
-        whenever a worker joined; and those that may be long jobs, whenever something was seen of their markets.
+        Slow ones, each again when it has run for twice as long; on demand those with a checkpoint, every half a minute
+        and whenever a worker joined; and those that may be long jobs, whenever something was seen of their markets.
 
         Args:
             look: else only those that were told, and what may be long jobs.

@@ -1,4 +1,6 @@
-"""What goes on record of a plan: decisions that say something new, the runs they are of, and where tasks were placed."""
+"""What goes on record of a plan: decisions that say something new, the runs they are of,
+and where tasks were placed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the past says: runtimes by class and pool, interruptions, start-ups, tails. In memory, rebuilt from the ledger."""
+"""What the past says: runtimes by class and pool, interruptions, start-ups, tails.
+
+In memory, rebuilt from the ledger.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from agent.scheduler.protocol import CHUNKS
 MEMORY = 200
 #: the declared hazard counts as much as so many hours of watching
 PRIOR_HOURS = 2.0
-#: losses come in bursts: their counts vary so many times as much as single events would, which counts as so many lives seen
+#: losses come in bursts: their counts vary so many times as much as single events would, which counts as so many lives
+#: seen
 PRIOR_BURSTS, PRIOR_LIVES = 3.0, 4.0
 #: capacity that was refused is thought to come back after so many hours, which counts as one return seen
 PRIOR_AWAY_HOURS = 1.0
@@ -53,7 +57,8 @@ class Statistics:
     """Statistics of one scheduler."""
 
     runtimes: dict[tuple[str, str], _Runtimes] = field(default_factory=lambda: defaultdict(_Runtimes))
-    #: pool → hours watched, interruptions seen, and of the lives that these ended the sums of hours and of their squares
+    #: pool → hours watched, interruptions seen, and of the lives that these ended the sums of hours and of their
+    #: squares
     watched: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0] * 4))
     #: pool → hours refused, returns seen
     away: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
@@ -95,7 +100,9 @@ class Statistics:
         self.items_ms[task_class] = 0.7 * self.items_ms.get(task_class, ms) + 0.3 * ms
 
     def short_ms(self) -> dict[str, float]:
-        """Mean time of the classes that take at most a few seconds, ms: in chunks where they were seen so, else alone."""
+        """Mean time of the classes that take at most a few seconds, ms: in chunks where they were seen so,
+        else alone.
+        """
         alone = {c: math.exp(r.mean) for (c, pool), r in self.runtimes.items() if not pool and r.n >= SEEN}
         return {c: ms for c, ms in {**alone, **self.items_ms}.items() if ms < SHORT_MS}
 
@@ -117,7 +124,9 @@ class Statistics:
             seen[3] += hours * hours
 
     def record_refusal(self, pool: str, ms: int, came_back: bool) -> None:
-        """Launches were refused for so long; then one was granted, or nobody asked any more (a censored observation)."""
+        """Launches were refused for so long; then one was granted,
+        or nobody asked any more (a censored observation).
+        """
         seen = self.away[pool]
         seen[0] += ms / 3_600_000
         seen[1] += came_back
@@ -143,8 +152,9 @@ class Statistics:
     def losses(self, pool: str, hazard_per_hour: float, hours: float, level: float) -> tuple[int, int]:
         """The interval, of this level, of the interruptions in so many worker hours to come at that hazard.
 
-        Negative binomial: the mean is the hazard's; the variance is that of a renewal process, the squared coefficient of
-        variation of its lives times the mean (Cox 1962, section 4.2), and that of the hazard itself, a gamma posterior's.
+        Negative binomial: the mean is the hazard's; the variance is that of a renewal process, the squared coefficient
+        of variation of its lives times the mean (Cox 1962, section 4.2), and that of the hazard itself, a gamma
+        posterior's.
         """
         if (mean := hazard_per_hour * hours) <= 0:
             return 0, 0

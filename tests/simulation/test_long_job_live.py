@@ -1,4 +1,6 @@
-"""A long job through the governor's own round, in virtual time, against the simulator of long jobs: the same code decides."""
+"""A long job through the governor's own round, in virtual time, against the simulator of long jobs: the same code
+decides.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,10 @@ def governed(traces: list[ZoneTrace]) -> tuple[float, bool]:
     """Dollars, and whether the deadline was missed."""
     supplies = [
         Supply(
-            pool=pool(trace.zone, "spot", float(trace.spot_usd_h[0]), startup_ms=STARTUP_MS, max_workers=1, idle_ms=1_000, labels=(("zone", trace.zone),)),
+            pool=pool(
+                trace.zone, "spot", float(trace.spot_usd_h[0]), startup_ms=STARTUP_MS, max_workers=1, idle_ms=1_000,
+                labels=(("zone", trace.zone),),
+            ),
             trace=CapacityTrace(
                 name=trace.zone, step_ms=TICK_S * 1000, capacity=tuple(map(int, trace.available)),
                 usd_micros_per_hour=tuple(round(usd * 1e6) for usd in trace.spot_usd_h),

@@ -18,7 +18,10 @@ from tests.values import MINUTE, pool
 SPOT = pool("spot", "spot", 0.09)
 SAYS = {
     "prefix": "work",
-    "says": {protocol.NEEDS: {"interruptible": True, "runtime_ms": MINUTE}, protocol.RUN: {"flow_run": "f", "root_run": "r"}},
+    "says": {
+        protocol.NEEDS: {"interruptible": True, "runtime_ms": MINUTE},
+        protocol.RUN: {"flow_run": "f", "root_run": "r"},
+    },
     "resources": {},
 }
 WORKER = {

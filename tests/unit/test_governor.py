@@ -136,7 +136,9 @@ def test_each_decision_knows_whose_it_is_whatever_else_its_record_holds(rig):
         await rig.governor.take()
         for number, team in enumerate(("red", "blue")):
             run = {"flow_run": f"f-{team}", "root_run": f"r-{team}", "team": team, "trace": f"trace-{team}"}
-            rig.say(SpecAdded(number, {"prefix": team, "says": {protocol.NEEDS: {}, protocol.RUN: run}, "resources": {}}))
+            rig.say(
+                SpecAdded(number, {"prefix": team, "says": {protocol.NEEDS: {}, protocol.RUN: run}, "resources": {}})
+            )
             rig.say(TaskReady(team, number, 0, rig.now))
         rig.join("on-demand")
         await rig.round()

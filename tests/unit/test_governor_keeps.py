@@ -305,7 +305,8 @@ def test_a_bound_task_that_is_taken_up_has_run_since_it_was_bound(made):
             state.fleet.joined(worker, rig.now)
         state.specs.append(rig.governor.state.specs[0])
         seen = {
-            "bound": [("work-1", 0, "tcp://on-demand", bound_ms, [bound_ms + 4 * MINUTE, 10])], "ended": [], "ready": [],
+            "bound": [("work-1", 0, "tcp://on-demand", bound_ms, [bound_ms + 4 * MINUTE, 10])],
+            "ended": [], "ready": [],
         }  # fmt: skip
         state.checkpointed("work-0", 1, "on-demand", 1)
         recover(state, rig.governor.recorder, rig.ledger.open_placements(), seen, Entry(kind="start", at_ms=0), rig.now)

@@ -42,15 +42,19 @@ def test_the_example_says_each_setting_and_its_default():
 def test_each_setting_is_taken_from_its_variable_whatever_its_case(monkeypatch):
     for variable, value in (
         ("ORC_MODE", "shadow"), ("ORC_PRICES", "p.yaml"), ("ORC_PRICES_EVERY", "1 min"), ("orc_aws_endpoint_url", "http://a"),
-        ("ORC_GRAPH_URL", "off"), ("ORC_GRAPH_PASSWORD", "p"), ("ORC_PREFECT_PORT", "1"), ("ORC_PREFECT_DATABASE_URL", "d"),
-        ("ORC_WORK_POOL", "w"), ("ORC_MAX_LOSSES", "7"), ("ORC_SCHEDULER", "tcp://s:1"), ("ORC_SCHEDULER_PORT", "2"),
-        ("ORC_UNKNOWN", "x"),
+        ("ORC_GRAPH_URL", "off"), ("ORC_GRAPH_PASSWORD", "p"), ("ORC_PREFECT_PORT", "1"),
+        ("ORC_PREFECT_DATABASE_URL", "d"), ("ORC_WORK_POOL", "w"), ("ORC_MAX_LOSSES", "7"),
+        ("ORC_SCHEDULER", "tcp://s:1"), ("ORC_SCHEDULER_PORT", "2"), ("ORC_UNKNOWN", "x"),
     ):  # fmt: skip
         monkeypatch.setenv(variable, value)
     made = load()
     assert (made.mode, str(made.prices.file), made.prices.every) == ("shadow", "p.yaml", "1 min")
-    assert (made.prices.aws_endpoint_url, made.graph.url, made.graph.password.get_secret_value()) == ("http://a", "off", "p")
-    assert (made.ports.prefect, made.ports.scheduler, made.prefect.database_url, made.prefect.work_pool) == (1, 2, "d", "w")
+    assert (
+        made.prices.aws_endpoint_url, made.graph.url, made.graph.password.get_secret_value()
+    ) == ("http://a", "off", "p")  # fmt: skip
+    assert (
+        made.ports.prefect, made.ports.scheduler, made.prefect.database_url, made.prefect.work_pool
+    ) == (1, 2, "d", "w")  # fmt: skip
     assert (made.planning.max_losses, made.scheduler) == (7, "tcp://s:1")
     monkeypatch.setenv("ORC_GRAPH_HEAP", "lots")
     monkeypatch.setenv("ORC_PREFECT_PORT", "70000")

@@ -1,4 +1,6 @@
-"""What is believed of the zones that sell spot instances: how often they lose and regain capacity, and whether they have it."""
+"""What is believed of the zones that sell spot instances: how often they lose and regain capacity, and whether they
+have it.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ class Prior:
     down_h: float
     #: returns that this is worth
     down_worth: float
-    #: a zone that was seen down for t hours returns at this over t an hour, at most: outages are of many lengths, and what is
-    #: left of one grows with what has passed (a hazard of return that falls as 1/t)
+    #: a zone that was seen down for t hours returns at this over t an hour, at most: outages are of many lengths, and
+    #: what is left of one grows with what has passed (a hazard of return that falls as 1/t)
     down_most: float
 
 
@@ -63,12 +65,12 @@ def _on_grid(rates: Floats, one: float) -> tuple[float, ...]:
 class Beliefs:
     """Of the market: the regime it is in. Of each zone: posterior rates, and the probability that it has capacity now.
 
-    A zone is a two-state chain whose rates are its own times the regime's. Each tick in which it was seen up (or down), and
-    in the tick before too, adds the tick, times the regime's factor, to its hours up (or down) and a change to its losses
-    (or returns): the conjugate update of a Gamma prior with Poisson counts, in which a spell that goes on is censored.
-    Nothing is inferred from ticks in which it was not asked. A zone that stays down returns the more slowly the longer it
-    does. The regime is filtered by what all zones show (a
-    Markov-modulated process; Fischer and Meier-Hellstern 1993), with the zones independent given the regime.
+    A zone is a two-state chain whose rates are its own times the regime's. Each tick in which it was seen up (or down),
+    and in the tick before too, adds the tick, times the regime's factor, to its hours up (or down) and a change to its
+    losses (or returns): the conjugate update of a Gamma prior with Poisson counts, in which a spell that goes on is
+    censored. Nothing is inferred from ticks in which it was not asked. A zone that stays down returns the more slowly
+    the longer it does. The regime is filtered by what all zones show (a Markov-modulated process; Fischer and
+    Meier-Hellstern 1993), with the zones independent given the regime.
     """
 
     def __init__(self, zones: int, tick_h: float, prior: Prior, regimes: Regimes):
@@ -92,7 +94,9 @@ class Beliefs:
 
     @classmethod
     def of(cls, known: MarketBeliefs, zones: Sequence[str], prior: Prior, regimes: Regimes) -> Beliefs:
-        """What a snapshot says is believed, of some of its zones; of a zone it does not name, what is believed before."""
+        """What a snapshot says is believed, of some of its zones; of a zone it does not name,
+        what is believed before.
+        """
         made = cls(len(zones), known.tick_h, prior, regimes)
         by_name = {zone.name: zone for zone in known.zones}
         made.weight = np.array(known.weight)
@@ -114,9 +118,9 @@ class Beliefs:
             weight=tuple(self.weight.tolist()),
             zones=tuple(
                 ZoneBelief(
-                    name=name, losses=float(self.losses[at]), up_h=float(self.up_h[at]), returns=float(self.returns[at]),
-                    down_h=float(self.down_h[at]), away_h=float(self._away_h[at]), up=tuple(self.up[:, at].tolist()),
-                    now=self.now[at],
+                    name=name, losses=float(self.losses[at]), up_h=float(self.up_h[at]),
+                    returns=float(self.returns[at]), down_h=float(self.down_h[at]), away_h=float(self._away_h[at]),
+                    up=tuple(self.up[:, at].tolist()), now=self.now[at],
                 )
                 for at, name in enumerate(zones)
             ),

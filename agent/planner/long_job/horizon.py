@@ -90,7 +90,10 @@ def kernels(loss_per_h: Floats, return_per_h: Floats, hours: float) -> Floats:
 
 
 def changes(per_h: Floats, hours: float) -> Floats:
-    """[from, to]: transition probabilities of the regime after some hours. `per_h`: [R, R] rates, the diagonal not read."""
+    """[from, to]: transition probabilities of the regime after some hours.
+
+    `per_h`: [R, R] rates, the diagonal not read.
+    """
     return _changes(tuple(map(tuple, per_h.tolist())), hours)
 
 
@@ -169,7 +172,9 @@ def solve(market: ZoneMarket, time: int, slack: int) -> CostTable:
 
 
 class _Chain:
-    """What becomes of regime and zones in some hours: the regime changes at their end, given it the zones are independent."""
+    """What becomes of regime and zones in some hours: the regime changes at their end, given it the zones are
+    independent.
+    """
 
     def __init__(self, market: ZoneMarket, hours: float) -> None:
         self.change: Singles = changes(market.change_per_h, hours).astype(np.float32)
@@ -182,7 +187,10 @@ class _Chain:
             self.kernels.append(np.ascontiguousarray(out.T, np.float32))
 
     def expect(self, value: Singles, into: Singles) -> None:
-        """[..., R·2^Z] the expected value by state before. A multiplication a regime: one over all states would cost R times as much."""
+        """[..., R·2^Z] the expected value by state before.
+
+        A multiplication a regime: one over all states would cost R times as much.
+        """
         regimes, states = len(self.kernels), len(self.kernels[0])
         after, before = value.reshape(-1, regimes, states), into.reshape(-1, regimes, states)
         for r, kernel in enumerate(self.kernels):

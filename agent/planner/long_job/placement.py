@@ -71,9 +71,10 @@ class LongJobState:
 class LongJobPlacement:
     """Decides by the expected cost to go of each choice, under the beliefs of now.
 
-    It plans with the posterior means of the rates, and with the regime of the market as if it would be seen from the next
-    step on. With zones that are independent an outage of all of them looks as short as the shortest, and slack is spent
-    on waiting for its end. To plan for rates far better and far worse whatever was seen makes slack dear to the last.
+    It plans with the posterior means of the rates, and with the regime of the market as if it would be seen from the
+    next step on. With zones that are independent an outage of all of them looks as short as the shortest, and slack is
+    spent on waiting for its end. To plan for rates far better and far worse whatever was seen makes slack dear to the
+    last.
 
     Args:
         startup_h: hours billed without progress at each launch.

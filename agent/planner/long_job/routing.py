@@ -110,7 +110,8 @@ class LongJob:
         work_ms = max(1, self.takes_ms - self.group.done_ms)
         state = self._state(work_ms, mode, zone, startup_ms)
         if mode != "idle":
-            # what is there is taken, and what starts is waited for, or it would be paid for twice; but the deadline comes first
+            # what is there is taken, and what starts is waited for, or it would be paid for twice; but the deadline
+            # comes first
             if mode == "spot" and zone is not None and self.placement.beliefs.now[zone] is None:
                 # asked for, and not refused: it is planned for as if it was granted
                 self.placement.beliefs.saw(zone, True)
@@ -134,7 +135,8 @@ class LongJob:
             return None
         costs = self.placement.costs(state)
         saves = costs.saves_usd[choice[0]] if choice[1] == "spot" else costs.stay_usd - costs.on_demand_usd[choice[0]]
-        # the old worker is paid for until it is seen to be idle; and what is saved is to be more than the table's own error
+        # the old worker is paid for until it is seen to be idle; and what is saved is to be more than the table's own
+        # error
         idle_h = self.rooms[task.pool].state.pool.idle_ms / self._hour_ms
         if saves <= max(self._usd_h(task.pool) * idle_h, LEAST_SAVED * costs.stay_usd):
             return None
@@ -263,8 +265,8 @@ def long_job_of(
 ) -> LongJob | None:
     """The group's task as a long job; None where it is none.
 
-    It is one where it is interruptible, has checkpoints and a deadline, takes an hour or more, and may run in spot pools
-    of one market in two zones or more and, at last, on demand.
+    It is one where it is interruptible, has checkpoints and a deadline, takes an hour or more, and may run in spot
+    pools of one market in two zones or more and, at last, on demand.
     """
     options = {o.pool: o for o in ranked if not o.why_not}
     safe = [name for name in options if rooms[name].state.pool.market == "on-demand" and rooms[name].may_take]

@@ -1,8 +1,8 @@
 """One checkpointed job under the planner: the policy that other people's simulators can run.
 
-`from agent.simulate.long_job.policy import policy; p = policy(); p.start(job); p.decide(seen)`, with the shapes of `protocol`.
-Only the fields are used, so any classes of these shapes do. Where the module of the job's class has its own `LaunchInstance`,
-the answers are of that class, so that a simulator may tell actions apart by type as well as by field.
+`from agent.simulate.long_job.policy import policy; p = policy(); p.start(job); p.decide(seen)`, with the shapes of
+`protocol`. Only the fields are used, so any classes of these shapes do. Where the module of the job's class has its own
+`LaunchInstance`, the answers are of that class, so that a simulator may tell actions apart by type as well as by field.
 """
 
 from __future__ import annotations

@@ -70,7 +70,10 @@ def read_folder(folder: Path) -> dict[str, ZoneTrace]:
 
 
 def read_egress(path: Path) -> dict[tuple[str, str], float]:
-    """USD per GB by (from, to) region from a CSV with from_region, to_region and price_usd_per_gb. Raises TraceError."""
+    """USD per GB by (from, to) region from a CSV with from_region, to_region and price_usd_per_gb.
+
+    Raises TraceError.
+    """
     out = {}
     with path.open(newline="") as lines:
         for n, row in enumerate(csv.DictReader(lines), start=2):
@@ -132,12 +135,15 @@ def job_of(
 
 
 def horizon(traces: Sequence[ZoneTrace], job: SimulatedJob, start: int) -> int:
-    """Ticks from `start` in which the job may run: those that begin before its deadline. Raises TraceError if too short."""
+    """Ticks from `start` in which the job may run: those that begin before its deadline.
+
+    Raises TraceError if too short.
+    """
     ticks = math.ceil(job.deadline_s / job.tick_s - 1e-9)
     for trace in traces:
         if start < 0 or start + ticks > trace.available.size:
             raise TraceError(
-                f"{trace.zone}: {trace.available.size} samples of {trace.tick_s:g} s; from sample {start} a deadline of "
-                f"{job.deadline_s / 3600:.2f} h needs {ticks}"
+                f"{trace.zone}: {trace.available.size} samples of {trace.tick_s:g} s; from sample {start} "
+                f"a deadline of {job.deadline_s / 3600:.2f} h needs {ticks}"
             )
     return ticks

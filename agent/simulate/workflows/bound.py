@@ -1,7 +1,7 @@
 """What no schedule can cost less: clairvoyant relaxations of an ensemble.
 
-Both take start-up as 0, tasks as divisible and movable without loss, and a worker's slot as buyable on its own: whatever
-a real schedule pays on top is relaxed away, so each figure is below every schedule that keeps the deadlines.
+Both take start-up as 0, tasks as divisible and movable without loss, and a worker's slot as buyable on its own:
+whatever a real schedule pays on top is relaxed away, so each figure is below every schedule that keeps the deadlines.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def per_task(jobs: Sequence[Job], supplies: Sequence[Supply]) -> int:
 def _rates(window: Window, supplies: Sequence[Supply]) -> list[tuple[int, int, float]]:
     """Spans of the window with the least price of a millisecond of the task's work in any pool.
 
-    On a faster worker a span holds more work than it is long; counting it as no more than the fastest one's work keeps the
-    bound below: the length of a span is given in work at the speed of the pool that is cheapest there.
+    On a faster worker a span holds more work than it is long; counting it as no more than the fastest one's work keeps
+    the bound below: the length of a span is given in work at the speed of the pool that is cheapest there.
     """
     edges = {window.earliest_ms, window.latest_ms}
     for supply in supplies:
@@ -114,9 +114,9 @@ def _price(supply: Supply, at_ms: int) -> int:
 def time_indexed(jobs: Sequence[Job], supplies: Sequence[Supply], step_ms: int = 900_000) -> int:
     """The relaxation with capacity: a linear programme over steps of time, by HiGHS; micro-dollars.
 
-    Tasks of a job with the same window (rounded outward to steps) and the same speeds are one class with the sum of their
-    work, no more than one slot each at a time; a spot pool gives no more slots in a step than its greatest capacity there,
-    at its least price there. Every real schedule is a feasible point with no greater value.
+    Tasks of a job with the same window (rounded outward to steps) and the same speeds are one class with the sum of
+    their work, no more than one slot each at a time; a spot pool gives no more slots in a step than its greatest
+    capacity there, at its least price there. Every real schedule is a feasible point with no greater value.
     """
     spans: list[tuple[int, int, float, int, tuple[float, ...]]] = []
     for job in jobs:
@@ -156,7 +156,8 @@ def time_indexed(jobs: Sequence[Job], supplies: Sequence[Supply], step_ms: int =
     upper = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(limits), size)).tocsr()
     equal = coo_matrix((work_value, (work_row, range(size))), shape=(len(spans), size)).tocsr()
     found = linprog(
-        cost, A_ub=upper, b_ub=[b for _, b in limits], A_eq=equal, b_eq=[work for _, _, work, _, _ in spans], method="highs"
+        cost, A_ub=upper, b_ub=[b for _, b in limits], A_eq=equal, b_eq=[work for _, _, work, _, _ in spans],
+        method="highs"
     )  # fmt: skip
     if found.status != 0:
         raise WorkflowError(f"the bound has no solution: {found.message}")

@@ -2,7 +2,8 @@
 
 A bound says what nobody can beat; this says what could have been done. The search changes one thing at a time (how much
 slack goes into queues, how much is kept for losses, an earlier goal for one job) and keeps what costs less and still
-meets every deadline. Whatever else is known to be feasible, an online run for one, may be handed in and is beaten or kept.
+meets every deadline. Whatever else is known to be feasible, an online run for one, may be handed in and is beaten or
+kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One simulation: jobs arrive, a policy plans from what the governor would see, the world does what it says.
 
-The policy is any function from a snapshot to a plan: `agent.planner.plan.plan` itself, or a peer. The snapshot is made by
-the governor's own view and statistics, from the same deltas and answers as live.
+The policy is any function from a snapshot to a plan: `agent.planner.plan.plan` itself, or a peer. The snapshot is made
+by the governor's own view and statistics, from the same deltas and answers as live.
 """
 
 from __future__ import annotations
@@ -214,7 +214,11 @@ class _Simulation:
             if job.deadline_ms is not None:
                 run["deadline_ms"] = job.deadline_ms + EPOCH_MS  # type: ignore[assignment]
             needs = {field: getattr(task.needs, field) for field in Needs.__dataclass_fields__ if field != "resources"}
-            says = {"prefix": name, "says": {protocol.NEEDS: {**needs, "task_class": name}, protocol.RUN: run}, "resources": {}}
+            says = {
+                "prefix": name,
+                "says": {protocol.NEEDS: {**needs, "task_class": name}, protocol.RUN: run},
+                "resources": {},
+            }
             apply(self.state, SpecAdded(number, says), EPOCH_MS)
         return self._specs[key]
 
@@ -237,7 +241,8 @@ class _Simulation:
         self.rounds += 1
         self._next_round_ms = world.now_ms + self.setting.round_ms
         snapshot = snapshots.take(
-            view, now, self.policy, view.live_groups(), running=self._running(now), graphs=self.setting.graphs, seed=self.setting.seed
+            view, now, self.policy, view.live_groups(), running=self._running(now), graphs=self.setting.graphs,
+            seed=self.setting.seed
         )  # fmt: skip
         if self.setting.clairvoyant:
             snapshot = replace(snapshot, pools=foretold_states(snapshot.pools, world))
@@ -261,7 +266,9 @@ class _Simulation:
     def _leavable(self, bound: BoundTask) -> bool:
         needs = self.world.doing[str(bound.task.key)].task.needs
         fleet = self.state.fleet
-        return bool(needs.checkpoint_ms) and (fleet.pools[bound.pool].pool.market == "on-demand" or bool(fleet.markets.all))
+        return bool(needs.checkpoint_ms) and (
+            fleet.pools[bound.pool].pool.market == "on-demand" or bool(fleet.markets.all)
+        )
 
     def _running(self, now: int) -> tuple[Running, ...]:
         """Tasks on demand that may be worth moving: looked for once a tick, and when a spot worker joined."""
@@ -344,8 +351,9 @@ class _Simulation:
                 by_job[job] = by_job.get(job, 0) + round(machine.usd_micros * ms / served)
         spans = tuple(
             Span(
-                pool=m.pool.name, name=m.name, granted_ms=m.granted_ms, ready_ms=m.ready_ms, ended_ms=m.ended_ms or world.now_ms,
-                cause=m.cause, usd_micros=m.usd_micros, busy_ms=m.busy_ms, lost_ms=m.lost_ms, slots=m.pool.slots,
+                pool=m.pool.name, name=m.name, granted_ms=m.granted_ms, ready_ms=m.ready_ms,
+                ended_ms=m.ended_ms or world.now_ms, cause=m.cause, usd_micros=m.usd_micros, busy_ms=m.busy_ms,
+                lost_ms=m.lost_ms, slots=m.pool.slots,
             )
             for m in sorted(world.ended, key=lambda m: m.number)
         )  # fmt: skip
@@ -368,8 +376,9 @@ class _Simulation:
 
 def _worker(machine: Machine) -> dict[str, object]:
     return {
-        "address": machine.name, "name": machine.name, "host": "", "pool": machine.pool.name, "slots": machine.pool.slots,
-        "memory_mib": machine.pool.memory_mib, "resources": {}, "draining": False, "paused": False,
+        "address": machine.name, "name": machine.name, "host": "", "pool": machine.pool.name,
+        "slots": machine.pool.slots, "memory_mib": machine.pool.memory_mib, "resources": {}, "draining": False,
+        "paused": False,
     }  # fmt: skip
 
 

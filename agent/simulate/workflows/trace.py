@@ -31,7 +31,8 @@ class CapacityTrace:
             raise TraceError(f"trace {self.name}: a step of {self.step_ms} ms")
         if not self.capacity or len(self.capacity) != len(self.usd_micros_per_hour):
             raise TraceError(
-                f"trace {self.name} has {len(self.capacity)} steps of capacity and {len(self.usd_micros_per_hour)} prices; as many are needed, and one at least"
+                f"trace {self.name} has {len(self.capacity)} steps of capacity and "
+                f"{len(self.usd_micros_per_hour)} prices; as many are needed, and one at least"
             )
         if min(self.capacity) < 0:
             raise TraceError(f"trace {self.name} has a negative capacity")
@@ -46,7 +47,8 @@ class CapacityTrace:
         first, steps = start_ms // self.step_ms, math.ceil(length_ms / self.step_ms)
         if start_ms < 0 or first + steps > len(self.capacity):
             raise TraceError(
-                f"trace {self.name} lasts {self.length_ms / MS_PER_HOUR:.1f} h; {(start_ms + length_ms) / MS_PER_HOUR:.1f} h are needed"
+                f"trace {self.name} lasts {self.length_ms / MS_PER_HOUR:.1f} h; "
+                f"{(start_ms + length_ms) / MS_PER_HOUR:.1f} h are needed"
             )
         return replace(
             self,
@@ -64,7 +66,9 @@ class CapacityTrace:
         return self.usd_micros_per_hour[min(max(0, ms // self.step_ms), len(self.capacity) - 1)]
 
     def changes(self) -> list[tuple[int, int, int]]:
-        """Instants at which capacity or price change: (ms, capacity, price), the first at 0, the last the trace's end."""
+        """Instants at which capacity or price change: (ms, capacity, price), the first at 0,
+        the last the trace's end.
+        """
         out = [
             (step * self.step_ms, self.capacity[step], self.usd_micros_per_hour[step])
             for step in range(len(self.capacity))

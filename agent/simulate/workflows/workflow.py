@@ -167,7 +167,8 @@ def _task(
         memory_mib=math.ceil(memory / 2**20) if memory else None,
     )
     return WorkflowTask(
-        id=task_id, task_class=task_class, run_ms=max(1, round(seconds * 1000)), parents=tuple(dict.fromkeys(parents)), needs=needs
+        id=task_id, task_class=task_class, run_ms=max(1, round(seconds * 1000)), parents=tuple(dict.fromkeys(parents)),
+        needs=needs
     )  # fmt: skip
 
 

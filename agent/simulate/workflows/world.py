@@ -4,9 +4,9 @@ It knows the future, and tells nobody: what a policy may see leaves it as the ex
 answers, into the governor's own view (`agent.state.cluster`).
 
 Billing: a worker is billed from its grant to its end, start-up and idle time included, at the price of each moment, and
-for the pool's minimum at least. A launch that is refused costs nothing but the time until the answer. When capacity falls
-below use, that many workers are taken without notice, drawn by the seed. A lost task loses what its last checkpoint
-does not hold; to go on in another pool its checkpoint is moved at the egress price.
+for the pool's minimum at least. A launch that is refused costs nothing but the time until the answer. When capacity
+falls below use, that many workers are taken without notice, drawn by the seed. A lost task loses what its last
+checkpoint does not hold; to go on in another pool its checkpoint is moved at the egress price.
 """
 
 from __future__ import annotations
@@ -228,7 +228,9 @@ class World:
         doing.kept_in = pool.name
 
     def saved(self, task: str, name: str) -> int:
-        """The instant of a running task's last checkpoint; that of its start before the first, -1 when it does not run."""
+        """The instant of a running task's last checkpoint; that of its start before the first,
+        -1 when it does not run.
+        """
         execution = self.machines[name].running.get(task)
         return -1 if execution is None else execution.start_ms + self._saved_ms(execution)
 
@@ -264,7 +266,10 @@ class World:
         self.at(execution.stop_ms, "done", execution)
 
     def _finish(self, execution: WorkflowExecution, kind: str, out: list[Happened]) -> None:
-        """An execution is done, or leaves with its checkpoint; the next in line has its slot. Nothing, when it was lost before."""
+        """An execution is done, or leaves with its checkpoint; the next in line has its slot.
+
+        Nothing, when it was lost before.
+        """
         machine = execution.machine
         if machine.running.get(execution.task) is not execution:
             return
@@ -284,7 +289,8 @@ def check_horizon(supplies: tuple[Supply, ...], until_ms: int) -> None:
     for supply in supplies:
         if supply.trace is not None and supply.trace.length_ms < until_ms:
             raise TraceError(
-                f"trace {supply.trace.name} ends after {supply.trace.length_ms / 3_600_000:.1f} h and the last deadline is at {until_ms / 3_600_000:.1f} h"
+                f"trace {supply.trace.name} ends after {supply.trace.length_ms / 3_600_000:.1f} h "
+                f"and the last deadline is at {until_ms / 3_600_000:.1f} h"
             )
 
 

@@ -152,7 +152,9 @@ class SkyNomad(Stepwise):
         return max(min(seen.on_demand_usd_h) * pace, min(seen.spot_usd_h))
 
     def reference(self, seen: Seen) -> float:
-        """USD per hour of a plan that covers the work left with spot as each zone is expected to give it, else on demand."""
+        """USD per hour of a plan that covers the work left with spot as each zone is expected to give it, else on
+        demand.
+        """
         work, time, startup_h = seen.work_left_s, self.job.deadline_s - seen.now_s, self.job.startup_s / 3600
         offers = []
         for z, price in enumerate(seen.spot_usd_h):

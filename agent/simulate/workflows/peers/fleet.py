@@ -1,7 +1,7 @@
 """What every peer shares: ready tasks by upward rank, free slots, launches for the rest, idle workers ended.
 
-An autoscaler as people run it: a slot for each waiting task, less what is starting; an idle worker ends after its pool's
-idle time, its paid minimum used up. A pool that has just refused is asked again when its pause is over.
+An autoscaler as people run it: a slot for each waiting task, less what is starting; an idle worker ends after its
+pool's idle time, its paid minimum used up. A pool that has just refused is asked again when its pause is over.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class PeerFleet:
         options = (Option(pool=pool, kind=self.states[pool].pool.shown_kind),) if pool else ()
         self._decisions.append(
             Decision(
-                group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run, flow_run=group.flow_run,
-                verb="bind", pool=pool or None, reason="the rule of the peer", options=options,
+                group=group.id, task_class=group.task_class, name=group.name, root_run=group.root_run,
+                flow_run=group.flow_run, verb="bind", pool=pool or None, reason="the rule of the peer", options=options,
             )
         )  # fmt: skip
         return len(self._decisions) - 1

@@ -1,8 +1,8 @@
 """Greedy with a safety net: spot while a loss can still be made good on demand, else on demand.
 
-The published rule leaves spot when the remaining time equals the remaining work and one start-up; here a task's remaining
-work is its own and the longest path behind it, and what a loss would cost it (all since its checkpoint) is counted too,
-or the rule would miss.
+The published rule leaves spot when the remaining time equals the remaining work and one start-up; here a task's
+remaining work is its own and the longest path behind it, and what a loss would cost it (all since its checkpoint) is
+counted too, or the rule would miss.
 """
 
 from __future__ import annotations

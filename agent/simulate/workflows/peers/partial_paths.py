@@ -1,4 +1,5 @@
-"""IC-PCP's idea (Abrishami 2013) online: on demand only, a task goes to a worker that is there as long as its latest finish allows.
+"""IC-PCP's idea (Abrishami 2013) online: on demand only, a task goes to a worker that is there as long as its latest
+finish allows.
 
 The published algorithm assigns whole partial critical paths to the cheapest instance that still meets their latest
 finish; with one kind of instance that is: prefer a slot that will be free in time, launch only for what would be late.

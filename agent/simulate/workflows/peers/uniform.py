@@ -42,7 +42,9 @@ class UniformProgress:
 
 
 class UniformTaskDeadlines:
-    """The run's time is spread over the path in proportion; each task waits for spot until its own deadline's last start."""
+    """The run's time is spread over the path in proportion; each task waits for spot until its own deadline's last
+    start.
+    """
 
     name = "Uniform Progress, per task"
 
