@@ -46,6 +46,7 @@ TRACE = {
 }
 
 
+@pytest.mark.timeout(600)
 def test_the_deployment_finds_the_right_result_while_spot_comes_and_goes(tmp_path_factory):
     home = tmp_path_factory.mktemp("deployment")
     (home / "trace.json").write_text(json.dumps(TRACE))
