@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +17,8 @@ from agent.model.addresses import without_secrets
 
 #: seconds until a silent PostgreSQL counts as away; ms of unacknowledged data
 _PATIENCE = {"connect_timeout": 3, "tcp_user_timeout": 5_000}
+#: seconds that one waits for another's lock on SQLite's file
+_BUSY_SECONDS = 10
 
 
 class Database:
@@ -85,11 +89,20 @@ class Database:
 def _sqlite(connection: Any, _: Any) -> None:
     # a power cut may lose nothing that was acknowledged: WAL alone would promise less
     # the log is folded back by `fold_wal`, off the path of commits, which would wait for it now and then
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "busy_timeout=10000",
-        "foreign_keys=ON",
-        "wal_autocheckpoint=0",
-    ):
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+    _write_ahead(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=0"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: Any) -> None:
+    """Turn the write-ahead log on. Of several who do so at once with a new file, SQLite refuses some at once."""
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
