@@ -11,6 +11,7 @@ import pytest
 from agent.model.leases import EndCause
 from agent.model.market import MarketBeliefs
 from agent.model.needs import Needs
+from agent.model.pools import PriceStep
 from agent.model.snapshot import PoolState, Running, Snapshot, Starting, Statistic
 from agent.model.verdicts import Verdict
 from agent.planner.plan import plan
@@ -153,6 +154,18 @@ def test_on_demand_it_has_a_spot_worker_launched_and_leaves_when_that_is_there()
     assert [(move.placement, move.pool) for move in made.moves] == [(7, "spot-a")]
     assert made.decisions[made.moves[0].decision].verb == "move"
     assert not made.drains
+
+
+def test_a_move_is_made_though_it_could_be_made_later_but_not_for_less_than_it_costs():
+    near = replace(B, price=(PriceStep(since_ms=0, usd_micros_per_hour=990_000),))
+    made = moved(state(A), state(near, idle=1), state(SAFE), on="spot-a")
+    assert made.moves, "a cent an hour, for hours"
+    slow = replace(A, idle_ms=HOUR)
+    made = moved(state(slow), state(near, idle=1), state(SAFE), on="spot-a")
+    assert not made.moves, "an idle hour of the old worker is dearer"
+    long_idle = replace(SAFE, idle_ms=HOUR // 2)
+    made = moved(state(A, idle=1), state(B), state(long_idle), on="on-demand")
+    assert made.moves
 
 
 def test_it_stays_where_nothing_is_better():

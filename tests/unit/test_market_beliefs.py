@@ -9,8 +9,9 @@ from agent.model.codec import decode, encode
 from agent.model.market import MarketBeliefs
 from agent.planner.long_job.beliefs import Beliefs
 from agent.planner.long_job.horizon import changes
-from agent.planner.long_job.placement import LongJobPlacement, LongJobState
+from agent.planner.long_job.placement import LongJobPlacement
 from agent.planner.long_job.setting import LongJobSetting
+from agent.planner.long_job.values import LongJobState
 
 ZONES = ("us-east-1a", "us-east-1b", "us-west-2a")
 SETTING = LongJobSetting(cells=1e6)

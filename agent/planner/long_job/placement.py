@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
@@ -13,59 +13,11 @@ import numpy as np
 from agent.planner.long_job.beliefs import Beliefs
 from agent.planner.long_job.horizon import CostTable, Floats, ZoneMarket, joint, solve
 from agent.planner.long_job.setting import LongJobSetting
+from agent.planner.long_job.values import Choice, CostsToGo, LongJobState
 
-Mode = Literal["idle", "spot", "on_demand"]
-#: a zone, and what to launch there
-Choice = tuple[int, Literal["spot", "on_demand"]]
 EPSILON_H = 1e-9
 #: prices are planned with in steps of this (logarithm)
 PRICE_GRID = 0.01
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostsToGo:
-    """What the rest of a job is expected to cost, by what is done now, USD."""
-
-    #: when things are let be
-    stay_usd: float
-    #: zone → when an instance is granted there now
-    spot_usd: Mapping[int, float]
-    #: zone → on demand there now
-    on_demand_usd: Mapping[int, float]
-    #: zone → what that saves against letting things be, if it has capacity now
-    saves_usd: Mapping[int, float]
-
-    @property
-    def best_zone(self) -> int:
-        """The zone whose capacity, if it had some now, would save most."""
-        return max(self.saves_usd, key=lambda zone: (self.saves_usd[zone], -zone))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LongJobState:
-    """The job now."""
-
-    #: hours of work left
-    work_h: float
-    #: hours to the deadline
-    left_h: float
-    #: what runs
-    mode: Mode
-    #: where it runs
-    zone: int | None
-    #: where the newest checkpoint is
-    home: int | None
-    #: hours of start-up that what runs has still to pay
-    startup_left_h: float
-    #: [zones] USD per hour
-    spot_usd_h: tuple[float, ...]
-    #: [zones] USD per hour
-    on_demand_usd_h: tuple[float, ...]
-
-    @property
-    def place(self) -> int | None:
-        """Where it runs, else where the checkpoint is."""
-        return self.home if self.zone is None else self.zone
 
 
 class LongJobPlacement:
@@ -130,6 +82,10 @@ class LongJobPlacement:
             if usd < float(stay @ given):
                 return zone, "on_demand"
         return None
+
+    def loss_per_h(self, zone: int) -> float:
+        """How often an hour a zone that has capacity is expected to lose it, as the market seems to be now."""
+        return float(self.beliefs.weight @ self.beliefs.loss_per_h[:, zone])
 
     def safe(self, state: LongJobState) -> bool:
         """Whether the deadline leaves anything to decide: a tick from now it can still be met on demand."""

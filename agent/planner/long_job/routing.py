@@ -14,13 +14,14 @@ from agent.model.plans import Option
 from agent.model.snapshot import Group, Policy, Running
 from agent.model.units import MICROS, MS_PER_HOUR, show_ms, show_usd
 from agent.planner.long_job.beliefs import Beliefs
-from agent.planner.long_job.placement import Choice, CostsToGo, LongJobPlacement, LongJobState, Mode
+from agent.planner.long_job.placement import LongJobPlacement
 from agent.planner.long_job.setting import LIVE
+from agent.planner.long_job.values import Choice, CostsToGo, LongJobState, Mode
 from agent.planner.room import Room, share
 
 #: what takes less, ms of the market's time, is no long job
 LEAST_MS = MS_PER_HOUR
-#: a move saves at least this part of what is left to pay
+#: a move to on demand that the deadline does not ask for saves at least this part of what is left to pay
 LEAST_SAVED = 0.002
 
 
@@ -133,12 +134,16 @@ class LongJob:
         choice = self.placement.decide(state, self._closed())
         if choice is None or (choice[1] == "on_demand" and not spot):
             return None
-        costs = self.placement.costs(state)
-        saves = costs.saves_usd[choice[0]] if choice[1] == "spot" else costs.stay_usd - costs.on_demand_usd[choice[0]]
-        # the old worker is paid for until it is seen to be idle; and what is saved is to be more than the table's own
-        # error
-        idle_h = self.rooms[task.pool].state.pool.idle_ms / self._hour_ms
-        if saves <= max(self._usd_h(task.pool) * idle_h, LEAST_SAVED * costs.stay_usd):
+        here = self._usd_h(task.pool)
+        if choice[1] == "spot":
+            # against a move that is made later it saves little; what counts is what it saves until that zone is lost
+            lasts_h = min(state.work_h, 1 / self.placement.loss_per_h(choice[0]))
+            saves = (here - self._usd_h(self._pool_of(choice))) * lasts_h
+        else:
+            costs = self.placement.costs(state)
+            saves = costs.stay_usd - costs.on_demand_usd[choice[0]] - LEAST_SAVED * costs.stay_usd
+        # the old worker is paid for until it is seen to be idle
+        if saves <= here * self.rooms[task.pool].state.pool.idle_ms / self._hour_ms:
             return None
         return self._route(state, choice)
 

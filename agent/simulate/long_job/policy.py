@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from agent.planner.long_job.placement import LongJobPlacement, LongJobState
+from agent.planner.long_job.placement import LongJobPlacement
 from agent.planner.long_job.setting import LongJobSetting
+from agent.planner.long_job.values import LongJobState
 from agent.simulate.long_job import protocol
 from agent.simulate.long_job.protocol import SPOT, Action, Seen, SimulatedJob
 
