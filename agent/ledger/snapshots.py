@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from agent.model import codec
+from agent.model.market import MarketBeliefs
 from agent.model.snapshot import Budget, Group, Policy, PoolState, Run, Running, Snapshot, Statistic, Usage
 
 
@@ -23,6 +24,7 @@ def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
     parts.update({f"stat/{s.pool}/{s.task_class}": codec.encode(s) for s in snapshot.statistics})
     parts.update({f"budget/{budget.name}": codec.encode(budget) for budget in snapshot.budgets})
     parts.update({f"running/{x.placement}": codec.encode(x) for x in snapshot.running})
+    parts.update({f"market/{market.name}": codec.encode(market) for market in snapshot.markets})
     head = {
         "now": snapshot.now_ms,
         "planner": snapshot.planner,
@@ -30,6 +32,7 @@ def split(snapshot: Snapshot) -> tuple[dict[str, Any], dict[str, bytes]]:
         "seed": snapshot.seed,
         "runs": [orjson.loads(codec.encode(run)) for run in snapshot.runs],
         "graphs": snapshot.graphs,
+        "wanted": [snapshot.wanted_workers, snapshot.wanted_why],
         "usage": [[x.team, x.root_run, x.slots] for x in snapshot.usage],
         "ready": [[group.id, group.ready, group.since_ms] for group in snapshot.groups],
     }
@@ -47,6 +50,8 @@ def manifest(before: Mapping[str, str], said: Mapping[str, Any] | None) -> Mappi
 def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
     """The snapshot of a head and its parts; parts keep the order they were split in."""
     groups = []
+    # written before version 10 of the planner: nobody
+    wanted, why = head.get("wanted", (0, ""))
     for part_id, ready, since in head["ready"]:
         groups.append(replace(codec.decode(Group, parts[f"group/{part_id}"]), ready=ready, since_ms=since))
     return Snapshot(
@@ -61,6 +66,9 @@ def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
         # written before version 2 of the planner: no runs
         runs=tuple(codec.decode(Run, codec.encode(run)) for run in head.get("runs", ())),
         graphs=head.get("graphs", False),
+        wanted_workers=wanted,
+        wanted_why=why,
+        markets=tuple(codec.decode(MarketBeliefs, body) for name, body in parts.items() if name.startswith("market/")),
         running=tuple(codec.decode(Running, body) for name, body in parts.items() if name.startswith("running/")),
         usage=tuple(Usage(team=team, root_run=run, slots=slots) for team, run, slots in head.get("usage", ())),
         budgets=tuple(codec.decode(Budget, body) for name, body in parts.items() if name.startswith("budget/")),
