@@ -81,7 +81,8 @@ def draw_up(
     Args:
         launches: workers are asked for; not where the scheduler cannot be governed.
     """
-    groups = {group.id: group for group in (*snapshot.groups, *(task.group for task in snapshot.running))}
+    # a waiting group comes last: a running task's, of the same name, is that of its own checkpoint
+    groups = {group.id: group for group in (*(task.group for task in snapshot.running), *snapshot.groups)}
     pools = {pool.pool.name: pool for pool in snapshot.pools}
     statistics = statistics_of(snapshot)
     draft = recorder.draft(entry, reversed(state.specs))

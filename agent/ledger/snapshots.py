@@ -48,7 +48,7 @@ def manifest(before: Mapping[str, str], said: Mapping[str, Any] | None) -> Mappi
 
 
 def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
-    """The snapshot of a head and its parts; parts keep the order they were split in."""
+    """The snapshot of a head and its parts, in whatever order these come: what is new is named last."""
     groups = []
     # written before version 10 of the planner: nobody
     wanted, why = head.get("wanted", (0, ""))
@@ -68,8 +68,18 @@ def join(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> Snapshot:
         graphs=head.get("graphs", False),
         wanted_workers=wanted,
         wanted_why=why,
-        markets=tuple(codec.decode(MarketBeliefs, body) for name, body in parts.items() if name.startswith("market/")),
-        running=tuple(codec.decode(Running, body) for name, body in parts.items() if name.startswith("running/")),
+        markets=tuple(
+            sorted(
+                (codec.decode(MarketBeliefs, body) for name, body in parts.items() if name.startswith("market/")),
+                key=lambda market: market.name,
+            )
+        ),
+        running=tuple(
+            sorted(
+                (codec.decode(Running, body) for name, body in parts.items() if name.startswith("running/")),
+                key=lambda task: task.placement,
+            )
+        ),
         usage=tuple(Usage(team=team, root_run=run, slots=slots) for team, run, slots in head.get("usage", ())),
         budgets=tuple(codec.decode(Budget, body) for name, body in parts.items() if name.startswith("budget/")),
     )

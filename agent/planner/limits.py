@@ -8,6 +8,9 @@ from agent.model.units import cost_micros, show_usd
 from agent.planner.draft import Draft
 from agent.planner.room import share
 
+#: what ends a wait for money
+BUDGET_RELEASE = "a reservation that is settled, or a larger budget"
+
 
 def asks(draft: Draft, group: Group, best: Option, remaining: int) -> tuple[str, str]:
     """The rule that asks a person about these tasks in the pool, and what it asks; ("", "")."""
@@ -36,6 +39,16 @@ def held_for_a_person(draft: Draft, group: Group, ranked: list[Option], remainin
         Wait(group=group.id, count=remaining, reason="approval", why=ask, release=release, decision=decision)
     )
     return True
+
+
+def short_of_money(draft: Draft, group: Group, best: Option) -> str:
+    """Why its budget does not cover one more of its tasks in the pool; "" where it does, or there is none."""
+    if group.needs.budget is None:
+        return ""
+    left = dict(draft.left)
+    _, _, short = reservation(draft, group, best, 1)
+    draft.left = left
+    return short
 
 
 def reservation(draft: Draft, group: Group, best: Option, count: int) -> tuple[int, int, str]:

@@ -11,7 +11,7 @@ from agent.model.plans import Move, Option
 from agent.model.snapshot import Running
 from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.draft import Draft
-from agent.planner.limits import asks, reservation
+from agent.planner.limits import asks, short_of_money
 from agent.planner.room import Room, share, slots_of
 from agent.planner.routes import move_long_job
 from agent.planner.slack import Urgency
@@ -101,17 +101,24 @@ def back_to_spot(
     )
 
 
+def keep_slots(draft: Draft) -> None:
+    """The slots of tasks that were told to leave for them are nobody else's."""
+    for task in draft.snapshot.running:
+        if task.leaves_for in draft.rooms:
+            room = draft.rooms[task.leaves_for]
+            room.take(task.group, 0, 1, max(1, task.expected_ms - task.ran_ms))
+            room.claimed += 1
+
+
 def move(draft: Draft) -> None:
     """Move running tasks by cost: slow ones to where they are soon done, others from on demand back to spot."""
     for task in draft.snapshot.running:
         if task.leaves_for:
-            if task.leaves_for in draft.rooms:
-                draft.rooms[task.leaves_for].claimed += 1
             continue
         urgent = draft.urgencies[task.group.id] = draft.urgency(task.group)
         ranked = draft.ranked(task.group, 1, urgent)
         job = draft.long_job(task.group, ranked) if task.ran_ms < SLOW_TIMES * task.expected_ms else None
-        if job is not None:
+        if job is not None and job.is_of_market(task.pool):
             move_long_job(draft, job, task)
             continue
         if task.ran_ms < task.expected_ms:
@@ -136,7 +143,7 @@ def _back(draft: Draft, task: Running, ranked: list[Option], urgent: Urgency) ->
     spot, why = found
     room, group = draft.rooms[spot.pool], task.group
     # it does not leave to wait for a person or for money
-    if asks(draft, group, spot, 1)[0] or (group.needs.budget is not None and reservation(draft, group, spot, 1)[2]):
+    if asks(draft, group, spot, 1)[0] or short_of_money(draft, group, spot):
         return
     run_ms = max(1, spot.run_ms)
     if spot.room:

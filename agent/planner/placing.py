@@ -10,7 +10,7 @@ from agent.planner.draft import Draft
 from agent.planner.explain import nearest
 from agent.planner.fair_share import FairShare
 from agent.planner.feasible import PHYSICAL, blocked
-from agent.planner.limits import held_for_a_person, reservation
+from agent.planner.limits import BUDGET_RELEASE, held_for_a_person, reservation, short_of_money
 from agent.planner.room import slots_of
 from agent.planner.routes import place_long_job
 from agent.planner.slack import Urgency
@@ -46,6 +46,8 @@ def place(draft: Draft, group: Group, remaining: int, most: int | None = None) -
         return 0
     while remaining:
         best = ranked[0]
+        if (short := short_of_money(draft, group, best)) != "":
+            return draft.hold(group, ranked, remaining, "budget", short, BUDGET_RELEASE)
         if not best.room:
             count = best.takes if 0 < best.takes < remaining and not best.late_ms else remaining
             _wait(draft, group, ranked, count, urgent)
@@ -54,16 +56,7 @@ def place(draft: Draft, group: Group, remaining: int, most: int | None = None) -
             continue
         count, reserve = min(best.room, remaining, most or remaining), 0
         if group.needs.budget is not None:
-            count, reserve, short = reservation(draft, group, best, count)
-            if short:
-                return draft.hold(
-                    group,
-                    ranked,
-                    remaining,
-                    "budget",
-                    short,
-                    "a reservation that is settled, or a larger budget",
-                )
+            count, reserve, _ = reservation(draft, group, best, count)
         draft.bind(group, ranked, count, reserve)
         remaining -= count
         if most is not None:

@@ -7,7 +7,7 @@ from agent.model.snapshot import Group, Snapshot
 from agent.planner.draft import Draft
 from agent.planner.fair_share import FairShare, rank
 from agent.planner.fleet import fleet, wanted
-from agent.planner.moving import move
+from agent.planner.moving import keep_slots, move
 from agent.planner.placing import in_turns, place
 from agent.planner.slack import Urgency
 
@@ -32,6 +32,7 @@ def plan(snapshot: Snapshot) -> Plan:
     waiting = sorted(
         snapshot.groups, key=lambda g: (ranked(g), -g.dask_priority, _slack(urgent[g.id]), g.since_ms, g.id)
     )
+    keep_slots(draft)
     if len({(group.team, group.root_run) for group in waiting}) > 1:
         in_turns(draft, FairShare(waiting, snapshot.usage, snapshot.policy, ranked))
     else:

@@ -8,7 +8,7 @@ from agent.model.plans import HoldReason, Move, Wait
 from agent.model.snapshot import Group, Running
 from agent.model.units import show_ms
 from agent.planner.draft import Draft
-from agent.planner.limits import asks, held_for_a_person, reservation
+from agent.planner.limits import BUDGET_RELEASE, asks, held_for_a_person, reservation, short_of_money
 from agent.planner.room import slots_of
 
 if TYPE_CHECKING:
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 def place_long_job(draft: Draft, group: Group, remaining: int, most: int | None) -> int:
     """Bind, launch for and hold the group's tasks, each a long job; how many are left for another turn."""
-    taken, held, first = 0, 0, None
-    urgent = draft.urgencies[group.id]
+    taken, held, over = 0, 0, False
+    first: tuple[Route, LongJob] | None = None
     # whoever waits is held in this turn; only binds are shared out
-    while taken + held < remaining and (held or most is None or taken < most):
-        ranked = draft.ranked(group, remaining - taken - held, urgent)
+    while (left := remaining - taken - held) and not over and (held or most is None or taken < most):
+        ranked = draft.ranked(group, left, draft.urgencies[group.id])
         job = draft.long_job(group, ranked)
         assert job is not None
         route = job.waiting()
-        if held_for_a_person(draft, group, route.ranked, remaining - taken - held):
-            return 0
-        best, reserve = route.ranked[0], 0
-        if not best.room:
+        best = route.ranked[0]
+        if held_for_a_person(draft, group, route.ranked, left):
+            over = True
+        elif short := short_of_money(draft, group, best):
+            draft.hold(group, route.ranked, left, "budget", short, BUDGET_RELEASE)
+            over = True
+        elif best.room:
+            reserve = reservation(draft, group, best, 1)[1] if group.needs.budget is not None else 0
+            draft.bind(group, route.ranked, 1, reserve, route.why)
+            taken += 1
+        else:
             _claim(draft, group, route, job)
-            first, held = first or (route, job), held + 1
-            continue
-        if group.needs.budget is not None:
-            _, reserve, short = reservation(draft, group, best, 1)
-            if short:
-                release = "a reservation that is settled, or a larger budget"
-                return draft.hold(group, route.ranked, remaining - taken - held, "budget", short, release)
-        draft.bind(group, route.ranked, 1, reserve, route.why)
-        taken += 1
+            # nothing is claimed by a job that waits for a zone: the others do the same
+            first, held = first or (route, job), held + (left if route.waits else 1)
     if first is not None:
         _hold(draft, group, held, *first)
-    return remaining - taken - held
+    return 0 if over else left
 
 
 def _claim(draft: Draft, group: Group, route: Route, job: LongJob) -> None:
@@ -88,7 +88,7 @@ def move_long_job(draft: Draft, job: LongJob, task: Running) -> None:
         return
     best, room, group = route.ranked[0], draft.rooms[route.pool], task.group
     # it does not leave to wait for a person or for money
-    if asks(draft, group, best, 1)[0] or (group.needs.budget is not None and reservation(draft, group, best, 1)[2]):
+    if asks(draft, group, best, 1)[0] or short_of_money(draft, group, best):
         return
     if best.room:
         room.take(group, 0, 1, max(1, best.run_ms))

@@ -86,4 +86,5 @@ def _play(fold: Leases, lease: Lease, step: int, at_ms: int) -> None:
 
 
 def _observed(lease: Lease) -> bool:
-    return lease.cause == OBSERVED or lease.end == EndCause.LEFT
+    # its cause is overwritten by its end; but nobody's launch is granted and ready in the instant it was asked for
+    return lease.cause == OBSERVED or lease.end == EndCause.LEFT or lease.asked_ms == lease.granted_ms == lease.ready_ms

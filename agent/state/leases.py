@@ -93,6 +93,9 @@ class Leases:
     def granted(self, number: int, now_ms: int) -> None:
         """The provider gave a worker; billing starts."""
         lease = self.open[number]
+        if lease.granted_ms is not None or lease.ended_ms is not None:
+            # it joined, or ended, before the provider's answer was heard
+            return
         status = self.pools[lease.pool]
         status.fault = ""
         if status.pool.market == "spot":
@@ -105,6 +108,9 @@ class Leases:
 
     def ready(self, number: int, now_ms: int) -> None:
         """Its worker joined: so there is capacity."""
+        if self.open[number].granted_ms is None:
+            # its governor ended before it heard of the grant
+            self.granted(number, now_ms)
         lease = self.open[number]
         status = self.pools[lease.pool]
         status.starting.pop(lease.worker, None)

@@ -161,7 +161,8 @@ def test_rebuilt_from_zero_it_equals_the_live_one(run_graph, ledger):
 def test_it_catches_up_after_the_graph_was_away_or_emptied(run_graph, ledger, monkeypatch):
     fill(ledger)
     there = run_graph.settings
-    run_graph.settings = there.model_copy(update={"graph_url": f"bolt://127.0.0.1:{free_port()}"})
+    away = there.graph.model_copy(update={"url": f"bolt://127.0.0.1:{free_port()}"})
+    run_graph.settings = there.model_copy(update={"graph": away})
     with monkeypatch.context() as patch:
         patch.setattr(bolt, "PATIENCE_SECONDS", 1.0)
         with pytest.raises(GraphAwayError):

@@ -12,13 +12,13 @@ from agent.model.leases import EndCause
 from agent.model.market import MarketBeliefs
 from agent.model.needs import Needs
 from agent.model.pools import PriceStep
-from agent.model.snapshot import PoolState, Running, Snapshot, Starting, Statistic
+from agent.model.snapshot import Budget, PoolState, Running, Snapshot, Starting, Statistic
 from agent.model.verdicts import Verdict
 from agent.planner.plan import plan
 from agent.state import history
 from agent.state.cluster import ClusterState
 from agent.state.markets import TICK_MS, ZoneWatch
-from tests.values import HOUR, group, pool, snapshot, state
+from tests.values import HOUR, group, pool, snapshot, state, worker
 
 NEEDS = Needs(interruptible=True, checkpoint_ms=60_000, runtime_ms=10 * HOUR)
 A, B = (
@@ -89,8 +89,65 @@ def test_it_waits_for_a_zone_while_slack_is_worth_it_and_looks_again_at_the_next
 
 
 def test_what_the_pool_itself_was_refused_before_does_not_keep_it_from_asking_in_a_new_tick():
-    made = plan(shot(state(A, refused_since_ms=0, retry_ms=HOUR), state(B, retry_ms=HOUR), state(SAFE)))
+    market = ZoneWatch("small", (A, B))
+    market.refused("spot-a", 0)
+    market.refused("spot-b", 0)
+    states = state(A, refused_since_ms=0, retry_ms=HOUR), state(B, refused_since_ms=0, retry_ms=HOUR), state(SAFE)
+    made = plan(replace(shot(*states), now_ms=TICK_MS, markets=(market.value(TICK_MS),)))
     assert [launch.pool for launch in made.launches] == ["spot-a"]
+
+
+def test_a_worker_that_was_granted_and_never_came_is_not_asked_for_again_at_once():
+    market = ZoneWatch("small", (A, B))
+    market.granted("spot-a", 0)
+    market.ended("spot-a", False, 1_000)
+    states = state(A, refused_since_ms=1_000, retry_ms=3_000), state(B), state(SAFE)
+    made = plan(replace(shot(*states), now_ms=1_500, markets=(market.value(1_500),)))
+    assert [launch.pool for launch in made.launches] == ["spot-b"]
+
+
+def test_a_worker_that_has_been_starting_for_far_too_long_is_not_waited_for():
+    overdue = (Starting(name="w", asked_ms=0),)
+    made = plan(replace(shot(state(A, starting=overdue), state(B), state(SAFE)), now_ms=10 * 60_000))
+    assert made.launches
+    soon = plan(replace(shot(state(A, starting=overdue), state(B), state(SAFE)), now_ms=12_000))
+    assert not soon.launches
+
+
+def test_of_pools_on_demand_one_that_can_serve_now_is_taken_though_another_is_nearer():
+    far = pool("far", usd=3.1, labels=(("zone", "eu-west-1a"),))
+    full = state(replace(SAFE, max_workers=1), starting=(), workers=(worker("busy", bound=1, cpus_free=0),))
+    made = plan(shot(state(A), state(B), full, state(far), left_h=10.01))
+    assert [launch.pool for launch in made.launches] == ["far"]
+
+
+def test_where_spot_is_not_cheaper_it_is_placed_as_any_other_task():
+    dear = [state(replace(each, price=(PriceStep(since_ms=0, usd_micros_per_hour=3_000_000),))) for each in (A, B)]
+    made = plan(shot(*dear, state(SAFE)))
+    assert not any("long job" in decision.reason for decision in made.decisions)
+
+
+def test_nothing_is_launched_for_a_budget_that_is_used_up():
+    budget = Budget(name="b", limit_usd_micros=1, max_runtime_ms=HOUR)
+    job = {"needs": replace(NEEDS, budget="b")}
+    made = plan(replace(shot(), groups=(group(deadline_ms=18 * HOUR, **job),), budgets=(budget,)))
+    assert made.waits[0].reason == "budget"
+    assert not made.launches
+
+
+def test_two_slots_of_a_worker_that_starts_are_for_two_jobs():
+    wide = [replace(each, slots=2, cpus=2) for each in (A, B)]
+    made = plan(shot(*map(state, wide), state(SAFE), job={"ready": 2}))
+    assert [(launch.pool, launch.count) for launch in made.launches] == [("spot-a", 1)]
+
+
+def test_the_slot_of_a_task_that_was_told_to_leave_for_it_is_nobody_elses():
+    leaves = running("on-demand", leaves_for="spot-a")
+    other = replace(running("on-demand"), placement=8, group=replace(running("x").group, id="other"))
+    states = state(A, idle=1), state(B), state(SAFE)
+    shown = snapshot(*states, markets=(believed(),), statistics=KNOWN, running=(leaves, other))
+    made = plan(shown)
+    assert not made.moves, "the only free worker is kept for the first"
 
 
 def test_a_launch_that_fails_by_a_fault_is_put_off():

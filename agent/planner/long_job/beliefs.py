@@ -196,6 +196,9 @@ class Beliefs:
             else:
                 self.down_h[zone] += self.tick_h * float(self._return_times @ self.weight)
                 self.returns[zone] += up
+        elif self.now[zone] and not up:
+            # granted and lost in one tick
+            self.losses[zone] += 1
         self.now[zone] = up
         if up:
             self._away_h[zone] = 0.0

@@ -233,7 +233,7 @@ def _rows(rates: Floats) -> tuple[tuple[float, ...], ...]:
     return tuple(map(tuple, rates.tolist()))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=6)
 def _solved(  # noqa: PLR0913
     step_h: float,
     startup: int,

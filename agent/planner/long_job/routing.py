@@ -17,10 +17,12 @@ from agent.planner.long_job.beliefs import Beliefs
 from agent.planner.long_job.placement import LongJobPlacement
 from agent.planner.long_job.setting import LIVE
 from agent.planner.long_job.values import Choice, CostsToGo, LongJobState, Mode
-from agent.planner.room import Room, share
+from agent.planner.room import Room, share, slots_of
 
 #: what takes less, ms of the market's time, is no long job
 LEAST_MS = MS_PER_HOUR
+#: a worker that has been starting for so many times what that takes, of so long at least, ms, will not come
+OVERDUE, STARTUP_LEAST_MS = 3, 10_000
 #: a move to on demand that the deadline does not ask for saves at least this part of what is left to pay
 LEAST_SAVED = 0.002
 
@@ -65,14 +67,21 @@ class LongJob:
         self.options = {option.pool: option for option in ranked if not option.why_not}
         self._infeasible = [option for option in ranked if option.why_not]
         self.policy, self.now_ms = policy, now_ms
-        #: the on-demand pool of each zone: its own, else its region's, else the cheapest
+        #: the on-demand pool of each zone, of those that can serve now: its own, else its region's, else the cheapest
         self.safe = [min(safe, key=lambda name: self._far(zone, name)) for zone in zones]
         self._hour_ms = MS_PER_HOUR / market.speed
 
     # ------------------------------------------------------------------ what it is
-    def _far(self, zone: str, safe: str) -> tuple[bool, bool, int, str]:
+    def _far(self, zone: str, safe: str) -> tuple[bool, bool, bool, int, str]:
         of, pool = self.rooms[zone].state.pool, self.rooms[safe].state.pool
-        return pool.zone != of.zone, pool.region != of.region, self.rooms[safe].state.usd_micros_per_hour, safe
+        serves = bool(self.options[safe].room) or self.is_coming(safe) or self.may_ask(safe)
+        return (
+            not serves,
+            pool.zone != of.zone,
+            pool.region != of.region,
+            self.rooms[safe].state.usd_micros_per_hour,
+            safe,
+        )
 
     def _usd_h(self, name: str) -> float:
         """The task's part of a worker for an hour of the market, a preferred pool at its discount."""
@@ -99,10 +108,16 @@ class LongJob:
         )
 
     def _zone_of(self, pool: str) -> int | None:
-        """The zone that a pool of either market stands for."""
+        """The zone that a pool of either market stands for; None for a spot pool of another market."""
         if pool in self.zones:
             return self.zones.index(pool)
-        return self.safe.index(pool) if pool in self.safe else None
+        if pool in self.safe:
+            return self.safe.index(pool)
+        room = self.rooms.get(pool)
+        if room is None or room.state.pool.market == "spot":
+            return None
+        here = [n for n, zone in enumerate(self.zones) if self.rooms[zone].state.pool.zone == room.state.pool.zone]
+        return here[0] if here else 0
 
     # ------------------------------------------------------------------ what it does
     def waiting(self) -> Route:
@@ -158,12 +173,20 @@ class LongJob:
         return "idle", None, 0
 
     def _coming_ms(self, name: str) -> int | None:
-        """Until a worker that starts for nobody else is ready, ms; None: there is none."""
+        """Until a worker that starts for nobody else is ready, ms above zero; None: there is none.
+
+        What has been starting for far longer than it takes is no longer hoped for.
+        """
         room = self.rooms[name]
-        if len(room.state.starting) + room.launching - room.claimed <= 0:
+        usual_ms = max(room.state.startup_ms, STARTUP_LEAST_MS)
+        asked = [each.asked_ms for each in room.state.starting if self.now_ms - each.asked_ms < OVERDUE * usual_ms]
+        if (len(asked) + room.launching) * slots_of(self.group, room)[0] - room.claimed <= 0:
             return None
-        asked_ms = min((each.asked_ms for each in room.state.starting), default=self.now_ms)
-        return max(0, asked_ms + room.state.startup_ms - self.now_ms)
+        return max(1, min(asked, default=self.now_ms) + room.state.startup_ms - self.now_ms)
+
+    def is_of_market(self, name: str) -> bool:
+        """A pool from which its zones are asked."""
+        return self._zone_of(name) is not None
 
     def is_coming(self, name: str) -> bool:
         """A worker starts there for nobody else."""
@@ -181,9 +204,14 @@ class LongJob:
         }
 
     def may_ask(self, name: str) -> bool:
-        """A worker may be asked for. That the market refused one a moment ago is the beliefs' affair."""
+        """A worker may be asked for.
+
+        After a launch that gave none it is not asked for a while; but that the market refused one is the beliefs'
+        affair, which say when the zone is to be asked again.
+        """
         room = self.rooms[name]
-        return room.may_grow and not (room.state.fault and room.state.retry_ms > self.now_ms)
+        refused = any(zone.name == name and zone.away_h > 0 for zone in self.market.zones) and not room.state.fault
+        return room.may_grow and (refused or room.state.retry_ms <= self.now_ms)
 
     @property
     def takes_ms(self) -> int:
@@ -280,6 +308,10 @@ def long_job_of(
         key=lambda found: (len(found[0]), found[1].name),
     )
     if not safe or len({rooms[name].state.pool.zone for name in zones}) < 2:
+        return None
+    dear = min(rooms[name].state.usd_micros_per_hour for name in safe)
+    if dear <= min(rooms[name].state.usd_micros_per_hour for name in zones):
+        # nothing is to be won by waiting: it is placed as any other task
         return None
     job = LongJob(group, market, zones, safe, rooms, ranked, policy, now_ms)
     return job if job.takes_ms * market.speed >= LEAST_MS else None
