@@ -12,11 +12,12 @@ from functools import cached_property
 from agent.model.market import MarketBeliefs
 from agent.model.plans import Option
 from agent.model.snapshot import Group, Policy, Running
-from agent.model.units import MICROS, MS_PER_HOUR, show_ms, show_usd
+from agent.model.units import MICROS, MS_PER_HOUR
 from agent.planner.long_job.beliefs import Beliefs
 from agent.planner.long_job.placement import LongJobPlacement
 from agent.planner.long_job.setting import LIVE
 from agent.planner.long_job.values import Choice, CostsToGo, LongJobState, Mode
+from agent.planner.long_job.words import why
 from agent.planner.room import Room, share, slots_of
 
 #: what takes less, ms of the market's time, is no long job
@@ -245,7 +246,12 @@ class LongJob:
         if decided is None and state.mode != "idle" and state.zone is not None:
             zone, market = state.zone, state.mode
         pool = self._pool_of((zone, market))
-        return Route(ranked=self._ranked(pool, costs), waits=waits, why=self._why(pool, costs, waits, state))
+        slack_ms = (state.left_h - state.work_h) * self._hour_ms
+        return Route(
+            ranked=self._ranked(pool, costs),
+            waits=waits,
+            why=why(pool, costs, self.zones, self.safe, waits=waits, slack_ms=slack_ms),
+        )
 
     def _pool_of(self, choice: Choice) -> str:
         zone, market = choice
@@ -262,30 +268,6 @@ class LongJob:
         ]
         told.sort(key=lambda o: (o.pool != first, o.to_go_usd_micros is None, o.to_go_usd_micros or 0, o.pool))
         return told + self._infeasible
-
-    def _why(self, pool: str, costs: CostsToGo, waits: bool, state: LongJobState) -> str:
-        slack_ms = (state.left_h - state.work_h) * self._hour_ms
-        spot = {self.zones[zone]: usd for zone, usd in costs.spot_usd.items()}
-        dear, safe = min((usd, self.safe[zone]) for zone, usd in costs.on_demand_usd.items())
-        if waits:
-            figures = f"the rest costs {show_usd(round(costs.stay_usd * MICROS))} so, {_usd(dear)} on {safe} now"
-            head = f"long job: waits for {pool}"
-        elif pool in spot:
-            others = sorted((usd, name) for name, usd in spot.items() if name != pool)
-            beside = f"{_usd(others[0][0])} on {others[0][1]}, " if others else ""
-            head, figures = (
-                f"long job: {pool}",
-                f"the rest costs {_usd(spot[pool])} there, {beside}{_usd(dear)} on {safe}",
-            )
-        else:
-            head = f"long job: {pool}"
-            figures = f"the rest costs {_usd(dear)} on demand, {_usd(costs.stay_usd)} to let things be"
-        left = f"the deadline leaves {show_ms(round(slack_ms))}" if slack_ms > 0 else "the deadline leaves nothing"
-        return f"{head}: {figures}; {left}"
-
-
-def _usd(usd: float) -> str:
-    return show_usd(round(usd * MICROS))
 
 
 def long_job_of(
