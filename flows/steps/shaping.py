@@ -108,10 +108,9 @@ def _grouped(kind: m.Kind, table: str) -> tuple[pd.DataFrame, int]:
     ends = [column for end in (kind.start, kind.end) if end is not None for column in end.columns]
     plain = list(dict.fromkeys([*kind.columns, *ends, *(column for _, column in kind.plain)]))
     spec = {f"__{prop}": (column, how[a]) for prop, a, column in kind.aggregates if a != "count"}
-    frame = dd.read_parquet(glob_of(table), columns=list(kind.wanted))
-    frame = frame.assign(**{_SIZE: 1})
     with worker_client() as client:
         with planning.one_at_a_time:
+            frame = dd.read_parquet(glob_of(table), columns=list(kind.wanted)).assign(**{_SIZE: 1})
             made = frame.groupby(plain, dropna=False, sort=False).agg(**spec, **{_SIZE: (_SIZE, "sum")}).reset_index()
             future = client.compute(made)
         grouped: pd.DataFrame = future.result()
@@ -158,9 +157,11 @@ def _orphans(
         node = next(k for k in mapping.nodes if k.name == end.label)
         if node.table == kind.table and node.columns == end.columns:
             continue
-        there = dd.read_parquet(glob_of(tables[node.table]), columns=list(node.columns)).drop_duplicates()
         with worker_client() as client:
-            known = set(_joined(client.compute(there).result().dropna(), node.columns))
+            with planning.one_at_a_time:
+                there = dd.read_parquet(glob_of(tables[node.table]), columns=list(node.columns)).drop_duplicates()
+                future = client.compute(there)
+            known = set(_joined(future.result().dropna(), node.columns))
         missing = ~out[at].isin(known)
         examples += [f"no {end.label} {value}" for value in out.loc[missing, at].drop_duplicates().head(5)]
         bad |= missing

@@ -16,7 +16,7 @@ from prefect import task
 from prefect.cache_policies import INPUTS, TASK_SOURCE
 
 from agent import lineage, needs
-from flows.steps import contract
+from flows.steps import contract, planning
 
 #: the same inputs give the same files, so a repetition after a crash finds what is there
 _POLICY = INPUTS + TASK_SOURCE
@@ -89,10 +89,11 @@ def build(name: str, spec: dict[str, Any], sources: dict[str, str], folder: str)
     for used in (spec["from"], *(join["with"] for join in spec.get("joins", []))):
         lineage.reads(sources[used])
     shape = contract.schema(spec["columns"])
-    fact = dd.read_parquet(
-        glob_of(sources[spec["from"]]), split_row_groups="adaptive", blocksize=spec.get("partition_size", "64MiB")
-    )
-    there = list(fact.columns)
+    with planning.one_at_a_time:
+        fact = dd.read_parquet(
+            glob_of(sources[spec["from"]]), split_row_groups="adaptive", blocksize=spec.get("partition_size", "64MiB")
+        )
+        there, partitions = list(fact.columns), fact.to_delayed()
     joined = []
     for join in spec.get("joins", []):
         small = pd.read_parquet(sources[join["with"]])
@@ -116,7 +117,7 @@ def build(name: str, spec: dict[str, Any], sources: dict[str, str], folder: str)
         small_data = client.scatter(joined, broadcast=False) if joined else None
         parts = [
             dask.delayed(_part)(name, part, small_data, spec, shape, str(beside), number)
-            for number, part in enumerate(fact.to_delayed())
+            for number, part in enumerate(partitions)
         ]
         rows = sum(client.gather(client.compute(parts)))
     if not rows:

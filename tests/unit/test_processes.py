@@ -46,8 +46,8 @@ def test_a_lock_is_held_by_one_and_handed_to_a_child(tmp_path):
     assert lock is not None
     assert Lock.take(file) is None
     code = (
-        "import sys; from agent.processes.lock import Lock; Lock(int(sys.argv[1])).keep('the child'); print(flush=True); "
-        "sys.stdin.read()"
+        "import sys; from agent.processes.lock import Lock; Lock(int(sys.argv[1])).keep('the child'); "
+        "print(flush=True); sys.stdin.read()"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(lock.descriptor)],
