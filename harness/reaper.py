@@ -18,9 +18,9 @@ import psutil
 from harness.processes import MARK, ROOT, carrying, kill
 
 
-def start(pid: int, mark: str) -> None:
-    """A reaper for a process, on its own; it carries no mark."""
-    subprocess.Popen(
+def start(pid: int, mark: str) -> subprocess.Popen[bytes]:
+    """A reaper for a process, on its own; it carries no mark. Whoever has ended all by itself kills it."""
+    return subprocess.Popen(
         [sys.executable, "-m", "harness.reaper", str(pid), mark],
         env={"PYTHONPATH": str(ROOT)},
         cwd=ROOT,

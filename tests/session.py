@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Generator, Iterable
@@ -35,6 +36,7 @@ GROUPS = {
 #: groups in the order in which they are given out, by what they take; the rest follows as it was collected
 LONGEST = ("orc", "their_cluster", "graphs", "runner")
 _HOME, _GROUPS, _LEFT = pytest.StashKey[str](), pytest.StashKey[str](), pytest.StashKey[list[str]]()
+_REAPER = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -46,13 +48,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """A mark for all that this session starts, and a Prefect home of each process's own."""
     if not _is_worker(config):
         os.environ[MARK] = mark = uuid.uuid4().hex
-        reaper.start(os.getpid(), mark)
+        config.stash[_REAPER] = reaper.start(os.getpid(), mark)
         config.stash[_GROUPS] = tempfile.mkdtemp(prefix="groups-")
     config.stash[_HOME] = os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """What was made for the session goes with it."""
+    if (waits := config.stash.get(_REAPER, None)) is not None and not carrying(MARK, os.environ[MARK]):
+        # nothing is left to it; else it goes on when this process is gone
+        waits.kill()
+        waits.wait()
     for folder in (config.stash.get(_HOME, ""), config.stash.get(_GROUPS, "")):
         shutil.rmtree(folder, ignore_errors=True)
 
