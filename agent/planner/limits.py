@@ -41,45 +41,42 @@ def held_for_a_person(draft: Draft, group: Group, ranked: list[Option], remainin
     return True
 
 
-def short_of_money(draft: Draft, group: Group, best: Option) -> str:
-    """Why its budget does not cover one more of its tasks in the pool; "" where it does, or there is none."""
-    if group.needs.budget is None:
-        return ""
-    left = dict(draft.left)
-    _, _, short = reservation(draft, group, best, 1)
-    draft.left = left
-    return short
+def reserve_of(draft: Draft, group: Group, best: Option) -> tuple[int, str]:
+    """What each of its tasks reserves in the pool, and why its budget does not cover one more; "" where it does.
 
-
-def reservation(draft: Draft, group: Group, best: Option, count: int) -> tuple[int, int, str]:
-    """Tasks the budget covers, the reservation of each, and why none, if none."""
-    name = group.needs.budget or ""
+    Nothing without a budget.
+    """
+    name = group.needs.budget
+    if name is None:
+        return 0, ""
     budget: Budget | None = draft.budgets.get(name)
     if budget is None:
-        return 0, 0, f"budget {name} is not declared in pools.yaml"
+        return 0, f"budget {name} is not declared in pools.yaml"
     if budget.closed:
-        return 0, 0, f"nothing can be reserved from budget {name} while the ledger's database is away"
+        return 0, f"nothing can be reserved from budget {name} while the ledger's database is away"
     longest = group.needs.max_runtime_ms or budget.max_runtime_ms
     if longest is None:
-        return (
-            0,
-            0,
-            f"budget {name} needs a max_runtime to reserve for: say it in @needs or as the budget's default",
-        )
+        return 0, f"budget {name} needs a max_runtime to reserve for: say it in @needs or as the budget's default"
     state, now = draft.rooms[best.pool].state, draft.snapshot.now_ms
     price = max(state.usd_micros_per_hour, state.pool.price_between(now, now + longest))
     each = cost_micros(price, (longest + state.startup_ms) * share(group, state)) + 1
-    count = min(count, max(0, draft.left[name]) // each)
-    if not count:
-        used = (
-            f"{show_usd(budget.spent_usd_micros)} spent, "
-            f"{show_usd(budget.limit_usd_micros - budget.spent_usd_micros - draft.left[name])} reserved"
-        )
-        return (
-            0,
-            0,
-            f"budget {name} of {show_usd(budget.limit_usd_micros)} has {show_usd(max(0, draft.left[name]))} left "
-            f"({used}); a task reserves {show_usd(each)}",
-        )
-    draft.left[name] -= count * each
-    return count, each, ""
+    if max(0, draft.left[name]) >= each:
+        return each, ""
+    used = (
+        f"{show_usd(budget.spent_usd_micros)} spent, "
+        f"{show_usd(budget.limit_usd_micros - budget.spent_usd_micros - draft.left[name])} reserved"
+    )
+    return (
+        0,
+        f"budget {name} of {show_usd(budget.limit_usd_micros)} has {show_usd(max(0, draft.left[name]))} left "
+        f"({used}); a task reserves {show_usd(each)}",
+    )
+
+
+def reserve(draft: Draft, group: Group, count: int, each: int) -> int:
+    """Take the reservations of so many tasks, or of as many as its budget covers: how many those are."""
+    if group.needs.budget is None:
+        return count
+    count = min(count, draft.left[group.needs.budget] // each)
+    draft.left[group.needs.budget] -= count * each
+    return count

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.model.plans import Move, Option
 from agent.model.snapshot import Running
 from agent.model.units import cost_micros, show_ms, show_usd
 from agent.planner.draft import Draft
-from agent.planner.limits import asks, short_of_money
+from agent.planner.limits import asks, reserve_of
 from agent.planner.room import Room, share, slots_of
-from agent.planner.routes import move_long_job
 from agent.planner.slack import Urgency
+
+if TYPE_CHECKING:
+    from agent.planner.long_job.routing import LongJob
 
 #: moving must be cheaper than staying by a quarter: runtimes are guesses, and a move back costs as much
 WORTH = 1.25
@@ -119,7 +122,7 @@ def move(draft: Draft) -> None:
         ranked = draft.ranked(task.group, 1, urgent)
         job = draft.long_job(task.group, ranked) if task.ran_ms < SLOW_TIMES * task.expected_ms else None
         if job is not None and job.is_of_market(task.pool):
-            move_long_job(draft, job, task)
+            _long_job(draft, task, job)
             continue
         if task.ran_ms < task.expected_ms:
             _back(draft, task, ranked, urgent)
@@ -136,23 +139,34 @@ def _leave(draft: Draft, task: Running, pool: str, why: str, decision: int) -> N
 
 
 def _back(draft: Draft, task: Running, ranked: list[Option], urgent: Urgency) -> None:
-    """Back to spot: a worker is launched for it first, and it leaves when that is there."""
+    """Back to spot, where that is worth it."""
     found = back_to_spot(task, draft.rooms, ranked, urgent)
-    if found is None:
-        return
-    spot, why = found
-    room, group = draft.rooms[spot.pool], task.group
+    if found is not None:
+        spot, why = found
+        there = [spot, *(o for o in ranked if o is not spot)]
+        _go(draft, task, there, why, spot.launch, f"{task.group.name} can go on there ({why})")
+
+
+def _long_job(draft: Draft, task: Running, job: LongJob) -> None:
+    """To where the rest costs less."""
+    if task.leaves and (route := job.running(task)) is not None:
+        _go(draft, task, route.ranked, route.why, job.launches(route.pool), f"{task.group.name}: {route.why}")
+
+
+def _go(draft: Draft, task: Running, ranked: list[Option], why: str, launch: int, launch_why: str) -> None:
+    """To the first of the pools: a worker is launched there first, and the task leaves when that is there."""
+    best, group = ranked[0], task.group
     # it does not leave to wait for a person or for money
-    if asks(draft, group, spot, 1)[0] or short_of_money(draft, group, spot):
+    if asks(draft, group, best, 1)[0] or reserve_of(draft, group, best)[1]:
         return
-    run_ms = max(1, spot.run_ms)
-    if spot.room:
+    room, run_ms = draft.rooms[best.pool], max(1, best.run_ms)
+    if best.room:
+        launch = 0
         room.take(group, 0, 1, run_ms)
-        decision = draft.decide(group, [spot, *(o for o in ranked if o is not spot)], "move", why)
-        _leave(draft, task, spot.pool, why, decision)
-    elif spot.launch:
-        room.launching += spot.launch
-        draft.launch_why.setdefault(spot.pool, f"{group.name} can go on there ({why})")
+        _leave(draft, task, best.pool, why, draft.decide(group, ranked, "move", why))
+    elif launch:
+        room.launching += launch
+        draft.launch_why.setdefault(best.pool, launch_why)
     # the slot is its own: no idle worker is ended, nor two tasks sent for one
     room.claimed += 1
-    room.claim(1, run_ms, slots_of(group, room)[1], spot.launch)
+    room.claim(1, run_ms, slots_of(group, room)[1], launch)

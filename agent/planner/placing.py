@@ -10,7 +10,7 @@ from agent.planner.draft import Draft
 from agent.planner.explain import nearest
 from agent.planner.fair_share import FairShare
 from agent.planner.feasible import PHYSICAL, blocked
-from agent.planner.limits import BUDGET_RELEASE, held_for_a_person, reservation, short_of_money
+from agent.planner.limits import BUDGET_RELEASE, held_for_a_person, reserve, reserve_of
 from agent.planner.room import slots_of
 from agent.planner.routes import place_long_job
 from agent.planner.slack import Urgency
@@ -40,13 +40,14 @@ def place(draft: Draft, group: Group, remaining: int, most: int | None = None) -
     ranked = draft.ranked(group, remaining, urgent)
     if _cannot(draft, group, ranked, remaining):
         return 0
-    if draft.long_job(group, ranked) is not None:
-        return place_long_job(draft, group, remaining, most)
+    if (job := draft.long_job(group, ranked)) is not None:
+        return place_long_job(draft, job, remaining, most)
     if held_for_a_person(draft, group, ranked, remaining):
         return 0
     while remaining:
         best = ranked[0]
-        if (short := short_of_money(draft, group, best)) != "":
+        each, short = reserve_of(draft, group, best)
+        if short:
             return draft.hold(group, ranked, remaining, "budget", short, BUDGET_RELEASE)
         if not best.room:
             count = best.takes if 0 < best.takes < remaining and not best.late_ms else remaining
@@ -54,10 +55,8 @@ def place(draft: Draft, group: Group, remaining: int, most: int | None = None) -
             remaining -= count
             ranked = draft.ranked(group, remaining, urgent) if remaining else ranked
             continue
-        count, reserve = min(best.room, remaining, most or remaining), 0
-        if group.needs.budget is not None:
-            count, reserve, _ = reservation(draft, group, best, count)
-        draft.bind(group, ranked, count, reserve)
+        count = reserve(draft, group, min(best.room, remaining, most or remaining), each)
+        draft.bind(group, ranked, count, each)
         remaining -= count
         if most is not None:
             return remaining
@@ -116,21 +115,19 @@ def _cannot(draft: Draft, group: Group, ranked: list[Option], remaining: int) ->
     return True
 
 
-def _refuse(draft: Draft, group: Group, ranked: list[Option], remaining: int) -> int:
+def _refuse(draft: Draft, group: Group, ranked: list[Option], remaining: int) -> None:
     """No pool is feasible now: refuse what never can be, hold what a launch or a person may still change."""
     possible = [room.state for room in draft.rooms.values() if not any(test(group, room.state) for test in PHYSICAL)]
     why = nearest(group, [room.state for room in draft.rooms.values()])
     if draft.rooms and possible and all(s.pool.name == DEFAULT or _only_lacks_workers(group, s) for s in possible):
-        return draft.hold(group, ranked, remaining, "capacity", f"no pool has workers: {why}", "a worker that joins")
-    decision = draft.decide(group, ranked, "refuse", why)
-    draft.refusals.append(Refuse(group=group.id, why=why, decision=decision))
-    return 0
+        draft.hold(group, ranked, remaining, "capacity", f"no pool has workers: {why}", "a worker that joins")
+    else:
+        _never(draft, group, ranked, why)
 
 
-def _never(draft: Draft, group: Group, ranked: list[Option], why: str, rejected: bool = False) -> int:
+def _never(draft: Draft, group: Group, ranked: list[Option], why: str, rejected: bool = False) -> None:
     decision = draft.decide(group, ranked, "refuse", why)
     draft.refusals.append(Refuse(group=group.id, why=why, decision=decision, rejected=rejected))
-    return 0
 
 
 def _only_lacks_workers(group: Group, state: PoolState) -> bool:

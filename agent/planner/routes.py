@@ -1,39 +1,43 @@
-"""Long jobs in a plan: bound, launched for, held and moved as their routes say."""
+"""Long jobs in a plan: bound, launched for and held as their routes say."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.model.plans import HoldReason, Move, Wait
-from agent.model.snapshot import Group, Running
+from agent.model.plans import HoldReason, Wait
+from agent.model.snapshot import Group
 from agent.model.units import show_ms
 from agent.planner.draft import Draft
-from agent.planner.limits import BUDGET_RELEASE, asks, held_for_a_person, reservation, short_of_money
+from agent.planner.limits import BUDGET_RELEASE, held_for_a_person, reserve, reserve_of
 from agent.planner.room import slots_of
 
 if TYPE_CHECKING:
     from agent.planner.long_job.routing import LongJob, Route
 
 
-def place_long_job(draft: Draft, group: Group, remaining: int, most: int | None) -> int:
-    """Bind, launch for and hold the group's tasks, each a long job; how many are left for another turn."""
-    taken, held, over = 0, 0, False
+def place_long_job(draft: Draft, job: LongJob, remaining: int, most: int | None) -> int:
+    """Bind, launch for and hold the job and its like; how many are left for another turn.
+
+    Args:
+        job: the first of them, as it is now.
+        remaining: tasks of its group.
+    """
+    group, taken, held, over = job.group, 0, 0, False
     first: tuple[Route, LongJob] | None = None
     # whoever waits is held in this turn; only binds are shared out
     while (left := remaining - taken - held) and not over and (held or most is None or taken < most):
-        ranked = draft.ranked(group, left, draft.urgencies[group.id])
-        job = draft.long_job(group, ranked)
-        assert job is not None
+        if taken or held:
+            job = _next(draft, group, left)
         route = job.waiting()
         best = route.ranked[0]
+        each, short = reserve_of(draft, group, best)
         if held_for_a_person(draft, group, route.ranked, left):
             over = True
-        elif short := short_of_money(draft, group, best):
+        elif short:
             draft.hold(group, route.ranked, left, "budget", short, BUDGET_RELEASE)
             over = True
         elif best.room:
-            reserve = reservation(draft, group, best, 1)[1] if group.needs.budget is not None else 0
-            draft.bind(group, route.ranked, 1, reserve, route.why)
+            draft.bind(group, route.ranked, reserve(draft, group, 1, each), each, route.why)
             taken += 1
         else:
             _claim(draft, group, route, job)
@@ -44,12 +48,19 @@ def place_long_job(draft: Draft, group: Group, remaining: int, most: int | None)
     return 0 if over else left
 
 
+def _next(draft: Draft, group: Group, left: int) -> LongJob:
+    """Another of the group's tasks, with what those before it have left."""
+    job = draft.long_job(group, draft.ranked(group, left, draft.urgencies[group.id]))
+    assert job is not None
+    return job
+
+
 def _claim(draft: Draft, group: Group, route: Route, job: LongJob) -> None:
     """A worker is launched for it, or one that starts is its own."""
     room = draft.rooms[route.pool]
     if route.waits:
         return
-    launch = int(not job.is_coming(route.pool) and job.may_ask(route.pool))
+    launch = job.launches(route.pool)
     if launch:
         room.launching += 1
         draft.launch_why.setdefault(route.pool, f"{group.name}: {route.why}")
@@ -78,23 +89,3 @@ def _hold(draft: Draft, group: Group, count: int, route: Route, job: LongJob) ->
     draft.waits.append(
         Wait(group=group.id, count=count, reason=reason, why=f"{route.why}; {why}", release=release, decision=decision)
     )
-
-
-def move_long_job(draft: Draft, job: LongJob, task: Running) -> None:
-    """Let it leave for where the rest costs less: a worker is launched there first,
-    and it leaves when that is there.
-    """
-    if not task.leaves or (route := job.running(task)) is None:
-        return
-    best, room, group = route.ranked[0], draft.rooms[route.pool], task.group
-    # it does not leave to wait for a person or for money
-    if asks(draft, group, best, 1)[0] or short_of_money(draft, group, best):
-        return
-    if best.room:
-        room.take(group, 0, 1, max(1, best.run_ms))
-        decision = draft.decide(group, route.ranked, "move", route.why)
-        draft.moves.append(Move(placement=task.placement, pool=route.pool, why=route.why, decision=decision))
-        room.claimed += 1
-        room.claim(1, max(1, best.run_ms), slots_of(group, room)[1], 0)
-        return
-    _claim(draft, group, route, job)

@@ -74,15 +74,10 @@ class LongJob:
 
     # ------------------------------------------------------------------ what it is
     def _far(self, zone: str, safe: str) -> tuple[bool, bool, bool, int, str]:
-        of, pool = self.rooms[zone].state.pool, self.rooms[safe].state.pool
-        serves = bool(self.options[safe].room) or self.is_coming(safe) or self.may_ask(safe)
-        return (
-            not serves,
-            pool.zone != of.zone,
-            pool.region != of.region,
-            self.rooms[safe].state.usd_micros_per_hour,
-            safe,
-        )
+        of, there = self.rooms[zone].state.pool, self.rooms[safe].state
+        serves = bool(self.options[safe].room) or self._coming_ms(safe) is not None or self.may_ask(safe)
+        apart = there.pool.zone != of.zone, there.pool.region != of.region
+        return not serves, *apart, there.usd_micros_per_hour, safe
 
     def _usd_h(self, name: str) -> float:
         """The task's part of a worker for an hour of the market, a preferred pool at its discount."""
@@ -165,12 +160,14 @@ class LongJob:
 
     def _there(self) -> tuple[Mode, int | None, int]:
         """What of it is there: what runs or starts, where, and ms of start-up that are left."""
-        for mode, names in (("on_demand", self.safe), ("spot", self.zones)):
-            if mode == "spot" and (free := [n for n, name in enumerate(names) if self.options[name].room]):
-                return "spot", min(free, key=lambda n: (self._usd_h(names[n]), n)), 0
-            for n, name in enumerate(names):
-                if (left_ms := self._coming_ms(name)) is not None:
-                    return ("spot" if mode == "spot" else "on_demand"), n, left_ms
+        for n, name in enumerate(self.safe):
+            if (left_ms := self._coming_ms(name)) is not None:
+                return "on_demand", n, left_ms
+        if free := [n for n, name in enumerate(self.zones) if self.options[name].room]:
+            return "spot", min(free, key=lambda n: (self._usd_h(self.zones[n]), n)), 0
+        for n, name in enumerate(self.zones):
+            if (left_ms := self._coming_ms(name)) is not None:
+                return "spot", n, left_ms
         return "idle", None, 0
 
     def _coming_ms(self, name: str) -> int | None:
@@ -189,9 +186,9 @@ class LongJob:
         """A pool from which its zones are asked."""
         return self._zone_of(name) is not None
 
-    def is_coming(self, name: str) -> bool:
-        """A worker starts there for nobody else."""
-        return self._coming_ms(name) is not None
+    def launches(self, name: str) -> int:
+        """Workers to launch there for it, 0 or 1: none where one starts for nobody else."""
+        return int(self._coming_ms(name) is None and self.may_ask(name))
 
     def _closed(self) -> set[int]:
         """Zones that cannot be asked now: they refused in this tick, have no place left, or their launches fail."""
