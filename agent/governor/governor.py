@@ -273,8 +273,7 @@ class Governor:
     def _running(self, now: int) -> tuple[Running, ...]:
         if self.mode != "govern":
             return ()
-        due = self._replan_at_ms is not None and self._replan_at_ms <= now
-        look = due or self._move.due(now) or self.state.fleet.came
+        look = self._move.due(now) or self.state.fleet.came
         if look:
             self._move.restart(now)
         return self.state.running(now, look)
