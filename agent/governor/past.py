@@ -27,16 +27,19 @@ async def recall(state: ClusterState, recorder: Recorder, journal: Journal) -> N
     for run in await journal.call(ledger.runs):
         recorder.runs[run.flow_run] = run.no
     for note in await journal.call(lambda: list(ledger.notes(REPLAYED))):
-        _replay(state, note.seq, note.body)
+        _replay(state, note.seq, note.kind, note.body)
     executions = await journal.call(ledger.executions)
     leases = await journal.call(ledger.leases)
     history.learn(state, executions, leases)
 
 
-def _replay(state: ClusterState, seq: int, body: Mapping[str, Any]) -> None:
-    """Take in one note. What cannot be read is said, and passed: it must not keep everybody from being placed."""
+def _replay(state: ClusterState, seq: int, kind: str, body: Mapping[str, Any]) -> None:
+    """Take in one note. What cannot be read is said, and passed: it must not keep everybody from being placed.
+
+    Ledgers of before have one kind for all the others, which are told apart by what they say.
+    """
     try:
-        if "done_ms" in body:
+        if kind == kinds.CHECKPOINT:
             state.checkpointed(str(body["task"]), int(body["done_ms"]), str(body["pool"]), int(body["mib"]))
         elif "mib" in body:
             state.out_of_memory(str(body.get("task_class") or body["starved"]), int(body["mib"]))

@@ -109,6 +109,11 @@ def show_ms(ms: int) -> str:
     return f"{ms // MS_PER_HOUR} h {ms % MS_PER_HOUR // 60_000:02d} min"
 
 
+def mib_of(size: int) -> int:
+    """Bytes in MiB, rounded up."""
+    return -(-size // MIB)
+
+
 def show_mib(mib: int) -> str:
     """`512 MiB`, `16 GiB`."""
     return f"{mib} MiB" if mib < 1024 else f"{mib / 1024:g} GiB"

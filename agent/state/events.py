@@ -26,6 +26,7 @@ from agent.model.events import (
     WorkersWanted,
 )
 from agent.model.outcomes import Result
+from agent.model.units import mib_of
 from agent.planner.room import share
 from agent.state import outcomes, task_specs
 from agent.state.cluster import ClusterState
@@ -117,7 +118,7 @@ def _ended(state: ClusterState, now_ms: int, event: TaskEnded) -> Sequence[Effec
     checkpoint = event.checkpoint
     if checkpoint and checkpoint[0] > bound.at_ms and verdict.result in outcomes.UNDONE:
         done_ms = (saved.done_ms if saved else 0) + checkpoint[0] - bound.at_ms
-        mib = -(-checkpoint[1] // 2**20)
+        mib = mib_of(checkpoint[1])
         body = {"task": str(key), "done_ms": done_ms, "pool": bound.pool, "mib": mib}
         state.checkpointed(key, done_ms, bound.pool, mib)
         effects = (*effects, Note(kind="checkpoint", body=body))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from agent.model.snapshot import Group, Running
+from agent.model.units import mib_of
 from agent.planner.moving import SLOW_TIMES
 from agent.state.fleet import Fleet
 from agent.state.tasks import BoundTask, SavedWork
@@ -85,14 +86,14 @@ class Movable:
         """A running task as if it were decided now, from its last checkpoint."""
         saved, (saved_ms, _) = self._saved.get(bound.task.key), bound.saved or (0, 0)
         done = (saved.done_ms if saved else 0) + max(0, saved_ms - bound.at_ms)
-        # where it would go on from, should it leave now
-        checkpoint: dict[str, Any] = {}
+        group = replace(group, done_ms=done)
         if bound.saved is not None:
-            checkpoint = {"checkpoint_pool": bound.pool, "checkpoint_mib": -(-bound.saved[1] // 2**20)}
+            # where it would go on from, should it leave now
+            group = replace(group, checkpoint_pool=bound.pool, checkpoint_mib=mib_of(bound.saved[1]))
         every, live = group.needs.checkpoint_ms or 0, self._fleet.live.get(bound.address)
         return Running(
             placement=bound.placement,
-            group=replace(group, done_ms=done, **checkpoint),
+            group=group,
             pool=bound.pool,
             ran_ms=now_ms - bound.at_ms,
             expected_ms=bound.expected_ms,
