@@ -35,29 +35,12 @@ from agent.ledger import schema as t
 from agent.ledger.ledger import Ledger
 from bench import table
 from bench.bodies import mix
-from harness.instance import Instance
+from harness.instance import Instance, two_pools
 from harness.processes import ROOT
 from harness.wait import within
 
 LAYERS = 5
-POOLS = """pools:
-  spot:
-    market: spot
-    worker: {cpus: 1, memory: 1 GiB, slots: 1}
-    price: 0.10
-    workers: {max: 2}
-    startup: 4s
-    idle: 5s
-    provider: local
-  on-demand:
-    market: on-demand
-    worker: {cpus: 1, memory: 1 GiB, slots: 1}
-    price: 0.34
-    workers: {max: 2}
-    startup: 4s
-    idle: 5s
-    provider: local
-"""
+POOLS = two_pools("5s")
 #: seconds the scheduler waits for a worker that is silent
 TTL = 6
 #: ends that a task may have once

@@ -33,10 +33,9 @@ from agent.pools import declared
 from agent.pools.spot_trace import SpotTrace
 from agent.simulate.workflows.setting import SimulationResult, SimulationSetting
 from agent.simulate.workflows.simulation import simulate
-from agent.simulate.workflows.trace import CapacityTrace
 from agent.simulate.workflows.workflow import Job, WorkflowTask, ordered
 from agent.simulate.workflows.world import Supply
-from bench import live_job, table
+from bench import leases, live_job, table
 from bench.bodies import NAP_MS
 from bench.chaos import Home
 from harness.processes import ROOT
@@ -93,36 +92,18 @@ class Ran:
 
     def startup_ms(self, pool: str, otherwise: int) -> int:
         """From the grant to the first task, as it was."""
-        seen = [x.ready_ms - x.granted_ms for x in self.leases if x.pool == pool and x.ready_ms is not None]
-        return round(sum(seen) / len(seen)) if seen else otherwise
+        seen = leases.startup_ms(x for x in self.leases if x.pool == pool)
+        return otherwise if seen is None else round(seen)
 
     def usd(self, pools: dict[str, Pool], traces: dict[str, SpotTrace]) -> float:
         """What the leases cost until the run's end."""
-        total = 0.0
-        for lease in self.leases:
-            stop = min(lease.ended_ms or self.end, self.end)
-            if lease.granted_ms >= stop:
-                continue
-            market = traces.get(lease.pool)
-            if market is None:
-                total += pools[lease.pool].cost(lease.granted_ms, stop) / MICROS
-            else:
-                trace, first = trace_of(lease.pool, market, 1, self.end - self.begin), self._first(lease.pool)
-                total += trace.cost(max(0, lease.granted_ms - first), max(0, stop - first)) / MICROS
-        return total
+        played = {
+            name: leases.trace_of(market, name, length_ms=self.end - self.begin) for name, market in traces.items()
+        }
+        return leases.usd(self.leases, self.end, pools, played, self._first)
 
     def _first(self, pool: str) -> int:
         return min(int(lease.asked_ms) for lease in self.leases if lease.pool == pool)
-
-
-def trace_of(pool: str, market: SpotTrace, workers: int, length_ms: int) -> CapacityTrace:
-    """A spot trace as capacity, repeated for as long as it takes."""
-    step = round(market.seconds_per_sample * 1000)
-    times = -(-(length_ms + 600_000) // (step * len(market.available)))
-    return CapacityTrace(
-        name=pool, step_ms=step, capacity=tuple(x * workers for x in market.available) * times,
-        usd_micros_per_hour=tuple(round(usd * MICROS) for usd in market.spot_usd_per_hour) * times,
-    )  # fmt: skip
 
 
 def simulated(ran: Ran, pools: dict[str, Pool], traces: dict[str, SpotTrace], seed: int) -> SimulationResult:
@@ -130,7 +111,7 @@ def simulated(ran: Ran, pools: dict[str, Pool], traces: dict[str, SpotTrace], se
     supplies = []
     for name, pool in pools.items():
         market = traces.get(name)
-        trace = trace_of(name, market, pool.max_workers, ran.end - ran.begin) if market is not None else None
+        trace = leases.trace_of(market, name, pool.max_workers, ran.end - ran.begin) if market is not None else None
         supplies.append(Supply(pool=replace(pool, startup_ms=ran.startup_ms(name, pool.startup_ms)), trace=trace))
     # as live: of the runtimes it knows what the tasks say, then what it sees; of a run without a deadline it is told no
     # graph
@@ -169,7 +150,7 @@ def once(tasks: int, seconds: float, number: int) -> dict[str, Any]:
         exact = sum(
             pools[x.pool].billed(x.granted_ms, x.ended_ms)
             if x.pool not in traces
-            else trace_of(x.pool, traces[x.pool], 1, x.ended_ms - ran.begin).cost(
+            else leases.trace_of(traces[x.pool], x.pool, length_ms=x.ended_ms - ran.begin).cost(
                 max(0, x.granted_ms - ran._first(x.pool)), x.ended_ms - ran._first(x.pool)
             )
             for x in ran.leases

@@ -46,7 +46,7 @@ from agent.simulate.workflows.simulation import simulate
 from agent.simulate.workflows.trace import CapacityTrace
 from agent.simulate.workflows.workflow import Job, WorkflowTask, ordered
 from agent.simulate.workflows.world import Supply
-from bench import table
+from bench import leases, table
 from harness.instance import Instance
 from harness.processes import ROOT
 
@@ -83,6 +83,10 @@ class Scene:
     def deadline_s(self) -> float:
         """From the beginning: the planner keeps free what the work may take beyond its mean."""
         return LEFT_H * 3600 / self.speed + self.author_s * (HIGH - MEAN) + Policy().margin_ms / 1000
+
+    def traces(self) -> dict[str, CapacityTrace]:
+        """By zone, as capacity for one worker."""
+        return {zone.zone: leases.trace_of(zone, zone.zone) for zone in self.zones}
 
     def needs(self) -> Needs:
         """What the task says of itself."""
@@ -188,30 +192,13 @@ class LiveJob:
 
     def startup_ms(self) -> float:
         """From the grant to the join, in the mean."""
-        seen = [each.ready_ms - each.granted_ms for each in self.leases if each.ready_ms is not None]
-        return sum(seen) / len(seen)
+        seen = leases.startup_ms(self.leases)
+        assert seen is not None, "no worker joined"
+        return seen
 
     def usd(self, pools: dict[str, Pool], scene: Scene) -> float:
         """What the leases cost until the job's end."""
-        total, traces = 0.0, {zone.zone: capacity(zone) for zone in scene.zones}
-        for lease in self.leases:
-            stop = min(lease.ended_ms or self.end_ms, self.end_ms)
-            if lease.granted_ms >= stop:
-                continue
-            trace, begin = traces.get(lease.pool), self.begins_ms
-            if trace is None:
-                total += pools[lease.pool].cost(lease.granted_ms, stop)
-            else:
-                total += trace.cost(max(0, lease.granted_ms - begin), max(0, stop - begin))
-        return total / MICROS
-
-
-def capacity(zone: SpotTrace) -> CapacityTrace:
-    """A zone in the wall clock's time, with room for one worker."""
-    return CapacityTrace(
-        name=zone.zone, step_ms=round(zone.seconds_per_sample * 1000), capacity=tuple(map(int, zone.available)),
-        usd_micros_per_hour=tuple(round(usd * MICROS) for usd in zone.spot_usd_per_hour),
-    )  # fmt: skip
+        return leases.usd(self.leases, self.end_ms, pools, scene.traces(), lambda pool: self.begins_ms)
 
 
 def simulated(scene: Scene, startup_ms: float) -> float:
@@ -228,10 +215,11 @@ def simulated(scene: Scene, startup_ms: float) -> float:
 
 def governed(scene: Scene, pools: dict[str, Pool], startup_ms: float) -> float:
     """Dollars by the governor's own rounds in virtual time."""
+    traces = scene.traces()
     supplies = [
         Supply(
             pool=replace(pools[name], startup_ms=round(startup_ms)),
-            trace=next((capacity(zone) for zone in scene.zones if zone.zone == name), None),
+            trace=traces.get(name),
         )
         for name in pools
     ]

@@ -21,6 +21,28 @@ from harness.processes import ROOT, carrying, command, kill
 from harness.wait import until, within
 
 
+def two_pools(idle: str) -> str:
+    """A pools.yaml: two spot and two on-demand workers of one slot, ended when they idle for so long."""
+    return f"""pools:
+  spot:
+    market: spot
+    worker: {{cpus: 1, memory: 1 GiB, slots: 1}}
+    price: 0.10
+    workers: {{max: 2}}
+    startup: 4s
+    idle: {idle}
+    provider: local
+  on-demand:
+    market: on-demand
+    worker: {{cpus: 1, memory: 1 GiB, slots: 1}}
+    price: 0.34
+    workers: {{max: 2}}
+    startup: 4s
+    idle: {idle}
+    provider: local
+"""
+
+
 class Instance:
     """One `orc up`. `with Instance(folder, pools).up() as orc` ends it in any case."""
 

@@ -8,28 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.instance import Instance
+from harness.instance import Instance, two_pools
 from harness.processes import ROOT
 
-POOLS = """
-pools:
-  spot:
-    market: spot
-    worker: {cpus: 1, memory: 1 GiB, slots: 1}
-    price: 0.10
-    workers: {max: 2}
-    startup: 4s
-    idle: 30s
-    provider: local
-  on-demand:
-    market: on-demand
-    worker: {cpus: 1, memory: 1 GiB, slots: 1}
-    price: 0.34
-    workers: {max: 2}
-    startup: 4s
-    idle: 30s
-    provider: local
-budgets:
+POOLS = two_pools("30s") + """budgets:
   dollar: {usd: 1, max_runtime: 1 h}
 """
 RULES = """
